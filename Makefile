@@ -1,0 +1,42 @@
+# make run   sets everything up and starts the server on its embedded store
+# make test  sets everything up and runs all tests
+# make demo  shows a conversation between real clients, live and offline
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DATA   ?= commucat-data
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup run test demo lint types format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt commucat_cli/pyproject.toml commucat_crypto/pyproject.toml \
+          commucat_ledger/pyproject.toml commucat_media/pyproject.toml commucat_proto/pyproject.toml \
+          commucat_server/pyproject.toml commucat_storage/pyproject.toml scripts/setup.sh
+	PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh
+	@touch $(STAMP)
+
+run: setup
+	$(BIN)/commucat-server --data-dir "$(DATA)"
+
+test: setup
+	sh scripts/test-tools.sh
+	$(BIN)/pytest
+
+demo: setup
+	$(BIN)/python scripts/demo.py
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

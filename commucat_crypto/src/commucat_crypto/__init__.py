@@ -1,0 +1,1 @@
+"""Noise handshakes, device keys, certificates, handshake proof and post-quantum hybrid of CommuCat."""

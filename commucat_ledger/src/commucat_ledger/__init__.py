@@ -1,0 +1,1 @@
+"""Append-only audit records with a hash chain, and their verifier."""

@@ -1,0 +1,1 @@
+"""Media packets of CommuCat calls."""

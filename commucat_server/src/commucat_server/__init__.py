@@ -1,0 +1,1 @@
+"""The CommuCat server: routes end-to-end encrypted messages between devices."""
