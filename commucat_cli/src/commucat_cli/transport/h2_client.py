@@ -1,0 +1,368 @@
+"""One HTTP/2 connection to a server: a session stream and REST requests side by side.
+
+One task reads, one task writes. The writer takes everything that is waiting on all streams
+and passes it on in one ``send_all``; whoever has something to send calls :meth:`H2Client.wake`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+import trio
+
+from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
+
+READ_LEN = 65_536
+STREAM_WINDOW = 1024 * 1024
+"""Bytes the server may send ahead on a stream: a frame of the default limit, as a whole."""
+CONNECTION_WINDOW = 4 * 1024 * 1024
+FRAME_LEN = 65_536  # fewer, larger DATA frames: h2 costs per frame
+WRITE_LEN = 262_144
+"""Bytes taken from one stream for one ``send_all``."""
+MAX_BODY_LEN = 1024 * 1024
+"""Bytes of a REST answer that are accepted."""
+
+Headers = Sequence[tuple[str, str]]
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """A complete answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = attrs.field(repr=False)
+
+
+class H2Stream:
+    """One request and its answer. Made by :meth:`H2Client.open_stream`."""
+
+    def __init__(self, client: "H2Client", stream_id: int, *, end_sent: bool) -> None:
+        self._client = client
+        self.stream_id = stream_id
+        self.fill: Callable[[], bytes] | None = None
+        """Asked by the writer for bytes whenever it wakes and has sent what it had."""
+        self._outbox = bytearray()
+        self._end_requested = False
+        self._end_sent = end_sent
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._chunks: list[bytes] = []
+        self._credit = 0
+        self._ended = False
+        self._failure: CliError | None = None
+        self._news = trio.Event()
+
+    def send(self, data: bytes) -> None:
+        """Queue request body bytes; they leave as flow control permits."""
+        self._outbox += data
+        self._client.wake()
+
+    def end(self) -> None:
+        """End the request body after what is queued."""
+        self._end_requested = True
+        self._client.wake()
+
+    async def response(self) -> tuple[int, dict[str, str]]:
+        """Status and headers, once they are there.
+
+        Raises:
+            CliError: the connection or the stream ended before.
+        """
+        while not self._status:
+            self._raise_failure()
+            if self._ended:
+                raise ConnectionLostError("the server ended the request without an answer")
+            await self._wait()
+        return self._status, self._headers
+
+    async def receive(self) -> bytes:
+        """Body bytes that have arrived since, at least one; ``b""`` at the end of the body.
+
+        Taking them lets the server send more.
+
+        Raises:
+            CliError: the connection or the stream broke.
+        """
+        while not self._chunks:
+            self._raise_failure()
+            if self._ended:
+                return b""
+            await self._wait()
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        credit, self._credit = self._credit, 0
+        self._client.release(self.stream_id, credit)
+        return data
+
+    async def _wait(self) -> None:
+        self._news = trio.Event()
+        await self._news.wait()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # -- called by the client -------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Both sides have ended it."""
+        return self._ended and self._end_sent
+
+    def on_headers(self, headers: Headers) -> None:
+        fields = dict(headers)
+        status = fields.pop(":status", "")
+        # 502, the code for an answer that makes no sense, in place of what is not a status.
+        self._status = int(status) if status.isascii() and status.isdigit() else 502
+        self._headers = fields
+        self._news.set()
+
+    def on_data(self, data: bytes, credit: int) -> None:
+        if data:
+            self._chunks.append(data)
+        self._credit += credit
+        self._news.set()
+
+    def on_end(self, failure: CliError | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self._failure = failure
+            self._news.set()
+
+    def write_into(self, connection: h2.connection.H2Connection) -> None:
+        """Move what may be sent now into the connection's buffer."""
+        if self._end_sent:
+            return
+        outbox = self._outbox
+        budget = WRITE_LEN
+        while budget > 0:
+            if not outbox and self.fill is not None:
+                outbox += self.fill()
+            if not outbox:
+                break
+            room = min(
+                budget,
+                connection.local_flow_control_window(self.stream_id),
+                connection.max_outbound_frame_size,
+                len(outbox),
+            )
+            if room <= 0:
+                return
+            connection.send_data(self.stream_id, bytes(outbox[:room]))
+            del outbox[:room]
+            budget -= room
+        if self._end_requested and not outbox:
+            connection.end_stream(self.stream_id)
+            self._end_sent = True
+
+
+class H2Client:
+    """The client's end of an HTTP/2 connection over any reliable stream."""
+
+    def __init__(self, transport: trio.abc.Stream, authority: str) -> None:
+        self._transport = transport
+        self._authority = authority
+        self._h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
+        )
+        self._streams: dict[int, H2Stream] = {}
+        self._wakeup: trio.Event | None = None
+        self._failure: CliError | None = None
+        self._spoke_h2 = False
+        self._last_read = trio.current_time()
+        self._h2.initiate_connection()
+        # Announced afterwards, because the library itself works with the default limits
+        # until these have been acknowledged.
+        self._h2.update_settings(
+            {
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                h2.settings.SettingCodes.MAX_FRAME_SIZE: FRAME_LEN,
+                h2.settings.SettingCodes.ENABLE_PUSH: 0,
+            }
+        )
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW)
+
+    async def run(self) -> None:
+        """Read and write until the connection ends; never raises for what the peer does."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_loop, nursery.cancel_scope)
+            await self._read_loop()
+            nursery.cancel_scope.cancel()
+
+    async def keep_alive(self, interval: float, patience: float) -> None:
+        """Ask for a sign of life after ``interval`` quiet seconds; without one, the connection is lost.
+
+        A dead network says nothing: without this a listener would wait for ever.
+        """
+        while self._failure is None:
+            quiet = trio.current_time() - self._last_read
+            if quiet >= interval + patience:
+                self._lose(ConnectionLostError("the server does not answer any more"))
+                # The reader still waits for bytes; this ends it.
+                await trio.aclose_forcefully(self._transport)
+                return
+            if quiet >= interval:
+                self._h2.ping(b"commucat")
+                self.wake()
+                await trio.sleep(patience)
+            else:
+                await trio.sleep(interval - quiet)
+
+    def wake(self) -> None:
+        """Tell the writer that there is something to send."""
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    def release(self, stream_id: int, credit: int) -> None:
+        """Let the server send ``credit`` bytes more."""
+        if credit and self._failure is None:
+            try:
+                self._h2.acknowledge_received_data(credit, stream_id)
+            except h2.exceptions.ProtocolError:
+                return  # the stream or the connection is over: nothing to credit
+            self.wake()
+
+    async def open_stream(
+        self, method: str, path: str, headers: Headers = (), *, end: bool = False
+    ) -> H2Stream:
+        """Send a request's head.
+
+        Raises:
+            CliError: the connection is lost.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            stream_id = self._h2.get_next_available_stream_id()
+            self._h2.send_headers(
+                stream_id,
+                [
+                    (":method", method),
+                    (":scheme", "https"),
+                    (":authority", self._authority),
+                    (":path", path),
+                    ("user-agent", "commucat-cli"),
+                    *headers,
+                ],
+                end_stream=end,
+            )
+        except h2.exceptions.ProtocolError as exc:
+            raise ConnectionLostError(f"the server takes no further requests: {exc}") from exc
+        stream = H2Stream(self, stream_id, end_sent=end)
+        self._streams[stream_id] = stream
+        self.wake()
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    async def get(self, path: str, headers: Headers = ()) -> Response:
+        """A whole GET.
+
+        Raises:
+            CliError: the connection was lost, or the answer is too long.
+        """
+        stream = await self.open_stream("GET", path, headers, end=True)
+        status, fields = await stream.response()
+        body = bytearray()
+        while data := await stream.receive():
+            body += data
+            if len(body) > MAX_BODY_LEN:
+                raise NotCommuCatError(f"the answer to {path} is longer than {MAX_BODY_LEN} bytes")
+        return Response(status=status, headers=fields, body=bytes(body))
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    async def _write_loop(self, scope: trio.CancelScope) -> None:
+        while True:
+            self._wakeup = None
+            try:
+                for stream in list(self._streams.values()):
+                    stream.write_into(self._h2)
+                    if stream.is_over:
+                        del self._streams[stream.stream_id]
+            except h2.exceptions.ProtocolError as exc:
+                self._lose(ConnectionLostError(f"the server ended the HTTP/2 connection: {exc}"))
+            data = self._h2.data_to_send()
+            if data:
+                try:
+                    await self._transport.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._lose(ConnectionLostError("the connection to the server was lost"))
+                    scope.cancel()
+                    return
+                continue
+            # Between the last look and here nothing else has run, so no wake-up is missed.
+            self._wakeup = trio.Event()
+            await self._wakeup.wait()
+
+    async def _read_loop(self) -> None:
+        while True:
+            try:
+                data = await self._transport.receive_some(READ_LEN)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                return self._lose(ConnectionLostError(_loss_text(exc)))
+            if not data:
+                return self._lose(self._end_of_stream())
+            self._last_read = trio.current_time()
+            try:
+                events = self._h2.receive_data(bytes(data))
+            except h2.exceptions.ProtocolError as exc:
+                return self._lose(self._protocol_failure(exc))
+            self._spoke_h2 = True
+            for event in events:
+                self._dispatch(event)
+            self.wake()
+            if self._failure is not None:
+                return None
+
+    def _end_of_stream(self) -> CliError:
+        if self._spoke_h2:
+            return ConnectionLostError("the server closed the connection")
+        return NotCommuCatError(f"{self._authority} closed the connection at once; it is no CommuCat server")
+
+    def _protocol_failure(self, exc: Exception) -> CliError:
+        if self._spoke_h2:
+            return ConnectionLostError(f"the server broke the rules of HTTP/2: {exc}")
+        return NotCommuCatError(f"{self._authority} does not speak HTTP/2; it is no CommuCat server")
+
+    def _dispatch(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.ConnectionTerminated):
+            # Nothing can follow for the library, so this is the end for every stream.
+            return self._lose(ConnectionLostError("the server is closing the connection"))
+        stream_id = getattr(event, "stream_id", None)
+        stream = self._streams.get(stream_id) if stream_id else None
+        if isinstance(event, h2.events.DataReceived) and stream is None:
+            return self.release(event.stream_id or 0, event.flow_controlled_length or 0)
+        if stream is None:
+            return None
+        if isinstance(event, h2.events.DataReceived):
+            stream.on_data(event.data or b"", event.flow_controlled_length or 0)
+        elif isinstance(event, h2.events.ResponseReceived):
+            stream.on_headers([(_text(name), _text(value)) for name, value in event.headers or ()])
+        elif isinstance(event, h2.events.StreamEnded):
+            stream.on_end(None)
+        elif isinstance(event, h2.events.StreamReset):
+            # Gone at once: the library refuses to send on it.
+            del self._streams[stream.stream_id]
+            stream.on_end(ConnectionLostError(f"the server aborted the request (code {event.error_code})"))
+        return None
+
+    def _lose(self, failure: CliError) -> None:
+        if self._failure is None:
+            self._failure = failure
+            for stream in self._streams.values():
+                stream.on_end(failure)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _loss_text(exc: BaseException) -> str:
+    cause = exc.__cause__
+    detail = f": {cause}" if isinstance(cause, OSError) and cause.strerror else ""
+    return f"the connection to the server was lost{detail}"

@@ -1,0 +1,50 @@
+"""How the server's TLS certificate is checked."""
+
+import ssl
+from pathlib import Path
+
+import attrs
+
+from commucat_cli.errors import TrustError
+
+
+@attrs.frozen(kw_only=True)
+class Trust:
+    """Whom to believe: the system's authorities, those in one file, or anybody."""
+
+    ca_file: Path | None = None
+    """PEM file; a server's self-signed certificate in it trusts itself."""
+    insecure: bool = False
+    """Check nothing. Noise still proves the pinned server, but others can read REST requests."""
+
+    @property
+    def described(self) -> str:
+        """Who was asked, for an error text."""
+        return str(self.ca_file) if self.ca_file is not None else "the authorities of this system"
+
+
+def client_context(trust: Trust) -> ssl.SSLContext:
+    """TLS 1.3 and HTTP/2 or nothing.
+
+    Raises:
+        TrustError: the CA file is missing or holds no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    if trust.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    # The operator may hand out the server's own certificate, issued by whomever, as the anchor.
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    if trust.ca_file is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return context
+    try:
+        context.load_verify_locations(cafile=trust.ca_file)
+    except ssl.SSLError as exc:
+        raise TrustError(f"{trust.ca_file} holds no certificate in PEM form") from exc
+    except OSError as exc:
+        raise TrustError(f"cannot read the CA file {trust.ca_file}: {exc.strerror}") from exc
+    return context

@@ -1,0 +1,1 @@
+"""The REST interface: a Litestar application behind our own listener."""

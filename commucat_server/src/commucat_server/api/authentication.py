@@ -1,0 +1,52 @@
+"""Bearer sessions: who is asking."""
+
+from typing import Any
+
+import attrs
+from litestar import Request
+
+from commucat_server.api.context import ApiContext
+from commucat_server.api.problems import ProblemError
+from commucat_server.identity.tokens import token_hash
+from commucat_storage import Device, DeviceStatus, User
+
+
+@attrs.frozen
+class Caller:
+    """The authenticated device behind a request."""
+
+    device: Device
+    user: User
+
+
+async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> Caller:
+    """The caller of a request with ``Authorization: Bearer TOKEN`` (or the bare token).
+
+    A session past half of its life is renewed by being used.
+
+    Raises:
+        ProblemError: 401 or 403, saying why.
+    """
+    header = request.headers.get("authorization")
+    if header is None:
+        raise ProblemError(401, "missing Authorization header")
+    token = header.removeprefix("Bearer ").strip()
+    if not token:
+        raise ProblemError(401, "empty token provided")
+    now = int(context.clock())
+    session = await context.storage.load_session(token_hash(token))
+    if session is None:
+        raise ProblemError(401, "session not found or expired")
+    if session.expires_at <= now:
+        raise ProblemError(401, "session expired, please reconnect")
+    device = await context.storage.load_device(session.device_id)
+    if device is None:
+        raise ProblemError(401, "device not found")
+    if device.status is not DeviceStatus.ACTIVE:
+        raise ProblemError(403, "access denied")
+    user = await context.storage.load_user(device.user_id)
+    if user is None:
+        raise ProblemError(401, "user not found")
+    if session.expires_at - now < session.ttl_seconds // 2:
+        await context.storage.refresh_session(session.token_hash, now)
+    return Caller(device, user)

@@ -1,0 +1,36 @@
+"""The server's configuration: one call reads flags, environment, ``.env`` and the TOML file into frozen
+sections, strictly, and says in one line what is wrong. Nothing is silently ignored.
+"""
+
+from commucat_server.config.address import BindAddress
+from commucat_server.config.errors import ConfigError
+from commucat_server.config.load import ServerConfig, load_config
+from commucat_server.config.sections import (
+    CryptoSection,
+    LedgerMode,
+    LedgerSection,
+    LimitsSection,
+    LoggingSection,
+    LogLevel,
+    SecuritySection,
+    ServerSection,
+    StorageSection,
+    TimeoutsSection,
+)
+
+__all__ = [
+    "BindAddress",
+    "ConfigError",
+    "CryptoSection",
+    "LedgerMode",
+    "LedgerSection",
+    "LimitsSection",
+    "LogLevel",
+    "LoggingSection",
+    "SecuritySection",
+    "ServerConfig",
+    "ServerSection",
+    "StorageSection",
+    "TimeoutsSection",
+    "load_config",
+]

@@ -1,0 +1,185 @@
+"""Joins flags, environment, file and defaults into one :class:`ServerConfig`."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import cattrs
+
+from commucat_server.config import sections
+from commucat_server.config.errors import ConfigError, InvalidValueError, one_line
+from commucat_server.config.keys import SECTIONS
+from commucat_server.config.sources import (
+    Given,
+    read_variables,
+    settings_from_file,
+    settings_from_variables,
+)
+from commucat_server.config.values import level_of, make_converter
+
+_DATA_DIR: Final = "commucat-data"
+_FILE: Final = "commucat.toml"
+_DATABASE: Final = "commucat.db"
+_LEDGER: Final = "ledger.jsonl"
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """The whole configuration of a server. All paths are absolute if the working directory was."""
+
+    data_dir: Path
+    file: Path | None
+    """The configuration file that was read."""
+    server: sections.ServerSection
+    crypto: sections.CryptoSection
+    storage: sections.StorageSection
+    ledger: sections.LedgerSection
+    limits: sections.LimitsSection
+    timeouts: sections.TimeoutsSection
+    security: sections.SecuritySection
+    logging: sections.LoggingSection
+    warnings: tuple[str, ...] = ()
+    """Lines to log at warning once, at start."""
+
+    @property
+    def has_file(self) -> bool:
+        return self.file is not None
+
+    def summary(self) -> list[str]:
+        """Lines that tell an operator what is in force; no secrets."""
+        server, ledger = self.server, self.ledger
+        if server.auto_approve_devices:
+            registration = "open: Hello may create new users"
+        else:
+            registration = "closed: users are created by commucat-cli register-user"
+        if server.join_by_handle:
+            registration += f"; Hello may add devices, {server.max_auto_devices_per_user} per user"
+        lines = {
+            "configuration": str(self.file) if self.file else "no file, defaults",
+            "listening on": str(server.bind),
+            "domain": server.domain,
+            "data directory": str(self.data_dir),
+            "store": str(self.storage.path),
+            "ledger": f"file {ledger.target}" if ledger.mode.value == "file" else ledger.mode.value,
+            "certificate": str(server.tls_cert) if server.tls_cert else "in the data directory",
+            "server key": "from crypto.federation_seed"
+            if self.crypto.federation_seed
+            else "in the data directory",
+            "secrets at rest": "encrypted" if self.security.secret_key else "not encrypted",
+            "registration": registration,
+        }
+        return [one_line(f"{name}: {value}") for name, value in lines.items()]
+
+
+def load_config(
+    *,
+    config_path: Path | None,
+    data_dir: Path | None,
+    bind: str | None,
+    environ: Mapping[str, str],
+    cwd: Path,
+) -> ServerConfig:
+    """Read the configuration: flag over environment over ``.env`` over file over default.
+
+    The file is ``config_path``, else ``COMMUCAT_CONFIG``, else ``commucat.toml`` in ``cwd`` if
+    there is one. Relative paths count from ``cwd``, wherever they are written.
+
+    Raises:
+        ConfigError: something is wrong; the text says where and what to do.
+    """
+    variables = read_variables(environ, cwd)
+    file = _find_file(config_path, variables, cwd)
+    settings = {} if file is None else settings_from_file(file)
+    from_variables, warnings = settings_from_variables(variables)
+    settings.update(from_variables)
+    warnings += _apply_rust_log(settings, variables)
+    if bind is not None:
+        settings["server.bind"] = Given(value=bind, origin="--bind")
+
+    converter = make_converter()
+    directory = _find_data_dir(data_dir, variables, cwd, converter)
+    # A target is of use to mode "file" only, but one that is there harms no other.
+    defaults: dict[str, object] = {
+        "storage.path": directory / _DATABASE,
+        "ledger.target": directory / _LEDGER,
+    }
+    if file is None:
+        defaults["server.auto_approve_devices"] = True
+    built = {
+        name: _section(name, kind, settings, defaults, cwd, converter) for name, kind in SECTIONS.items()
+    }
+    return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **built)
+
+
+def _find_file(flag: Path | None, variables: Mapping[str, Given], cwd: Path) -> Path | None:
+    if flag is not None:
+        return cwd / flag
+    given = variables.get("COMMUCAT_CONFIG")
+    if given is not None:
+        if not given.value:
+            raise ConfigError(f"{given.origin}: is empty; name a file or unset it")
+        return cwd / str(given.value)
+    # A dangling link is an intention to have a file: reading it will say what is wrong.
+    return cwd / _FILE if os.path.lexists(cwd / _FILE) else None
+
+
+def _find_data_dir(
+    flag: Path | None, variables: Mapping[str, Given], cwd: Path, converter: cattrs.Converter
+) -> Path:
+    given = variables.get("COMMUCAT_DATA_DIR")
+    if flag is not None:
+        given = Given(value=str(flag), origin="--data-dir")
+    if given is None:
+        return cwd / _DATA_DIR
+    try:
+        return cwd / converter.structure(given.value, Path)
+    except InvalidValueError as exc:
+        raise ConfigError(f"{given.origin}: {exc}") from exc
+
+
+def _apply_rust_log(settings: dict[str, Given], variables: Mapping[str, Given]) -> list[str]:
+    given = variables.get("RUST_LOG")
+    if given is None or "COMMUCAT_LOG" in variables:
+        return []
+    # Other programs share the variable: what is no level ("hyper=warn") is theirs.
+    for part in str(given.value).split(","):
+        level = level_of(part)
+        if level is not None:
+            settings["logging.level"] = Given(value=level.value, origin=given.origin)
+            return []
+    return [f"{given.origin} holds no level name and has no effect; set COMMUCAT_LOG instead"]
+
+
+def _section(
+    section: str,
+    kind: type,
+    settings: Mapping[str, Given],
+    defaults: Mapping[str, object],
+    cwd: Path,
+    converter: cattrs.Converter,
+) -> Any:
+    values: dict[str, object] = {}
+    for field in attrs.fields(kind):
+        key = f"{section}.{field.name}"
+        given = settings.get(key)
+        if given is not None:
+            values[field.name] = _value(given, field.type, cwd, converter)
+        elif key in defaults:
+            values[field.name] = defaults[key]
+    try:
+        return kind(**values)
+    except InvalidValueError as exc:
+        key = f"{section}.{exc.key}"
+        # A default can only be wrong together with something that was given: name the key then.
+        origin = settings[key].origin if key in settings else key
+        raise ConfigError(f"{origin}: {exc}") from exc
+
+
+def _value(given: Given, kind: Any, cwd: Path, converter: cattrs.Converter) -> object:
+    try:
+        value: object = converter.structure(given.value, kind)
+    except InvalidValueError as exc:
+        raise ConfigError(f"{given.origin}: {exc}") from exc
+    return cwd / value if isinstance(value, Path) else value

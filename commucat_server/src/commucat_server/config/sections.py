@@ -1,0 +1,302 @@
+"""The sections of the configuration: every setting, its default, its range and its variable.
+
+A field's metadata name the environment variable that overrides it. Durations are in
+seconds, sizes in bytes unless a field says otherwise.
+"""
+
+import enum
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from commucat_crypto import NoisePattern, StaticKeyPair
+from commucat_server.config.address import BindAddress, check_domain
+from commucat_server.config.errors import InvalidValueError, described
+
+HEX_KEY_LEN: Final = 32
+MIN_SEED_LEN: Final = 32
+MAX_FRAME_CEILING: Final = 16 * 1024 * 1024
+"""No configuration may allow longer frames (docs/protocol.md)."""
+_DAY: Final = 86_400
+_YEAR: Final = 365 * _DAY
+
+Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def env(variable: str) -> dict[str, str]:
+    """Metadata of a setting that ``variable`` overrides."""
+    return {"env": variable}
+
+
+def _between(low: float, high: float) -> Validator:
+    def check(_section: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+        if not low <= value <= high:
+            raise InvalidValueError(
+                f"must be from {low} to {high}, not {described(value)}", key=attribute.name
+            )
+
+    return check
+
+
+def _seconds(_section: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    # Zero would mean "give up at once" to some readers and "never" to others.
+    if not (math.isfinite(value) and 0 < value <= 3600):
+        raise InvalidValueError(
+            f"must be more than 0 and at most 3600 seconds, not {described(value)}", key=attribute.name
+        )
+
+
+def _key_bytes(_section: Any, attribute: "attrs.Attribute[Any]", value: bytes | None) -> None:
+    if value is not None and len(value) != HEX_KEY_LEN:
+        raise InvalidValueError(
+            f"must be {2 * HEX_KEY_LEN} hexadecimal digits ({HEX_KEY_LEN} bytes), not {2 * len(value)}",
+            key=attribute.name,
+        )
+
+
+class LedgerMode(enum.Enum):
+    """Where audit records go."""
+
+    NULL = "null"
+    """Nowhere."""
+    DEBUG = "debug"
+    """One log line each."""
+    FILE = "file"
+    """A hash-chained file."""
+
+
+class LogLevel(enum.Enum):
+    """The least severe log lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+@attrs.frozen(kw_only=True)
+class ServerSection:
+    """Section ``[server]``: the address, the name and who may register."""
+
+    bind: BindAddress = attrs.field(
+        default=BindAddress(host="127.0.0.1", port=8443), metadata=env("COMMUCAT_BIND")
+    )
+    domain: str = attrs.field(default="localhost", metadata=env("COMMUCAT_DOMAIN"))
+    """The public domain; handshake proofs and certificates are bound to it."""
+    tls_cert: Path | None = attrs.field(default=None, metadata=env("COMMUCAT_TLS_CERT"))
+    """PEM chain. Without it the data directory holds a certificate that the server made."""
+    tls_key: Path | None = attrs.field(default=None, metadata=env("COMMUCAT_TLS_KEY"))
+    keepalive: int = attrs.field(
+        default=3600, validator=_between(1, _YEAR), metadata=env("COMMUCAT_KEEPALIVE")
+    )
+    """Lifetime of a session."""
+    auto_approve_devices: bool = attrs.field(default=False, metadata=env("COMMUCAT_AUTO_APPROVE_DEVICES"))
+    """Whether Hello may create new users; true where there is no configuration file."""
+    max_auto_devices_per_user: int = attrs.field(
+        default=1, validator=_between(0, 1_000_000), metadata=env("COMMUCAT_MAX_AUTO_DEVICES")
+    )
+    """Devices that ``join_by_handle`` lets a user have; 0 means none."""
+    join_by_handle: bool = attrs.field(default=False, metadata=env("COMMUCAT_JOIN_BY_HANDLE"))
+    """Whether Hello may add a device to a user that exists. Anybody who knows the handle can."""
+    max_connections: int = attrs.field(
+        default=10_000, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_MAX_CONNECTIONS")
+    )
+    """Open TCP connections, all clients together."""
+
+    @domain.validator
+    def _check_domain(self, _attribute: object, value: str) -> None:
+        try:
+            check_domain(value)
+        except InvalidValueError as exc:
+            raise InvalidValueError(str(exc), key="domain") from exc
+
+    def __attrs_post_init__(self) -> None:
+        _both_or_neither(self, "tls_cert", "tls_key")
+
+
+@attrs.frozen(kw_only=True)
+class CryptoSection:
+    """Section ``[crypto]``: keys given from outside, and what handshakes accept."""
+
+    noise_private: bytes | None = attrs.field(
+        default=None, repr=False, validator=_key_bytes, metadata=env("COMMUCAT_NOISE_PRIVATE")
+    )
+    """X25519 private key. Seeds the stored key once; later changes have no effect."""
+    noise_public: bytes | None = attrs.field(
+        default=None, validator=_key_bytes, metadata=env("COMMUCAT_NOISE_PUBLIC")
+    )
+    federation_seed: bytes | None = attrs.field(
+        default=None, repr=False, metadata=env("COMMUCAT_FEDERATION_SEED")
+    )
+    """At least 32 bytes from which the server's Ed25519 key is derived. Without it, a generated one."""
+    prologue: str = attrs.field(default="commucat", metadata=env("COMMUCAT_NOISE_PROLOGUE"))
+    """Noise prologue (UTF-8); clients must use the same."""
+    supported_patterns: tuple[NoisePattern, ...] = attrs.field(
+        default=(NoisePattern.XK, NoisePattern.IK), metadata=env("COMMUCAT_SUPPORTED_PATTERNS")
+    )
+
+    @federation_seed.validator
+    def _check_seed(self, _attribute: object, value: bytes | None) -> None:
+        if value is not None and len(value) < MIN_SEED_LEN:
+            raise InvalidValueError(
+                f"must be at least {2 * MIN_SEED_LEN} hexadecimal digits ({MIN_SEED_LEN} bytes), "
+                f"not {2 * len(value)}",
+                key="federation_seed",
+            )
+
+    @supported_patterns.validator
+    def _check_patterns(self, _attribute: object, value: tuple[NoisePattern, ...]) -> None:
+        # X is one-way: a server that answers cannot speak it.
+        usable = value and NoisePattern.X not in value and len(set(value)) == len(value)
+        if not usable:
+            raise InvalidValueError('must list "XK", "IK" or both, each once', key="supported_patterns")
+
+    def __attrs_post_init__(self) -> None:
+        _both_or_neither(self, "noise_private", "noise_public")
+        pair = self.noise_keys
+        if pair is not None and pair.public != self.noise_public:
+            raise InvalidValueError(
+                "does not belong to noise_private; remove both to let the server make a pair",
+                key="noise_public",
+            )
+
+    @property
+    def noise_keys(self) -> StaticKeyPair | None:
+        """The configured Noise pair, None when the server shall make its own."""
+        return None if self.noise_private is None else StaticKeyPair.from_private(self.noise_private)
+
+
+@attrs.frozen(kw_only=True)
+class StorageSection:
+    """Section ``[storage]``: the embedded store."""
+
+    path: Path = attrs.field(metadata=env("COMMUCAT_STORAGE_PATH"))
+    """The SQLite file; ``commucat.db`` in the data directory unless set."""
+
+
+@attrs.frozen(kw_only=True)
+class LedgerSection:
+    """Section ``[ledger]``: the audit records."""
+
+    mode: LedgerMode = attrs.field(default=LedgerMode.FILE, metadata=env("COMMUCAT_LEDGER"))
+    target: Path | None = attrs.field(default=None, metadata=env("COMMUCAT_LEDGER_TARGET"))
+    """The file of mode ``file``; ``ledger.jsonl`` in the data directory unless set."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.mode is LedgerMode.FILE and self.target is None:
+            raise InvalidValueError('is needed with mode = "file"', key="target")
+
+
+@attrs.frozen(kw_only=True)
+class LimitsSection:
+    """Section ``[limits]``: lifetimes and the bounds of what one device may use."""
+
+    presence_ttl: int = attrs.field(
+        default=30, validator=_between(1, _DAY), metadata=env("COMMUCAT_PRESENCE_TTL")
+    )
+    relay_ttl: int = attrs.field(
+        default=30 * _DAY, validator=_between(1, 10 * _YEAR), metadata=env("COMMUCAT_RELAY_TTL")
+    )
+    """How long an undelivered message is kept."""
+    inbox_rows: int = attrs.field(
+        default=1_000_000, validator=_between(1, 100_000_000), metadata=env("COMMUCAT_INBOX_ROWS")
+    )
+    """Messages that may wait for one device."""
+    inbox_bytes: int = attrs.field(
+        default=1024**3, validator=_between(1, 1024**4), metadata=env("COMMUCAT_INBOX_BYTES")
+    )
+    """Bytes that may wait for one device."""
+    routes_per_device: int = attrs.field(
+        default=1000, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_ROUTES_PER_DEVICE")
+    )
+    max_frame: int = attrs.field(
+        default=1024 * 1024,
+        validator=_between(4096, MAX_FRAME_CEILING),
+        metadata=env("COMMUCAT_MAX_FRAME"),
+    )
+    """Longest frame that is accepted."""
+    channel_members: int = attrs.field(
+        default=512, validator=_between(1, 5000), metadata=env("COMMUCAT_CHANNEL_MEMBERS")
+    )
+    """Devices that one route may name."""
+    handshakes: int = attrs.field(
+        default=256, validator=_between(1, 100_000), metadata=env("COMMUCAT_HANDSHAKES")
+    )
+    """Unfinished handshakes at once, over all addresses."""
+    connects_per_second: int = attrs.field(
+        default=200, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_CONNECTS_PER_SECOND")
+    )
+    """Handshakes that one address may fail per second."""
+    new_devices_per_hour: int = attrs.field(
+        default=100, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_NEW_DEVICES_PER_HOUR")
+    )
+    """Users and devices that Hello may create for one address."""
+    connects_per_second: int = attrs.field(
+        default=200, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_CONNECTS_PER_SECOND")
+    )
+    """Handshakes from one address (IPv6: one /64); those that succeed do not count."""
+    new_devices_per_hour: int = attrs.field(
+        default=100, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_NEW_DEVICES_PER_HOUR")
+    )
+    """Devices never seen before that one address may bring."""
+    handshakes: int = attrs.field(
+        default=1000, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_HANDSHAKES")
+    )
+    """Unfinished handshakes at once, all addresses together."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.inbox_bytes < self.max_frame:
+            raise InvalidValueError(
+                f"must be at least limits.max_frame ({self.max_frame}), or a frame that is accepted could "
+                "never be stored",
+                key="inbox_bytes",
+            )
+
+
+@attrs.frozen(kw_only=True)
+class TimeoutsSection:
+    """Section ``[timeouts]``: how long the server waits for a peer (fractions allowed)."""
+
+    tls_handshake: float = attrs.field(
+        default=10.0, validator=_seconds, metadata=env("COMMUCAT_TIMEOUT_TLS_HANDSHAKE")
+    )
+    handshake: float = attrs.field(
+        default=10.0, validator=_seconds, metadata=env("COMMUCAT_TIMEOUT_HANDSHAKE")
+    )
+    """From the start of ``/connect`` to a proved device."""
+    idle: float = attrs.field(default=60.0, validator=_seconds, metadata=env("COMMUCAT_TIMEOUT_IDLE"))
+    """A connection without streams."""
+    write_stall: float = attrs.field(
+        default=30.0, validator=_seconds, metadata=env("COMMUCAT_TIMEOUT_WRITE_STALL")
+    )
+    """A peer that takes no byte of what waits for it."""
+    drain: float = attrs.field(default=10.0, validator=_seconds, metadata=env("COMMUCAT_TIMEOUT_DRAIN"))
+    """For everything that is left to do at shutdown."""
+
+
+@attrs.frozen(kw_only=True)
+class SecuritySection:
+    """Section ``[security]``."""
+
+    secret_key: bytes | None = attrs.field(
+        default=None, repr=False, validator=_key_bytes, metadata=env("COMMUCAT_SECRET_KEY")
+    )
+    """Encrypts the server's secrets at rest."""
+
+
+@attrs.frozen(kw_only=True)
+class LoggingSection:
+    """Section ``[logging]``. ``RUST_LOG`` counts where ``COMMUCAT_LOG`` is not set."""
+
+    level: LogLevel = attrs.field(default=LogLevel.INFO, metadata=env("COMMUCAT_LOG"))
+
+
+def _both_or_neither(section: object, first: str, second: str) -> None:
+    given = [name for name in (first, second) if getattr(section, name) is not None]
+    if len(given) == 1:
+        [missing] = {first, second} - set(given)
+        raise InvalidValueError(f"is set without {missing}; set both or neither", key=given[0])

@@ -1,0 +1,1 @@
+"""The driver of one `/connect` stream, in binary mode."""

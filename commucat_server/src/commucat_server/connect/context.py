@@ -1,0 +1,54 @@
+"""What every `/connect` stream needs from the rest of the server."""
+
+from collections.abc import Callable
+
+import attrs
+
+from commucat_ledger import Ledger
+from commucat_proto import ServerParameters
+from commucat_server.identity.admissions import Admissions
+from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.ops.counters import Counters
+from commucat_server.provision import NoiseKeyVersion
+from commucat_server.routing.inbox import Inbox
+from commucat_server.routing.presence import PresenceBoard
+from commucat_server.routing.registry import Registry
+from commucat_server.security.rate import RateLimit
+from commucat_storage import Storage
+
+
+@attrs.frozen(kw_only=True)
+class ConnectSettings:
+    """Limits and deadlines of one stream. Times in seconds."""
+
+    handshake_timeout: float
+    """From the request to the final Ack."""
+    write_stall: float
+    """A client that takes no byte for so long is gone; what it missed waits in its inbox."""
+    drain_timeout: float
+    """For the last words at the end of a session."""
+    keepalive: int
+    relay_ttl: int
+    channel_members: int
+    max_handshakes: int
+    """Unfinished handshakes at once, over all addresses."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectContext:
+    """The services behind `/connect`; built once by the composition root."""
+
+    settings: ConnectSettings
+    parameters: ServerParameters
+    noise_keys: tuple[NoiseKeyVersion, ...]
+    storage: Storage
+    ledger: Ledger
+    admissions: Admissions
+    issuer: CertificateIssuer
+    registry: Registry
+    inbox: Inbox
+    presence: PresenceBoard
+    counters: Counters
+    connect_limit: RateLimit
+    new_user_limit: RateLimit
+    clock: Callable[[], float]

@@ -1,0 +1,240 @@
+"""The handshake of one stream: machine, admission and audit, under one deadline."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import trio
+from blake3 import blake3
+
+from commucat_ledger import LedgerRecord
+from commucat_proto import (
+    DELIVERY_ACK,
+    SEND_ONLY,
+    ClientProved,
+    HandshakeDetail,
+    HandshakeFailed,
+    HandshakeRefusedError,
+    Hello,
+    HelloReceived,
+    PeerClosed,
+    ServerSession,
+)
+from commucat_server.connect.context import ConnectContext
+from commucat_server.identity.admissions import Candidate, Entrance, user_json
+from commucat_server.identity.tokens import token_hash
+from commucat_server.listener import ConnectStream
+from commucat_server.ops.times import rfc3339
+from commucat_server.security.rate import identity_of
+from commucat_storage import StorageError
+
+
+@attrs.frozen(kw_only=True)
+class Welcome:
+    """A finished handshake: everything that the session needs to begin."""
+
+    hello: Hello
+    entrance: Entrance
+    token: str = attrs.field(repr=False)
+
+    @property
+    def receives(self) -> bool:
+        return SEND_ONLY not in self.hello.capabilities
+
+    @property
+    def delivery_ack(self) -> bool:
+        return DELIVERY_ACK in self.hello.capabilities
+
+
+class Handshake:
+    """Leads one :class:`ServerSession` from its first byte to an admitted device."""
+
+    def __init__(self, context: ConnectContext, stream: ConnectStream, session: ServerSession) -> None:
+        self._context = context
+        self._stream = stream
+        self._session = session
+        self._hello: Hello | None = None
+        self._candidate: Candidate | None = None
+        self._stage = "hello"
+
+    async def run(self) -> Welcome | None:
+        """The welcome, or None when the handshake failed (its peer has been told why)."""
+        failure: HandshakeFailed | PeerClosed | None = None
+        with trio.move_on_after(self._context.settings.handshake_timeout) as deadline:
+            try:
+                outcome = await self._converse()
+            except HandshakeRefusedError as exc:
+                extra: dict[str, Any] = {}
+                if exc.detail is HandshakeDetail.PAIRING:
+                    extra["reason"] = exc.reason
+                failure = self._refusal(exc.detail, exc.reason, told=exc.told, **extra)
+            except StorageError as exc:
+                failure = self._refusal(HandshakeDetail.STORAGE, str(exc), retry=True)
+            else:
+                if isinstance(outcome, Welcome):
+                    return outcome
+                failure = outcome
+        if deadline.cancelled_caught:
+            failure = self._refusal(HandshakeDetail.TIMEOUT, "deadline")
+        if isinstance(failure, HandshakeFailed):
+            await self._fail(failure)
+        else:
+            await self._record_failure("client-closed", {"error": "client_closed", "source": "body"})
+        return None
+
+    def _refusal(
+        self, detail: HandshakeDetail, reason: str, *, told: str | None = None, **extra: Any
+    ) -> HandshakeFailed:
+        return HandshakeFailed(detail, reason, self._session.refuse(detail, told=told, **extra))
+
+    async def _converse(self) -> Welcome | HandshakeFailed | PeerClosed:
+        while True:
+            events = self._session.receive_data(await self._stream.receive())
+            while events:
+                match events.pop(0):
+                    case HelloReceived(hello, _):
+                        await self._answer_hello(hello)
+                        events += self._session.pending_events()
+                    case ClientProved(hello, code):
+                        return await self._admit(hello, code)
+                    case HandshakeFailed() | PeerClosed() as end:
+                        return end
+
+    async def _answer_hello(self, hello: Hello) -> None:
+        self._hello = hello
+        self._candidate = await self._context.admissions.look_up(hello)
+        user = self._candidate.user
+        auth = self._session.send_auth(
+            session=self._candidate.token, user_id=user.user_id, user=user_json(user)
+        )
+        self._stage = "await_client"
+        await self._stream.send(auth)
+
+    async def _admit(self, hello: Hello, code: str | None) -> Welcome:
+        assert self._candidate is not None
+        self._stage = "admission"
+        if self._candidate.device is None:
+            wait = self._context.new_user_limit.take(identity_of(self._stream.remote_host))
+            if wait > 0.0:
+                raise HandshakeRefusedError(HandshakeDetail.PAIRING, "too many new devices from this address")
+        entrance = await self._context.admissions.admit(hello, self._candidate, code)
+        await self._record_success(hello, entrance)
+        return Welcome(hello=hello, entrance=entrance, token=self._candidate.token)
+
+    # -- telling and recording ------------------------------------------------------------------
+
+    async def _fail(self, failure: HandshakeFailed) -> None:
+        self._context.counters.handshakes_failed += 1
+        kind = "decode" if failure.undecodable else "handshake"
+        told = failure.reason if failure.undecodable else failure.detail.value
+        await self._record_failure(kind, {"error": kind, "detail": told}, cause=failure.reason)
+        with trio.move_on_after(self._context.settings.drain_timeout):
+            await self._stream.send(failure.reply)
+            await self._stream.end()
+
+    async def _record_failure(self, reason: str, detail: dict[str, Any], cause: str = "") -> None:
+        hello, candidate = self._hello, self._candidate
+        device = hello.device_id if hello else ""
+        remote = f"{self._stream.remote_host}:{self._stream.remote_port}"
+        metadata: dict[str, Any] = {
+            "scope": "handshake",
+            "result": "failure",
+            "stage": self._stage,
+            "reason": reason,
+            "detail": detail,
+            "device_known": candidate is not None and candidate.device is not None,
+            "noise_key_active": bool(self._context.noise_keys),
+            "has_user_profile": hello is not None and bool(hello.user.to_wire()),
+            "has_certificate": hello is not None and hello.certificate is not None,
+            "session_known": candidate is not None,
+            "remote_addr": remote,
+        }
+        if cause:
+            metadata["cause"] = cause
+        if hello is not None:
+            metadata["device"] = device
+            metadata["protocol_version"] = hello.version
+        digest = blake3(f"handshake-failure:{reason}:{device}::{remote}:{time.time_ns()}".encode()).digest()
+        await self._record(digest, metadata)
+
+    async def _record(self, digest: bytes, metadata: dict[str, Any]) -> None:
+        record = LedgerRecord(digest=digest, metadata=metadata, recorded_at=datetime.now(UTC))
+        await self._context.ledger.append(record)
+
+    async def _record_success(self, hello: Hello, entrance: Entrance) -> None:
+        certificate = entrance.certificate
+        device, user = certificate.device_id, certificate.user_id
+        if entrance.action is not None:
+            metadata: dict[str, Any] = {
+                "device": device,
+                "user": user,
+                "action": entrance.action,
+                "source": "certificate",
+                "certificate_serial": certificate.serial,
+                "certificate_issued_at": certificate.issued_at,
+                "certificate_expires_at": certificate.expires_at,
+            }
+            await self._record(certificate.public_key, metadata)
+        assert self._candidate is not None
+        token = self._candidate.token
+        established = {
+            "device": device,
+            "user": user,
+            "scope": "handshake",
+            "result": "success",
+            "stage": "established",
+            "protocol_version": hello.version,
+            "noise_key_version": self._session.key.version,
+            "pattern": hello.pattern.value,
+            "device_known": self._candidate.device is not None,
+            "certificate_serial": certificate.serial,
+            "remote_addr": f"{self._stream.remote_host}:{self._stream.remote_port}",
+            "session": token_hash(token),
+        }
+        await self._record(blake3(token.encode()).digest(), established)
+
+
+def ack_json(context: ConnectContext, session: ServerSession, welcome: Welcome) -> dict[str, Any]:
+    """The final Ack: everything a client may need to know to begin."""
+    entrance = welcome.entrance
+    certificate = entrance.certificate
+    inbox = entrance.admitted.inbox
+    keys = [
+        {
+            "version": key.version,
+            "public": key.keys.public.hex(),
+            "valid_after": rfc3339(key.valid_after),
+            "rotates_at": rfc3339(key.rotates_at),
+            "expires_at": rfc3339(key.expires_at),
+        }
+        for key in context.noise_keys
+    ]
+    used = next(entry for entry in keys if entry["version"] == session.key.version)
+    user = user_json(entrance.admitted.user)
+    return {
+        "session": welcome.token,
+        "user_id": user["user_id"],
+        "user": user,
+        "pairing_required": True,
+        "device_ca_public": context.issuer.public_key.hex(),
+        "noise_public": used["public"],
+        "keepalive_interval": keepalive_interval(context.settings.keepalive),
+        "noise_key_version": used["version"],
+        "noise_rotates_at": used["rotates_at"],
+        "noise_expires_at": used["expires_at"],
+        "noise_keys": keys,
+        "certificate": {
+            "serial": certificate.serial,
+            "issued_at": certificate.issued_at,
+            "expires_at": certificate.expires_at,
+        },
+        "device_certificate": certificate.to_wire(),
+        "capabilities": [DELIVERY_ACK, SEND_ONLY],
+        "inbox": {"epoch": inbox.epoch, "next": inbox.next_number, "confirmed": inbox.confirmed},
+    }
+
+
+def keepalive_interval(keepalive: int) -> int:
+    """Seconds between keep-alives; at most 30, whatever the session's lifetime."""
+    return min(30, max(5, max(1, keepalive // 2)))

@@ -1,0 +1,1 @@
+"""Who may be whom: tokens, certificates, and the admission of devices."""

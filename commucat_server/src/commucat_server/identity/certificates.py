@@ -1,0 +1,79 @@
+"""Issuing and checking device certificates."""
+
+from collections.abc import Callable
+
+from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
+from commucat_server.identity.tokens import new_serial
+from commucat_storage import CertificateRow, Device, Storage
+
+RENEW_BEFORE = 10 * 86_400
+"""Seconds: a certificate with less life left is replaced at the next connect."""
+CLOCK_SKEW = 300
+"""Seconds by which a certificate may come from the future."""
+
+
+class CertificateIssuer:
+    """The server's certificate authority (its federation key)."""
+
+    def __init__(self, authority: DeviceKeyPair, storage: Storage, clock: Callable[[], float]) -> None:
+        self._authority = authority
+        self._storage = storage
+        self._clock = clock
+
+    @property
+    def public_key(self) -> bytes:
+        return self._authority.public
+
+    def issue(self, *, user_id: str, device_id: str, public_key: bytes) -> DeviceCertificate:
+        """A fresh certificate, valid for 30 days. Storing it is up to the caller."""
+        now = int(self._clock())
+        return DeviceCertificate.issue(
+            self._authority,
+            serial=new_serial(),
+            user_id=user_id,
+            device_id=device_id,
+            public_key=public_key,
+            issued_at=now,
+            expires_at=now + CERTIFICATE_LIFETIME,
+        )
+
+    def needs_renewal(self, certificate: DeviceCertificate | CertificateRow) -> bool:
+        return certificate.expires_at < self._clock() + RENEW_BEFORE
+
+    async def current(self, device: Device) -> DeviceCertificate:
+        """The certificate that peers may rely on for this active device; renewed when it runs out."""
+        row = await self._storage.newest_certificate(device.device_id)
+        if row is not None and row.public_key == device.public_key and not self.needs_renewal(row):
+            return certificate_of(row)
+        fresh = self.issue(user_id=device.user_id, device_id=device.device_id, public_key=device.public_key)
+        await self._storage.add_certificate(row_of(fresh, "certificate"))
+        return fresh
+
+
+def row_of(certificate: DeviceCertificate, source: str) -> CertificateRow:
+    """``source`` says what caused it."""
+    return CertificateRow(
+        serial=certificate.serial,
+        user_id=certificate.user_id,
+        device_id=certificate.device_id,
+        public_key=certificate.public_key,
+        issuer=certificate.issuer,
+        issued_at=certificate.issued_at,
+        expires_at=certificate.expires_at,
+        signature=certificate.signature,
+        source=source,
+    )
+
+
+def certificate_of(row: CertificateRow) -> DeviceCertificate:
+    """The certificate as its device and its peers see it."""
+    return DeviceCertificate(
+        serial=row.serial,
+        user_id=row.user_id,
+        device_id=row.device_id,
+        public_key=row.public_key,
+        issuer=row.issuer,
+        issued_at=row.issued_at,
+        expires_at=row.expires_at,
+        signature=row.signature,
+    )

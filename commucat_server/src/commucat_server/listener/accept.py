@@ -1,0 +1,218 @@
+"""From a listening socket to a served connection: accept, TLS handshake, choice of the protocol."""
+
+import ipaddress
+import math
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+from commucat_server.listener.asgi import AsgiApp
+from commucat_server.listener.h2_connection import ConnectHandler, H2Connection
+from commucat_server.listener.settings import ListenerSettings
+from commucat_server.listener.shutdown import ShutdownSignal
+
+_log = structlog.get_logger("commucat.listener")
+_PROBES = 4
+
+
+async def open_tcp(host: str, port: int, backlog: int = 1024) -> list[trio.SocketListener]:
+    """Listen on every address of ``host``.
+
+    Args:
+        host: name or address; IPv6 without brackets.
+        port: 0 lets the system choose.
+        backlog: connections that may wait for us to accept them; the system may allow fewer.
+
+    Raises:
+        OSError: the port is in use, or there is no such host; for the caller to explain.
+    """
+    return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+
+
+async def serve_listeners(
+    listeners: list[trio.SocketListener],
+    ssl_context: ssl.SSLContext,
+    settings: ListenerSettings,
+    *,
+    connect_handler: ConnectHandler,
+    asgi_app: AsgiApp,
+    shutdown: ShutdownSignal,
+    state: Mapping[str, Any] | None = None,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve connections until ``shutdown`` is requested and they have come to an end.
+
+    At shutdown the listening sockets are closed and every connection gets a GOAWAY. Requests finish;
+    ``/connect`` handlers watch ``shutdown`` and end their streams by themselves; what is left after
+    ``settings.drain_timeout`` is cancelled.
+
+    Args:
+        listeners: listening sockets; closed at the end.
+        ssl_context: from ``tls_context``.
+        settings: limits and deadlines.
+        connect_handler: called with each stream whose path is ``/connect``.
+        asgi_app: answers all other requests.
+        shutdown: ends it all.
+        state: what ``asgi_lifespan`` yielded.
+        task_status: told the listeners as soon as they accept.
+    """
+    acceptor = _Acceptor(ssl_context, settings, connect_handler, asgi_app, state, shutdown)
+    try:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(acceptor.accept_loop, listener, connections)
+                task_status.started(listeners)
+                await shutdown.wait()
+                accepting.cancel_scope.cancel()
+            for listener in listeners:
+                listener.socket.close()
+            connections.cancel_scope.deadline = trio.current_time() + settings.drain_timeout
+            acceptor.drain()
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+@attrs.define
+class _Acceptor:
+    """What all connections share, and which are open."""
+
+    ssl_context: ssl.SSLContext
+    settings: ListenerSettings
+    connect_handler: ConnectHandler
+    asgi_app: AsgiApp
+    state: Mapping[str, Any] | None
+    shutdown: ShutdownSignal
+    open: int = 0
+    """Connections, handshakes included."""
+    connections: set[H2Connection] = attrs.Factory(set)
+    handshakes: set[trio.CancelScope] = attrs.Factory(set)
+    refusals: "_Report" = attrs.Factory(lambda: _Report("too many connections"))
+    failures: "_Report" = attrs.Factory(lambda: _Report("accept failed"))
+
+    async def accept_loop(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                # Descriptors or memory are exhausted: it may pass, so the listener lives on.
+                self.failures.count(self.settings.report_interval, reason=str(exc))
+                await trio.sleep(self.settings.accept_backoff)
+                continue
+            if self.open >= self.settings.max_connections:
+                self.refusals.count(self.settings.report_interval, limit=self.settings.max_connections)
+                stream.socket.close()
+                continue
+            self.open += 1
+            nursery.start_soon(self.serve, stream)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """The top of one connection's task: whatever fails here fails for this peer alone."""
+        try:
+            with stream.socket:
+                remote, local = _endpoint(stream.socket.getpeername()), _endpoint(stream.socket.getsockname())
+                _probe_when_silent(stream, self.settings.tcp_keepalive)
+                transport = trio.SSLStream(stream, self.ssl_context, server_side=True)
+                if await self.handshake(transport, remote):
+                    await self.serve_h2(transport, remote, local)
+        except OSError as exc:
+            _log.debug("connection lost before it began", reason=str(exc))
+        except Exception as exc:  # noqa: BLE001 - the top of this task
+            _log.error("connection failed", exc_info=exc)
+        finally:
+            self.open -= 1
+
+    async def handshake(
+        self, transport: "trio.SSLStream[trio.SocketStream]", remote: tuple[str, int]
+    ) -> bool:
+        """Whether the peer now speaks HTTP/2 with us."""
+        with trio.move_on_after(self.settings.handshake_timeout) as scope:
+            self.handshakes.add(scope)
+            try:
+                await transport.do_handshake()
+            except trio.BrokenResourceError as exc:
+                _log.debug("tls handshake failed", remote=remote[0], reason=str(exc.__cause__ or exc))
+                return False
+            finally:
+                self.handshakes.discard(scope)
+        if scope.cancelled_caught:
+            _log.debug("tls handshake took too long", remote=remote[0])
+            return False
+        if transport.selected_alpn_protocol() != "h2":
+            _log.info("peer does not speak h2", remote=remote[0])
+            await self.close(transport)
+            return False
+        return not self.shutdown.requested
+
+    async def serve_h2(
+        self,
+        transport: "trio.SSLStream[trio.SocketStream]",
+        remote: tuple[str, int],
+        local: tuple[str, int],
+    ) -> None:
+        connection = H2Connection(
+            transport,
+            self.settings,
+            remote=remote,
+            local=local,
+            connect_handler=self.connect_handler,
+            asgi_app=self.asgi_app,
+            state=self.state,
+        )
+        self.connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self.connections.discard(connection)
+
+    async def close(self, transport: "trio.SSLStream[trio.SocketStream]") -> None:
+        """Say goodbye in TLS, so that the peer can tell our decision from a broken network."""
+        with trio.move_on_after(self.settings.close_timeout):
+            await transport.aclose()
+
+    def drain(self) -> None:
+        """Ask every connection to end."""
+        for scope in self.handshakes:
+            scope.cancel()
+        for connection in self.connections:
+            connection.go_away()
+
+
+@attrs.define
+class _Report:
+    """Logs something that happens often at most once per interval, with how often it did."""
+
+    event: str
+    count_since: int = 0
+    next_at: float = -math.inf
+
+    def count(self, interval: float, **details: str | int) -> None:
+        self.count_since += 1
+        now = trio.current_time()
+        if now >= self.next_at:
+            _log.warning(self.event, times=self.count_since, **details)
+            self.count_since, self.next_at = 0, now + interval
+
+
+def _endpoint(name: tuple[Any, ...]) -> tuple[str, int]:
+    host, port = str(name[0]), int(name[1])
+    if ":" in host:
+        # A scope such as %eth0 is no part of the address, and IPv4 must look the same on both sockets.
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+        host = str(address.ipv4_mapped or address)
+    return host, port
+
+
+def _probe_when_silent(stream: trio.SocketStream, idle: int) -> None:
+    """Let the kernel find out that a peer has vanished. Trio has set TCP_NODELAY already."""
+    socket = trio.socket
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // _PROBES))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

@@ -1,0 +1,242 @@
+"""One HTTP/2 stream: the queues between its handler and the connection's reader and writer."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from commucat_server.listener.errors import StreamLostError, StreamMisuseError
+from commucat_server.listener.request import RequestHead
+from commucat_server.listener.stream import HttpStream
+from commucat_server.listener.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from commucat_server.listener.h2_connection import H2Connection
+
+NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 2, 7, 8  # RFC 9113, section 7
+
+# RFC 9113, section 8.2.2: fields that mean the connection; a peer must treat a response with one as broken.
+_CONNECTION_FIELDS = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
+
+
+class H2Stream(HttpStream):
+    """The HTTP/2 form of a stream. The handler calls the inherited methods, the connection the rest.
+
+    Positions (``queued``, ``framed``, ``flushed``) count bytes of the response body since its start.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_connection",
+        "_inbound",
+        "_inbound_credit",
+        "_lost",
+        "_peer_ended",
+        "_progress",
+        "_started",
+        "blocked",
+        "end_flushed",
+        "end_framed",
+        "ending",
+        "flushed_position",
+        "framed",
+        "outbox",
+        "ping_mark",
+        "queued",
+        "stream_id",
+    )
+
+    def __init__(
+        self, connection: "H2Connection", stream_id: int, head: RequestHead, remote: tuple[str, int]
+    ) -> None:
+        self.method = head.method.decode("latin-1")
+        self.path = head.path.decode("latin-1")
+        self.query = head.query.decode("latin-1")
+        self.headers = head.first_headers()
+        self.remote_host, self.remote_port = remote
+        self.stream_id = stream_id
+        self.outbox = bytearray()
+        self.queued = self.framed = self.flushed_position = 0
+        self.ping_mark = 0
+        """PINGs the connection had sent when this stream's last bytes were framed."""
+        self.blocked = False
+        """Out of the writer's rotation until the peer opens its flow-control window."""
+        self.ending = self.end_framed = self.end_flushed = False
+        self._connection = connection
+        self._inbound: list[bytes] = []
+        self._inbound_credit = 0
+        self._arrived = Wakeup()
+        self._progress: trio.lowlevel.ParkingLot | None = None
+        self._peer_ended = False
+        self._started = False
+        self._lost: str | None = None
+
+    # The handler's side
+
+    async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self.send_head(status, fields, end=False)
+
+    def send_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool) -> None:
+        self._check_alive()
+        if self._started:
+            raise StreamMisuseError("the response was started before")
+        fields = [(b":status", b"%d" % status)]
+        fields.extend(field for field in headers if field[0] not in _CONNECTION_FIELDS)
+        self._connection.send_head(self.stream_id, fields, end=end)
+        self._started = True
+        if end:
+            self.ending = self.end_framed = True
+            self._connection.watch_flush(self)
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._inbound:
+            if self._peer_ended:
+                return b""
+            self._check_alive()
+            await self._arrived.wait()
+        data = self._inbound[0] if len(self._inbound) == 1 else b"".join(self._inbound)
+        self._inbound = []
+        credit, self._inbound_credit = self._inbound_credit, 0
+        if self._lost is None:
+            self._connection.credit(self.stream_id, credit)
+        return data
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_sendable()
+        while len(self.outbox) >= self._connection.settings.outbox_high_water:
+            await self._wait_progress()
+            self._check_sendable()
+        if data:
+            self.outbox += data
+            self.queued += len(data)
+            self._connection.offer(self)
+
+    async def flushed(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        position = self.queued
+        while self.flushed_position < position:
+            self._check_alive()
+            await self._wait_progress()
+
+    async def confirm(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        position = self.queued
+        while self.framed < position:
+            self._check_alive()
+            await self._wait_progress()
+        # A PING counts if it was sent after the last bytes were framed, also if that is long ago.
+        number = self.ping_mark + 1
+        while self._connection.pings.answered < number:
+            self._check_alive()
+            await self._connection.wait_ping(number)
+
+    async def end(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._started:
+            raise StreamMisuseError("the response was not started")
+        if not self.ending and self._lost is None:
+            self.ending = True
+            self._connection.offer(self)
+
+    def reset(self) -> None:
+        self.break_off(CANCEL)
+
+    async def wait_closed(self) -> None:
+        while self._lost is None and not self.end_flushed:
+            await self._wait_progress()
+
+    @property
+    def outbox_bytes(self) -> int:
+        return len(self.outbox)
+
+    @property
+    def started(self) -> bool:
+        return self._started
+
+    # The connection's side
+
+    def take(self, limit: int) -> bytes:
+        """Remove up to ``limit`` bytes (at least 0) from the outbox; an empty one keeps no memory."""
+        if len(self.outbox) <= limit or not self.outbox:
+            chunk = bytes(self.outbox)
+            self.outbox = bytearray()
+        else:
+            with memoryview(self.outbox)[:limit] as view:
+                chunk = bytes(view)
+            del self.outbox[:limit]
+        return chunk
+
+    def deliver(self, data: bytes, credit: int) -> None:
+        """Queue bytes of the peer; ``credit`` is what they cost of its windows (padding included)."""
+        if self._lost is not None or not data:
+            self._connection.credit(self.stream_id, credit)
+            return
+        self._inbound.append(data)
+        self._inbound_credit += credit
+        self._arrived.set()
+
+    def deliver_end(self) -> None:
+        """The peer ended its side."""
+        self._peer_ended = True
+        self._arrived.set()
+
+    def lose(self, reason: str) -> None:
+        """Nothing goes out any more, and nothing more comes in; what came before can be received."""
+        if self._lost is None and not (self.end_flushed and self._peer_ended):
+            self._lost = reason
+            self.outbox.clear()
+            self._arrived.set()
+            self.notify()
+
+    def break_off(self, code: int) -> None:
+        """Reset the stream with an error code of RFC 9113, section 7."""
+        if self._lost is None and not (self.end_framed and self._peer_ended):
+            self._connection.reset_stream(self.stream_id, code)
+            self.lose("reset by this server")
+
+    def notify(self) -> None:
+        """Let those who wait for room, a flush or the end look again."""
+        if self._progress is not None:
+            self._progress.unpark_all()
+
+    async def finish(self) -> None:
+        """End the response and return when that was passed to the kernel; called after the handler.
+
+        A peer that is still sending is told to stop (RFC 9113, section 8.1).
+        """
+        if self._lost is not None:
+            return
+        if not self._started:
+            self.break_off(INTERNAL_ERROR)
+            return
+        await self.end()
+        await self.wait_closed()
+        if not self._peer_ended:
+            self.break_off(NO_ERROR)
+
+    def release(self) -> None:
+        """Forget everything; called last. Bytes nobody took no longer count against the connection."""
+        self.break_off(CANCEL)
+        self._inbound = []
+        if self._inbound_credit:
+            self._connection.credit(self.stream_id, self._inbound_credit)
+            self._inbound_credit = 0
+
+    def _check_alive(self) -> None:
+        if self._lost is not None:
+            raise StreamLostError(self._lost)
+
+    def _check_sendable(self) -> None:
+        self._check_alive()
+        if not self._started or self.ending:
+            raise StreamMisuseError("bytes before the start or after the end of a response")
+
+    async def _wait_progress(self) -> None:
+        if self._progress is None:
+            self._progress = trio.lowlevel.ParkingLot()
+        await self._progress.park()

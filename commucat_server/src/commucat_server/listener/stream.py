@@ -1,0 +1,114 @@
+"""What a handler sees of a request, whatever transport carries it."""
+
+import abc
+from collections.abc import Mapping, Sequence
+
+
+class ConnectStream(abc.ABC):
+    """One request with a body that flows in both directions at once.
+
+    One task may receive while others send. Bytes of one sender arrive in order; between concurrent
+    senders there is none. The stream belongs to the listener: it is ended (or reset, if no response was
+    begun) when its handler returns.
+    """
+
+    __slots__ = ("headers", "method", "path", "query", "remote_host", "remote_port")
+
+    method: str
+    """Request method as sent, such as ``POST``."""
+    path: str
+    """Path as sent, without the query and without percent-decoding."""
+    query: str
+    """What follows the first ``?`` of the target, ``""`` without one."""
+    headers: Mapping[str, str]
+    """Request headers: lower-case names, the first instance of each; values decoded as Latin-1."""
+    remote_host: str
+    """Address of the peer in text; an IPv4 address that came through an IPv6 socket is plain IPv4."""
+    remote_port: int
+
+    @abc.abstractmethod
+    async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Queue the head of the response. Headers of an HTTP/1.1 connection are dropped.
+
+        Raises:
+            StreamLostError: nobody is there to get it.
+            StreamMisuseError: it was sent already, or a header is not valid.
+        """
+
+    @abc.abstractmethod
+    async def receive(self) -> bytes:
+        """Return everything that arrived since the last call; wait for at least one byte.
+
+        ``b""`` means that the peer ended its side. Taking bytes gives the peer credit for as many more,
+        so a handler that does not call this stops the peer.
+
+        Raises:
+            StreamLostError: reset, or connection lost, and everything that arrived before was taken.
+        """
+
+    @abc.abstractmethod
+    async def send(self, data: bytes) -> None:
+        """Queue bytes of the response body.
+
+        Returns at once while less than the outbox's high-water mark is queued, else waits for room; a
+        call cancelled in that wait has queued nothing.
+
+        Raises:
+            StreamLostError: reset, or connection lost.
+            StreamMisuseError: before ``start`` or after ``end``.
+        """
+
+    @abc.abstractmethod
+    async def flushed(self) -> None:
+        """Return when everything sent before was passed to the kernel.
+
+        Raises:
+            StreamLostError: that will not happen any more.
+        """
+
+    @abc.abstractmethod
+    async def confirm(self) -> None:
+        """Return when the peer's transport has answered for every byte sent before this call.
+
+        Over HTTP/2: a PING sent after these bytes was acknowledged. Callers share PINGs; at most one is
+        in flight. A peer that does not read at all keeps this waiting until the stream is lost.
+
+        Raises:
+            StreamLostError: reset, connection lost, or the PING was not answered in time.
+        """
+
+    @abc.abstractmethod
+    async def end(self) -> None:
+        """End the response after what is queued; returns at once. Again has no effect.
+
+        Raises:
+            StreamMisuseError: before ``start``.
+        """
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Break the stream off: what is queued is dropped and the peer is told. Again has no effect."""
+
+    @property
+    @abc.abstractmethod
+    def outbox_bytes(self) -> int:
+        """Bytes that ``send`` queued and that are not yet on their way to the kernel."""
+
+
+class HttpStream(ConnectStream):
+    """A stream as the ASGI bridge needs it: with the raw parts of the request."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def send_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool) -> None:
+        """``start`` in bytes; with ``end`` the response has no body. Raises as ``start`` does."""
+
+    @abc.abstractmethod
+    async def wait_closed(self) -> None:
+        """Return when the response has been passed to the kernel to its end, or the stream is lost."""
+
+    @property
+    @abc.abstractmethod
+    def started(self) -> bool:
+        """Whether the head of the response was queued."""

@@ -1,0 +1,110 @@
+"""The command ``commucat-server``."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+import trio
+
+from commucat_ledger import LedgerError
+from commucat_server.app import RunningServer, serve
+from commucat_server.config import ConfigError, ServerConfig, load_config
+from commucat_server.listener import ListenerError, ShutdownSignal
+from commucat_server.ops.logs import configure_logs
+from commucat_server.provision import DataDir, ProvisionError, prepare_data_dir
+from commucat_server.version import server_version
+from commucat_storage import StorageError
+
+log = structlog.get_logger("commucat")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server; returns the exit code: 0 after a drained stop, 1 on failure, 2 on wrong usage."""
+    options = _parser().parse_args(arguments)
+    exit_code = 0
+    try:
+        config = load_config(
+            config_path=options.config,
+            data_dir=options.data_dir,
+            bind=options.bind,
+            environ=os.environ,
+            cwd=Path.cwd(),
+        )
+        configure_logs(config.logging.level)
+        with prepare_data_dir(config) as data_dir:
+            _announce(config, data_dir)
+            trio.run(_run, config, data_dir)
+    except* (ConfigError, ProvisionError, StorageError, LedgerError, ListenerError) as group:
+        exit_code = _failed(str(_first(group)))
+    except* OSError as group:
+        exit_code = _failed(_explain(_first(group), options.bind))
+    except* KeyboardInterrupt:
+        exit_code = 130  # a second Ctrl-C, while draining
+    return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="commucat-server",
+        description="Routes end-to-end encrypted messages between devices. Without options everything is "
+        "generated in ./commucat-data and the server listens on 127.0.0.1:8443.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML configuration file")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="keys, certificate, store and ledger")
+    parser.add_argument("--bind", metavar="HOST:PORT", help="address to listen on; port 0 picks a free one")
+    parser.add_argument("--version", action="version", version=f"commucat-server {server_version()}")
+    return parser
+
+
+def _announce(config: ServerConfig, data_dir: DataDir) -> None:
+    for line in config.summary():
+        log.info("configuration", line=line)
+    for warning in (*config.warnings, *data_dir.warnings):
+        log.warning(warning)
+
+
+async def _run(config: ServerConfig, data_dir: DataDir) -> None:
+    shutdown = ShutdownSignal()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_request_at_signal, shutdown)
+        running: RunningServer = await nursery.start(serve, config, data_dir, shutdown)
+        # The one line on stdout that scripts wait for.
+        print(f"listening on {running.url}", flush=True)
+        log.info("commucat listening", address=running.url, certificate=str(data_dir.tls_certificate))
+
+
+async def _request_at_signal(
+    shutdown: ShutdownSignal, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The first SIGTERM or SIGINT drains; the second one ends at once, as without a handler."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("signal", number=signal.Signals(number).name)
+            shutdown.request()
+            return
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _explain(error: BaseException, bind: str | None) -> str:
+    address = f" {bind}" if bind else ""
+    return f"cannot listen on{address}: {error}; choose another address with --bind HOST:PORT"
+
+
+def _failed(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,19 @@
+"""What the server counts about itself. Plain integers, written from the event-loop thread."""
+
+import attrs
+
+
+@attrs.define
+class Counters:
+    """Counted since start."""
+
+    frames_ingress: int = 0
+    frames_egress: int = 0
+    relay_enqueued: int = 0
+    relay_confirmed: int = 0
+    messages_refused: int = 0
+    commits_failed: int = 0
+    handshakes: int = 0
+    handshakes_failed: int = 0
+    messages_expired: int = 0
+    rate_limited: int = 0

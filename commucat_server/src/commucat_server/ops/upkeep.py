@@ -1,0 +1,64 @@
+"""Work that comes round: leases of presence and sessions, and deleting what has expired."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from commucat_server.ops.counters import Counters
+from commucat_server.routing.presence import PresenceBoard
+from commucat_server.routing.registry import Registry
+from commucat_storage import Storage, StorageError
+
+log = structlog.get_logger("commucat.upkeep")
+
+PURGE_INTERVAL = 60.0
+
+
+class Upkeep:
+    """One task for all sessions: an idle session costs no timer of its own."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        registry: Registry,
+        presence: PresenceBoard,
+        counters: Counters,
+        clock: Callable[[], float],
+        presence_ttl: int,
+        keepalive: int,
+    ) -> None:
+        self._storage = storage
+        self._registry = registry
+        self._presence = presence
+        self._counters = counters
+        self._clock = clock
+        self._presence_interval = max(1.0, presence_ttl / 3)
+        self._session_interval = max(1.0, keepalive / 2)
+
+    async def run(self) -> None:
+        """Never returns; a store that fails is told in the log and tried again."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._every, self._presence_interval, self._presence.refresh)
+            nursery.start_soon(self._every, self._session_interval, self._refresh_sessions)
+            nursery.start_soon(self._every, PURGE_INTERVAL, self._purge)
+
+    async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await trio.sleep(interval)
+            try:
+                await work()
+            except StorageError as exc:
+                log.error("upkeep failed", work=getattr(work, "__name__", ""), reason=str(exc))
+
+    async def _refresh_sessions(self) -> None:
+        now = int(self._clock())
+        for session in self._registry:
+            await self._storage.refresh_session(session.token_hash, now)
+
+    async def _purge(self) -> None:
+        purged = await self._storage.purge_expired(int(self._clock()))
+        self._counters.messages_expired += purged.messages
+        if purged.messages:
+            log.info("expired messages purged", messages=purged.messages)

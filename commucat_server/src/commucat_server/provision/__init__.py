@@ -1,0 +1,21 @@
+"""What a server needs before it can start, made on first use: the data directory and its lock, the
+server's Ed25519 identity, a TLS certificate, the Noise keys. Needs nothing configured.
+"""
+
+from commucat_server.provision.certificate import self_signed
+from commucat_server.provision.data_dir import DataDir, prepare_data_dir
+from commucat_server.provision.errors import DataDirBusyError, ProvisionError
+from commucat_server.provision.federation_seed import read_federation_keys
+from commucat_server.provision.noise_keys import NOISE_SECRET, NoiseKeyVersion, load_noise_keys
+
+__all__ = [
+    "NOISE_SECRET",
+    "DataDir",
+    "DataDirBusyError",
+    "NoiseKeyVersion",
+    "ProvisionError",
+    "load_noise_keys",
+    "prepare_data_dir",
+    "read_federation_keys",
+    "self_signed",
+]

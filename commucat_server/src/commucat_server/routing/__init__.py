@@ -1,0 +1,1 @@
+"""Who gets a message and when: live sessions, inbox delivery, presence."""

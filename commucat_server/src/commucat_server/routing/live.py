@@ -1,0 +1,159 @@
+"""One live session as the rest of the server sees it: where deliveries and answers are put.
+
+Strict number order per device with bounded memory: a committed message is handed over
+directly only if everything below it has been handed over and the window has room.
+Otherwise the session is *behind*, and its writer fetches rows above the cursor from the store
+until it has caught up. The same rule serves a fresh connect, a resume, a slow reader and a
+restart of the server.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from commucat_proto import FrameType, encode_frame, json_text
+from commucat_storage import InboxPage
+
+# What may wait in memory for one receiver that reads slowly; the rest waits in the store.
+# Large enough to fill a fast connection between two wake-ups of the writer.
+WINDOW_FRAMES = 2048
+WINDOW_BYTES = 1024 * 1024
+# Answers (Ack, Error) to what this client itself sent: beyond this its reader pauses.
+ANSWERS_BYTES = 256 * 1024
+
+
+class LiveSession:
+    """The meeting point of one connected session and everybody who has something for it.
+
+    Every method is synchronous and must be called in the event-loop thread. ``wake`` is
+    called whenever the writer has something to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        device_id: str,
+        user_id: str,
+        token_hash: str,
+        epoch: str,
+        confirmed: int,
+        receives: bool,
+        delivery_ack: bool,
+        wake: Callable[[], None],
+        next_sequence: Callable[[], int],
+    ) -> None:
+        self.device_id = device_id
+        self.user_id = user_id
+        self.token_hash = token_hash
+        self.epoch = epoch
+        self.receives = receives
+        self.delivery_ack = delivery_ack
+        self.cursor = confirmed
+        """Highest inbox number handed to the writer."""
+        self.taken = confirmed
+        """Highest inbox number that the writer has begun to send; nothing above may be confirmed."""
+        self.written = confirmed
+        """Highest inbox number that the transport has taken over."""
+        self.behind = receives
+        """The store has, or may have, rows above the cursor that were not handed over."""
+        self.farewell: Mapping[str, Any] | None = None
+        """Set once the session is to end: the Error that tells the client why."""
+        self.closed = False
+        self._offered = confirmed
+        self._wake = wake
+        self._next_sequence = next_sequence
+        self._ready: deque[bytes] = deque()
+        self._ready_bytes = 0
+        self._answers: list[bytes] = []
+        self._answers_bytes = 0
+
+    # -- deliveries -------------------------------------------------------------------------------
+
+    def offer(self, number: int, frame_type: int, channel: int, payload: bytes) -> None:
+        """A message for this device was committed under ``number``."""
+        if number > self._offered:
+            self._offered = number
+        if number <= self.cursor or self.closed or not self.receives:
+            return
+        if (
+            self.behind
+            or number != self.cursor + 1
+            or len(self._ready) >= WINDOW_FRAMES
+            or self._ready_bytes >= WINDOW_BYTES
+        ):
+            self.behind = True
+        else:
+            self._hand_over(number, frame_type, channel, payload)
+        self._wake()
+
+    def take_page(self, page: InboxPage) -> None:
+        """Rows that the writer fetched above the cursor."""
+        for row in page.rows:
+            if row.number > self.cursor:
+                self._hand_over(row.number, row.frame_type, row.channel, row.payload)
+        if page.complete:
+            # Numbers up to head have no row any more: expired, purged or confirmed.
+            self.cursor = max(self.cursor, page.head)
+            # Commits that were offered while the page was read came in vain: look again.
+            self.behind = self._offered > self.cursor
+
+    def _hand_over(self, number: int, frame_type: int, channel: int, payload: bytes) -> None:
+        encoded = encode_frame(FrameType(frame_type), channel, number, payload)
+        self._ready.append(encoded)
+        self._ready_bytes += len(encoded)
+        self.cursor = number
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def answer(self, frame_type: FrameType, channel: int, payload: bytes) -> None:
+        """Queue a frame of this connection's own counter: an Ack, an Error, a live notice."""
+        if self.closed:
+            return
+        encoded = encode_frame(frame_type, channel, self._next_sequence(), payload)
+        self._answers.append(encoded)
+        self._answers_bytes += len(encoded)
+        self._wake()
+
+    @property
+    def answers_full(self) -> bool:
+        """The client does not read its answers; nothing more is read from it until it does."""
+        return self._answers_bytes >= ANSWERS_BYTES
+
+    # -- the writer's side ----------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is queued and nothing is to be fetched."""
+        return not (self._ready or self._answers or self.behind)
+
+    @property
+    def drained(self) -> bool:
+        """Everything handed over has been taken; only the store may have more."""
+        return not self._ready
+
+    def take(self) -> list[bytes]:
+        """Everything queued, as encoded frames; ``taken`` then stands behind it."""
+        frames = self._answers
+        frames.extend(self._ready)
+        self._answers, self._answers_bytes = [], 0
+        self._ready.clear()
+        self._ready_bytes = 0
+        self.taken = self.cursor
+        return frames
+
+    def start_at(self, number: int) -> None:
+        """Before the first delivery: the client has everything up to ``number`` already."""
+        self.cursor = max(self.cursor, number)
+        self.taken = self.written = self.cursor
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    def answer_last(self, frame_type: FrameType, value: Mapping[str, Any]) -> None:
+        """The very last frame: on channel 0, behind everything that was queued."""
+        self._ready.append(encode_frame(frame_type, 0, self._next_sequence(), json_text.dumps(dict(value))))
+
+    def end(self, error: Mapping[str, Any]) -> None:
+        """Ask the session to end and to tell its client ``error``. The first reason stays."""
+        if self.farewell is None:
+            self.farewell = error
+            self._wake()

@@ -1,0 +1,59 @@
+"""Who is connected. The one owner of that fact."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from commucat_server.routing.live import LiveSession
+
+REPLACED = {"error": "replaced", "title": "Session replaced", "detail": "a newer session took over"}
+
+
+class Registry:
+    """All live sessions; at most one per device receives."""
+
+    def __init__(self) -> None:
+        self._receivers: dict[str, LiveSession] = {}
+        self._sessions: set[LiveSession] = set()
+        self._closing: Mapping[str, Any] | None = None
+
+    def attach(self, session: LiveSession) -> None:
+        """Enter a session. A receiving one replaces the device's older one, which is told."""
+        self._sessions.add(session)
+        if session.receives:
+            older = self._receivers.get(session.device_id)
+            self._receivers[session.device_id] = session
+            if older is not None:
+                older.end(REPLACED)
+        if self._closing is not None:
+            session.end(self._closing)
+
+    def detach(self, session: LiveSession) -> bool:
+        """Remove exactly this session; True if its device has no receiver any more."""
+        self._sessions.discard(session)
+        session.closed = True
+        if self._receivers.get(session.device_id) is session:
+            del self._receivers[session.device_id]
+            return True
+        return False
+
+    def receiver(self, device_id: str) -> LiveSession | None:
+        """The device's receiving session on this server, if it is connected."""
+        return self._receivers.get(device_id)
+
+    def end_device(self, device_id: str, error: Mapping[str, Any]) -> None:
+        """End every session of a device."""
+        for session in self._sessions:
+            if session.device_id == device_id:
+                session.end(error)
+
+    def end_all(self, error: Mapping[str, Any]) -> None:
+        """End everything, and whatever still comes."""
+        self._closing = error
+        for session in self._sessions:
+            session.end(error)
+
+    def __iter__(self) -> Iterator[LiveSession]:
+        return iter(tuple(self._sessions))
+
+    def __len__(self) -> int:
+        return len(self._sessions)

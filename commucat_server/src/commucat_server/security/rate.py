@@ -1,0 +1,54 @@
+"""Rate limits per address, without a growing table."""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable
+
+# More addresses than this at once means that many are strangers: the longest silent one goes.
+MAX_IDENTITIES = 50_000
+
+
+def identity_of(host: str) -> str:
+    """IPv4: the address. IPv6: its /64, which is what one subscriber gets."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return str(address)
+
+
+class RateLimit:
+    """A token bucket per identity: ``burst`` at once, refilled evenly over ``period`` seconds."""
+
+    def __init__(self, *, burst: int, period: float, clock: Callable[[], float]) -> None:
+        self._burst = float(burst)
+        self._rate = burst / period
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, identity: str) -> float:
+        """Take one token. 0.0 if there was one, otherwise the seconds until there is."""
+        now = self._clock()
+        tokens, since = self._buckets.pop(identity, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        allowed = tokens >= 1.0
+        self._put(identity, tokens - 1.0 if allowed else tokens, now)
+        return 0.0 if allowed else (1.0 - tokens) / self._rate
+
+    def give_back(self, identity: str) -> None:
+        """Undo one :meth:`take`: what succeeded shall not count."""
+        if identity in self._buckets:
+            tokens, since = self._buckets.pop(identity)
+            self._put(identity, min(self._burst, tokens + 1.0), since)
+
+    def _put(self, identity: str, tokens: float, now: float) -> None:
+        self._buckets[identity] = (tokens, now)
+        if len(self._buckets) > MAX_IDENTITIES:
+            self._buckets.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._buckets)

@@ -1,0 +1,51 @@
+"""Admitting a proved device: what the one transaction re-checks and writes."""
+
+import enum
+
+import attrs
+
+from commucat_storage.inbox import InboxState
+from commucat_storage.records import CertificateRow, Device, KeyEvent, SessionRow, User
+
+
+class AdmissionKind(enum.Enum):
+    """On what ground the device may come in."""
+
+    KNOWN_DEVICE = "known_device"
+    """The device exists: it must still be active, of this user, with this key."""
+    NEW_USER = "new_user"
+    """Handle and device id must both be free; creates the user and its first device."""
+    BY_CODE = "by_code"
+    """An existing user's one-time code; it is consumed."""
+    BY_HANDLE = "by_handle"
+    """An existing user without a code, up to ``device_limit`` active devices."""
+
+
+@attrs.frozen(kw_only=True)
+class Admission:
+    """Everything that is written when a device is admitted, or nothing of it."""
+
+    kind: AdmissionKind
+    device: Device
+    user: User | None = None
+    """The user to create, for ``NEW_USER``; otherwise ``device.user_id`` must exist."""
+    code_hash: bytes | None = attrs.field(default=None, repr=False)
+    device_limit: int | None = None
+    certificate: CertificateRow | None = None
+    """A certificate issued at this connect, to be stored."""
+    key_event: KeyEvent | None = None
+    session: SessionRow | None = None
+    """None for a send-only or enrolment connection that gets no bearer session."""
+    display_name: str | None = None
+    avatar_url: str | None = None
+    """Profile changes to apply; None leaves the stored value."""
+    now: int
+
+
+@attrs.frozen(kw_only=True)
+class Admitted:
+    """The rows as they stand after the transaction."""
+
+    user: User
+    device: Device
+    inbox: InboxState

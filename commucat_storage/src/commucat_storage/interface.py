@@ -1,0 +1,173 @@
+"""The one interface of the store. Every backend keeps these promises; one test class checks them.
+
+The server calls :meth:`Storage.enqueue` for everything on a message's way and the other
+methods for the slow paths (connect, REST, operators).
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+
+from commucat_storage.admission import Admission, Admitted
+from commucat_storage.errors import CommitFailedError
+from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
+from commucat_storage.records import (
+    CertificateRow,
+    Device,
+    EnrolmentCode,
+    Presence,
+    Purged,
+    Route,
+    Secret,
+    SessionRow,
+    User,
+)
+
+Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
+
+
+class Storage(abc.ABC):
+    """Durable state of one server. All methods are for the Trio thread that opened it."""
+
+    # -- the journal ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def enqueue(self, batch: Sequence[Operation], done: Done) -> None:
+        """Put a batch in the journal; wait only while the journal is full.
+
+        ``done`` is called exactly once, in the event-loop thread, when the batch is on disk
+        (with one outcome for each operation) or has failed (with the error; then nothing
+        of the batch is stored). Calls come in commit order: of two messages to one device,
+        the one with the lower number is told first. ``done`` must not wait and not raise.
+
+        Operations apply in their order, after all batches enqueued before.
+        Cancelled while it waits for room, nothing of the batch is taken.
+
+        Raises:
+            ValueError: an operation is out of range (channel, type, empty batch).
+            CommitFailedError: the store is closed.
+        """
+
+    @abc.abstractmethod
+    async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
+        """Like :meth:`enqueue`, and wait for the outcome.
+
+        Once the journal has taken the batch, cancelling the wait does not undo it.
+
+        Raises:
+            CommitFailedError: nothing of the batch is stored.
+        """
+
+    @abc.abstractmethod
+    async def read_after(
+        self, device_id: str, number: int, *, limit_rows: int, limit_bytes: int, now: int
+    ) -> InboxPage:
+        """Committed, unexpired rows of the device above ``number`` and above its watermark, in order.
+
+        At least one row comes back when there is one, whatever ``limit_bytes`` says.
+        """
+
+    @abc.abstractmethod
+    async def inbox_state(self, device_id: str) -> InboxState | None:
+        """Where the inbox of the device stands; None for an unknown device."""
+
+    @abc.abstractmethod
+    async def routes_of(self, device_id: str) -> dict[int, Route]:
+        """The device's own routes by channel."""
+
+    # -- accounts ------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def create_user(self, user: User, code: EnrolmentCode | None = None) -> None:
+        """Insert a user and, with it, an enrolment code.
+
+        Raises:
+            AlreadyExistsError: the handle or the id is taken.
+        """
+
+    @abc.abstractmethod
+    async def add_enrolment_code(self, code: EnrolmentCode) -> None:
+        """Store one more code for an existing user.
+
+        Raises:
+            StorageError: the user does not exist.
+        """
+
+    @abc.abstractmethod
+    async def load_user(self, user_id: str) -> User | None: ...
+
+    @abc.abstractmethod
+    async def load_user_by_handle(self, handle: str, domain: str) -> User | None: ...
+
+    @abc.abstractmethod
+    async def load_device(self, device_id: str) -> Device | None: ...
+
+    @abc.abstractmethod
+    async def admit(self, admission: Admission) -> Admitted:
+        """Admit a proved device in one transaction, or write nothing.
+
+        Creates the inbox of a new device, and gives an inbox a new epoch (rows kept,
+        renumbered from 1) when its numbers come near their end.
+
+        Raises:
+            AdmissionRefusedError: a check failed; nothing was written.
+            CommitFailedError: the disk failed; nothing was written.
+        """
+
+    @abc.abstractmethod
+    async def revoke_device(self, device_id: str, now: int) -> bool:
+        """Mark the device revoked, its certificates too, delete its sessions; False if unknown."""
+
+    @abc.abstractmethod
+    async def newest_certificate(self, device_id: str) -> CertificateRow | None:
+        """The newest certificate that is not revoked, expired or not."""
+
+    @abc.abstractmethod
+    async def add_certificate(self, certificate: CertificateRow) -> None: ...
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def load_session(self, token_hash: str) -> SessionRow | None: ...
+
+    @abc.abstractmethod
+    async def refresh_session(self, token_hash: str, now: int) -> bool:
+        """Start the session's lifetime anew; False if there is no such session."""
+
+    @abc.abstractmethod
+    async def delete_session(self, token_hash: str) -> bool: ...
+
+    # -- secrets -------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def insert_secret(self, secret: Secret) -> None:
+        """Raises :class:`AlreadyExistsError` when the version exists."""
+
+    @abc.abstractmethod
+    async def active_secrets(self, name: str, now: int) -> tuple[Secret, ...]:
+        """``valid_after <= now < expires_at``, newest version first."""
+
+    @abc.abstractmethod
+    async def latest_secret_version(self, name: str) -> int:
+        """0 when there is none."""
+
+    # -- presence ------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def publish_presence(self, presence: Presence) -> None: ...
+
+    @abc.abstractmethod
+    async def read_presence(self, device_id: str, now: int) -> Presence | None: ...
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def purge_expired(self, now: int) -> Purged:
+        """Delete what has expired (messages, sessions, codes), in bounded steps."""
+
+    @abc.abstractmethod
+    async def check(self) -> None:
+        """Readiness: prove that the store answers and can write.
+
+        Raises:
+            StorageError: it cannot; the text says why.
+        """

@@ -1,0 +1,133 @@
+"""The rows of the store as values. All times are whole Unix seconds; all ids are text."""
+
+import enum
+
+import attrs
+
+
+class DeviceStatus(enum.Enum):
+    """Life of a device; only an active one may connect or receive."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+    DIAGNOSTIC = "diagnostic"
+
+
+@attrs.frozen(kw_only=True)
+class User:
+    """An account. ``handle`` is unique within ``domain``."""
+
+    user_id: str
+    handle: str
+    domain: str
+    created_at: int
+    display_name: str | None = None
+    avatar_url: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Device:
+    """A device and its Ed25519 public key (32 bytes)."""
+
+    device_id: str
+    user_id: str
+    public_key: bytes
+    status: DeviceStatus
+    created_at: int
+
+
+@attrs.frozen(kw_only=True)
+class CertificateRow:
+    """A device certificate as issued; ``serial`` is an unsigned 64-bit number."""
+
+    serial: int
+    user_id: str
+    device_id: str
+    public_key: bytes
+    issuer: bytes
+    issued_at: int
+    expires_at: int
+    signature: bytes
+    source: str
+    """What caused it: ``register``, ``certificate``, ``rotate``, ``pair-claim``."""
+    revoked_at: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class KeyEvent:
+    """One entry of the audit trail of a device's keys."""
+
+    event_id: str
+    device_id: str
+    public_key: bytes
+    recorded_at: int
+
+
+@attrs.frozen(kw_only=True)
+class SessionRow:
+    """A bearer session. Only the hash of the token is stored."""
+
+    token_hash: str
+    """Hex of BLAKE3 over the token's text."""
+    user_id: str
+    device_id: str
+    created_at: int
+    refreshed_at: int
+    ttl_seconds: int
+    tls_fingerprint: str = ""
+
+    @property
+    def expires_at(self) -> int:
+        return self.refreshed_at + self.ttl_seconds
+
+
+@attrs.frozen(kw_only=True)
+class EnrolmentCode:
+    """A one-time code that lets one more device join ``user_id``; stored hashed."""
+
+    code_hash: bytes = attrs.field(repr=False)
+    user_id: str
+    created_at: int
+    expires_at: int
+
+
+@attrs.frozen(kw_only=True)
+class Secret:
+    """One version of a server secret, such as a Noise static key."""
+
+    name: str
+    version: int
+    secret: bytes = attrs.field(repr=False)
+    public: bytes | None = None
+    metadata: str = "{}"
+    """JSON text."""
+    created_at: int
+    valid_after: int
+    rotates_at: int
+    expires_at: int
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """Where a device's own frames on one channel go."""
+
+    members: frozenset[str]
+    relay: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Presence:
+    """What a device last told about itself; forgotten at ``expires_at``."""
+
+    device_id: str
+    state: str
+    expires_at: int
+
+
+@attrs.frozen(kw_only=True)
+class Purged:
+    """How many rows an upkeep run deleted."""
+
+    messages: int
+    sessions: int
+    codes: int

@@ -1,0 +1,148 @@
+"""Admitting a proved device, inside the writer's transaction."""
+
+import hmac
+import secrets
+import sqlite3
+
+from commucat_storage.admission import Admission, AdmissionKind, Admitted
+from commucat_storage.errors import AdmissionRefusal, AdmissionRefusedError
+from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
+from commucat_storage.records import Device, DeviceStatus, User
+from commucat_storage.sqlite import accounts
+from commucat_storage.sqlite.inboxes import NEVER
+from commucat_storage.sqlite.journal import Transaction
+from commucat_storage.sqlite.reads import inbox_state
+
+RENEWAL_NUMBER = 2**31
+"""An inbox whose next number is above this gets a new epoch at the next connect. The other half of
+the numbers is what one connection can use up before its device must connect again."""
+
+
+def check_admission(admission: Admission) -> None:
+    """Raises :class:`ValueError` when a field that the kind needs is missing."""
+    match admission.kind:
+        case AdmissionKind.NEW_USER:
+            if admission.user is None or admission.user.user_id != admission.device.user_id:
+                raise ValueError("a new user's admission needs the user of the device")
+        case AdmissionKind.BY_CODE:
+            if admission.code_hash is None:
+                raise ValueError("an admission by code needs the code's hash")
+        case AdmissionKind.BY_HANDLE:
+            if admission.device_limit is None:
+                raise ValueError("an admission by handle needs a device limit")
+
+
+def admit(transaction: Transaction, admission: Admission) -> Admitted:
+    """Check everything again and write it, or raise :class:`AdmissionRefusedError`."""
+    connection = transaction.connection
+    device = admission.device
+    if admission.kind is AdmissionKind.KNOWN_DEVICE:
+        stored = _known(connection, device)
+        inbox = _renewed(connection, stored.device_id)
+    else:
+        stored = device
+        inbox = _enrol(connection, admission)
+    transaction.inboxes.forget(stored.device_id)
+    accounts.update_profile(connection, stored.user_id, admission.display_name, admission.avatar_url)
+    if admission.certificate is not None:
+        accounts.insert_certificate(connection, admission.certificate)
+    if admission.key_event is not None:
+        accounts.insert_key_event(connection, admission.key_event)
+    if admission.session is not None:
+        accounts.insert_session(connection, admission.session)
+    return Admitted(user=_owner(connection, stored), device=stored, inbox=inbox)
+
+
+def _known(connection: sqlite3.Connection, device: Device) -> Device:
+    stored = accounts.load_device(connection, device.device_id)
+    if stored is None:
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_UNKNOWN)
+    if stored.status is not DeviceStatus.ACTIVE:
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_INACTIVE)
+    if stored.user_id != device.user_id or not hmac.compare_digest(stored.public_key, device.public_key):
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_CHANGED)
+    return stored
+
+
+def _enrol(connection: sqlite3.Connection, admission: Admission) -> InboxState:
+    device = admission.device
+    if accounts.load_device(connection, device.device_id) is not None:
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_TAKEN)
+    if admission.kind is AdmissionKind.NEW_USER:
+        user = admission.user
+        assert user is not None, "check_admission was called"
+        _refuse_taken(connection, user)
+        accounts.insert_user(connection, user)
+    else:
+        _join(connection, admission)
+    epoch = secrets.token_hex(16)
+    cursor = connection.execute(
+        "INSERT INTO inbox_offset (epoch, next_number, confirmed, rows, bytes, shared, earliest) "
+        "VALUES (?, 1, 0, 0, 0, 0, ?) RETURNING inbox",
+        (epoch, NEVER),
+    )
+    [[inbox]] = cursor.fetchall()
+    accounts.insert_device(connection, device, inbox)
+    return InboxState(epoch, 1, 0)
+
+
+def _refuse_taken(connection: sqlite3.Connection, user: User) -> None:
+    if (
+        accounts.load_user_by_handle(connection, user.handle, user.domain) is not None
+        or accounts.load_user(connection, user.user_id) is not None
+    ):
+        raise AdmissionRefusedError(AdmissionRefusal.HANDLE_TAKEN)
+
+
+def _join(connection: sqlite3.Connection, admission: Admission) -> None:
+    """Let one more device join a user that exists."""
+    device = admission.device
+    if accounts.load_user(connection, device.user_id) is None:
+        raise AdmissionRefusedError(AdmissionRefusal.USER_UNKNOWN)
+    limit = admission.device_limit
+    if limit is not None and accounts.count_active_devices(connection, device.user_id) >= limit:
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_LIMIT)
+    if admission.kind is AdmissionKind.BY_CODE:
+        code_hash = admission.code_hash
+        assert code_hash is not None, "check_admission was called"
+        if not accounts.use_code(connection, code_hash, device, admission.now):
+            raise AdmissionRefusedError(AdmissionRefusal.CODE_INVALID)
+
+
+def _owner(connection: sqlite3.Connection, device: Device) -> User:
+    user = accounts.load_user(connection, device.user_id)
+    assert user is not None, "a foreign key ties the device to its user"
+    return user
+
+
+def _renewed(connection: sqlite3.Connection, device_id: str) -> InboxState:
+    """The inbox of the device, with a new epoch if its numbers come near their end.
+
+    The rows move to a fresh inbox id, numbered from 1: their new positions cannot meet the old.
+    """
+    state = inbox_state(connection, device_id)
+    assert state is not None, "a device has an inbox"
+    if state.next_number <= RENEWAL_NUMBER:
+        return state
+    epoch = secrets.token_hex(16)
+    [[old, rows]] = connection.execute(
+        "SELECT o.inbox, o.rows FROM user_device AS d JOIN inbox_offset AS o ON o.inbox = d.inbox "
+        "WHERE d.device_id = ?",
+        (device_id,),
+    ).fetchall()
+    [[new]] = connection.execute(
+        "INSERT INTO inbox_offset (epoch, next_number, confirmed, rows, bytes, shared, earliest) "
+        "SELECT ?, rows + 1, 0, rows, bytes, shared, earliest FROM inbox_offset "
+        "WHERE inbox = ? RETURNING inbox",
+        (epoch, old),
+    ).fetchall()
+    old_positions = (old << 32, (old << 32) + MAX_INBOX_NUMBER)
+    connection.execute(
+        "INSERT INTO relay_queue SELECT ? + row_number() OVER (ORDER BY position), frame_type, channel, "
+        "expires_at, size, payload, payload_id FROM relay_queue WHERE position BETWEEN ? AND ?",
+        (new << 32, *old_positions),
+    )
+    connection.execute("DELETE FROM relay_queue WHERE position BETWEEN ? AND ?", old_positions)
+    connection.execute("UPDATE user_device SET inbox = ? WHERE device_id = ?", (new, device_id))
+    connection.execute("DELETE FROM inbox_offset WHERE inbox = ?", (old,))
+    return InboxState(epoch, rows + 1, 0)

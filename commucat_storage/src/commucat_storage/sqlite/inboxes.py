@@ -1,0 +1,144 @@
+"""Where inboxes stand, as the writer thread remembers them between transactions."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from commucat_storage.inbox import RefusalReason
+from commucat_storage.records import Route
+
+NEVER = 2**62
+"""``earliest`` of an inbox in which nothing expires; later than any time that may be stored."""
+
+_LOAD = """
+SELECT d.device_id, d.status, d.inbox, o.epoch, o.next_number, o.confirmed,
+    o.rows, o.bytes, o.shared, o.earliest
+FROM json_each(?) AS wanted
+JOIN user_device AS d ON d.device_id = wanted.value
+JOIN inbox_offset AS o ON o.inbox = d.inbox"""
+_LOAD_ROUTES = """
+SELECT r.device_id, r.channel, r.relay, r.members
+FROM json_each(?) AS wanted JOIN route AS r ON r.device_id = wanted.value"""
+
+
+class Inbox:
+    """One device's inbox and routes, including what the open transaction has not written yet.
+
+    A plain class with slots: the journal reads and writes it for every message.
+    """
+
+    __slots__ = (
+        "base",
+        "bytes",
+        "confirmed",
+        "earliest",
+        "epoch",
+        "inbox",
+        "next_number",
+        "refusal",
+        "route_members",
+        "routes",
+        "rows",
+        "shared",
+    )
+
+    def __init__(self, refusal: RefusalReason | None) -> None:
+        self.refusal = refusal
+        """Why the device may not receive; None for an active one."""
+        self.inbox = 0
+        self.base = 0
+        """Position of number 0 in ``relay_queue``."""
+        self.epoch = ""
+        self.next_number = 1
+        self.confirmed = 0
+        self.rows = 0
+        self.bytes = 0
+        self.shared = 0
+        self.earliest = NEVER
+        self.routes: dict[int, Route] = {}
+        self.route_members = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether there is such a device at all."""
+        return self.inbox != 0
+
+
+class InboxCache:
+    """Inboxes by device id, loaded on demand.
+
+    Two generations instead of a true LRU order: a hit in the young one costs one lookup and no
+    bookkeeping, and when the young one is full it becomes the old one.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, capacity: int) -> None:
+        self._connection = connection
+        self._capacity = capacity
+        self._young: dict[str, Inbox] = {}
+        self._old: dict[str, Inbox] = {}
+        self._weight = 0
+
+    def get(self, device_id: str) -> Inbox:
+        """The inbox of the device; one that refuses, and is not ``known``, for an unknown device."""
+        found = self._young.get(device_id)
+        if found is None:
+            found = self._old.pop(device_id, None)
+            if found is not None:
+                self._keep(device_id, found)
+            else:
+                self._load([device_id])
+                found = self._young[device_id]
+        return found
+
+    def prefetch(self, device_ids: Iterable[str]) -> None:
+        """Load those that are missing in one query, for a message to many."""
+        young, old = self._young, self._old
+        missing = [each for each in device_ids if each not in young and each not in old]
+        if missing:
+            self._load(missing)
+
+    def forget(self, device_id: str) -> None:
+        """Drop what is remembered of a device that something else has changed in the database."""
+        self._young.pop(device_id, None)
+        self._old.pop(device_id, None)
+
+    def clear(self) -> None:
+        """Drop everything: a rollback, or another process has written."""
+        self._young = {}
+        self._old = {}
+        self._weight = 0
+
+    def make_room(self) -> None:
+        """Drop the old generation when the young one is full. Only between transactions: an inbox
+        with changes that are not written yet must not be loaded anew."""
+        if self._weight >= self._capacity:
+            self._old = self._young
+            self._young = {}
+            self._weight = 0
+
+    def weigh(self, members: int) -> None:
+        """Count members of a route that was added to a remembered inbox."""
+        self._weight += members
+
+    def _keep(self, device_id: str, inbox: Inbox) -> None:
+        self._young[device_id] = inbox
+        self._weight += 1 + inbox.route_members
+
+    def _load(self, device_ids: list[str]) -> None:
+        wanted = json.dumps(device_ids)
+        loaded: dict[str, Inbox] = {}
+        for row in self._connection.execute(_LOAD, (wanted,)).fetchall():
+            inbox = Inbox(None if row[1] == "active" else RefusalReason.REVOKED)
+            loaded[row[0]] = inbox
+            inbox.inbox = row[2]
+            inbox.base = row[2] << 32
+            _, _, _, inbox.epoch, inbox.next_number, inbox.confirmed, *counts = row
+            inbox.rows, inbox.bytes, inbox.shared, inbox.earliest = counts
+        for device_id, channel, relay, members in self._connection.execute(
+            _LOAD_ROUTES, (wanted,)
+        ).fetchall():
+            route = Route(members=frozenset(json.loads(members)), relay=bool(relay))
+            loaded[device_id].routes[channel] = route
+            loaded[device_id].route_members += len(route.members)
+        for device_id in device_ids:
+            self._keep(device_id, loaded.get(device_id) or Inbox(RefusalReason.UNKNOWN_DEVICE))

@@ -1,0 +1,129 @@
+"""Reading: a few connections of their own, used in worker threads, never waiting for the writer."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import trio
+
+from commucat_storage.errors import StorageUnavailableError
+from commucat_storage.inbox import InboxPage, InboxRow, InboxState
+from commucat_storage.records import Route
+from commucat_storage.sqlite.connection import connect_reader, translate
+from commucat_storage.sqlite.settings import SqliteSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# One statement, so that the state and the rows are of the same moment. No row of the queue
+# gives one row with NULLs.
+_READ_AFTER = """
+SELECT o.next_number - 1, q.position & 4294967295, q.frame_type, q.channel, q.size,
+    coalesce(q.payload, p.payload)
+FROM user_device AS d
+JOIN inbox_offset AS o ON o.inbox = d.inbox
+LEFT JOIN relay_queue AS q ON q.position > (o.inbox << 32) + max(o.confirmed, ?2)
+    AND q.position < (o.inbox + 1) << 32 AND q.expires_at > ?3
+LEFT JOIN relay_payload AS p ON p.payload_id = q.payload_id
+WHERE d.device_id = ?1
+ORDER BY q.position LIMIT ?4"""
+
+
+class ReaderPool:
+    """Runs read functions in worker threads, at most ``readers`` at a time."""
+
+    def __init__(self, path: Path, settings: SqliteSettings) -> None:
+        self._path = path
+        self._limiter = trio.CapacityLimiter(settings.readers)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._idle: list[sqlite3.Connection] = []
+        try:
+            for _ in range(settings.readers):
+                self._idle.append(connect_reader(path, settings))
+        except BaseException:
+            self.close()
+            raise
+
+    async def run(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call ``function(connection, ...)`` in a thread.
+
+        Raises:
+            StorageUnavailableError: the store is closed, or the disk fails.
+            SchemaError: the database is damaged.
+        """
+        return await trio.to_thread.run_sync(
+            lambda: self._call(lambda connection: function(connection, *args, **kwargs)),
+            limiter=self._limiter,
+        )
+
+    def close(self) -> None:
+        """Close what is idle now, and the rest when its reader is done. Does not wait."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            if self._closed:
+                raise StorageUnavailableError("the store is closed")
+            connection = self._idle.pop()
+        try:
+            return function(connection)
+        except sqlite3.Error as exc:
+            raise translate(exc, self._path) from exc
+        finally:
+            with self._lock:
+                closed = self._closed
+                if not closed:
+                    self._idle.append(connection)
+            if closed:
+                connection.close()
+
+
+def read_after(
+    connection: sqlite3.Connection, device_id: str, number: int, limit_rows: int, limit_bytes: int, now: int
+) -> InboxPage:
+    """A page of the inbox; an empty complete one with head 0 for an unknown device."""
+    head = 0
+    room = limit_bytes
+    rows: list[InboxRow] = []
+    cursor = connection.execute(_READ_AFTER, (device_id, max(number, 0), now, limit_rows + 1))
+    try:
+        for head, row_number, frame_type, channel, size, payload in cursor:
+            if row_number is None:
+                break
+            if rows and (len(rows) == limit_rows or size > room):
+                return InboxPage(tuple(rows), head, False)
+            room -= size
+            rows.append(InboxRow(row_number, frame_type, channel, payload))
+    finally:
+        # Stopped half-way, the statement would keep its snapshot and so the log from being reused.
+        cursor.close()
+    return InboxPage(tuple(rows), head, True)
+
+
+def inbox_state(connection: sqlite3.Connection, device_id: str) -> InboxState | None:
+    """Where the inbox stands; None for an unknown device."""
+    row = connection.execute(
+        "SELECT o.epoch, o.next_number, o.confirmed FROM user_device AS d "
+        "JOIN inbox_offset AS o ON o.inbox = d.inbox WHERE d.device_id = ?",
+        (device_id,),
+    ).fetchone()
+    return None if row is None else InboxState(*row)
+
+
+def routes_of(connection: sqlite3.Connection, device_id: str) -> dict[int, Route]:
+    """The device's own routes by channel."""
+    rows = connection.execute("SELECT channel, relay, members FROM route WHERE device_id = ?", (device_id,))
+    return {
+        channel: Route(members=frozenset(json.loads(members)), relay=bool(relay))
+        for channel, relay, members in rows
+    }

@@ -1,0 +1,42 @@
+"""Limits and tuning of the SQLite store."""
+
+import attrs
+
+_positive = attrs.validators.gt(0)
+_more_than_zero_seconds = attrs.validators.gt(0.0)
+
+
+@attrs.frozen(kw_only=True)
+class SqliteSettings:
+    """All limits of the SQLite store; the defaults suit a server on one machine."""
+
+    max_rows: int = attrs.field(default=1_000_000, validator=_positive)
+    """Messages one inbox may hold; a recipient at the limit refuses with ``quota``."""
+    max_bytes: int = attrs.field(default=2**30, validator=_positive)
+    """Payload bytes one inbox may hold."""
+    max_routes: int = attrs.field(default=1_000, validator=_positive)
+    """Routes one device may have."""
+    max_route_members: int = attrs.field(default=50_000, validator=_positive)
+    """Members that all routes of one device may name together: they are kept in memory while the
+    device is busy, and 1,000 routes of any length would be a cheap way to fill it."""
+    journal_rows: int = attrs.field(default=20_000, validator=_positive)
+    """Rows that may wait for the disk before senders wait: about half a second of full load."""
+    journal_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
+    """Payload bytes that may wait for the disk before senders wait."""
+    group_rows: int = attrs.field(default=2_000, validator=_positive)
+    """Rows after which a transaction takes no further batch; bounds the latency of the first one in it."""
+    group_bytes: int = attrs.field(default=8 * 2**20, validator=_positive)
+    """Payload bytes after which a transaction takes no further batch."""
+    cached_inboxes: int = attrs.field(default=50_000, validator=_positive)
+    """Inboxes (and members of their routes) the writer remembers at least; at most twice as many."""
+    readers: int = attrs.field(default=2, validator=_positive)
+    """Connections, and so threads, that read at the same time."""
+    busy_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
+    """Seconds to wait for a lock held by another process, such as an operator's command."""
+    close_timeout: float = attrs.field(default=30.0, validator=_more_than_zero_seconds)
+    """Seconds to wait for the disk when the store closes."""
+    checkpoint_pages: int = attrs.field(default=2_000, validator=_positive)
+    """Size of the write-ahead log, in pages of 4 KiB, at which it is copied into the database."""
+    quick_check_bytes: int = attrs.field(default=64 * 2**20, validator=attrs.validators.ge(0))
+    """Databases up to this size are checked for damage when they are opened. A larger one would
+    delay a restart by seconds; its damage is met, and reported, where it is read."""

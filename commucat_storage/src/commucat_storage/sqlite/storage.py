@@ -1,0 +1,261 @@
+"""The SQLite store: everything behind :class:`Storage` put together."""
+
+import functools
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from commucat_storage.admission import Admission, Admitted
+from commucat_storage.errors import CommitFailedError, StorageError
+from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
+from commucat_storage.interface import Done, Storage
+from commucat_storage.operations import check_batch
+from commucat_storage.records import (
+    CertificateRow,
+    Device,
+    EnrolmentCode,
+    Presence,
+    Purged,
+    Route,
+    Secret,
+    SessionRow,
+    User,
+)
+from commucat_storage.sqlite import accounts, admit, expiry, reads
+from commucat_storage.sqlite.connection import connect_writer, translate
+from commucat_storage.sqlite.journal import Entry, Journal, Transaction
+from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
+from commucat_storage.sqlite.reads import ReaderPool
+from commucat_storage.sqlite.settings import SqliteSettings
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_sqlite(
+    path: Path, *, settings: SqliteSettings | None = None
+) -> AsyncIterator["SqliteStorage"]:
+    """Open the store at ``path``, creating and migrating it as needed; close it at the end.
+
+    Closing commits everything that was taken and calls every ``done``, then closes the file.
+    The directory of ``path`` must exist.
+
+    Raises:
+        StorageUnavailableError: the file or its directory cannot be read or written.
+        SchemaError: the file is not a database, is damaged, newer than this program, or
+            was migrated with files that have been edited since.
+        StorageError: at the end, see :meth:`Journal.aclose`.
+    """
+    settings = settings or SqliteSettings()
+    connection, readers = await trio.to_thread.run_sync(_open, path, settings)
+    journal = Journal(connection, path, settings)
+    try:
+        yield SqliteStorage(journal, readers)
+    finally:
+        readers.close()
+        await journal.aclose()
+
+
+def _open(path: Path, settings: SqliteSettings) -> tuple[sqlite3.Connection, ReaderPool]:
+    connection = connect_writer(path, settings)
+    try:
+        apply_migrations(connection, bundled_migrations())
+        return connection, ReaderPool(path, settings)
+    except sqlite3.Error as exc:
+        connection.close()
+        raise translate(exc, path) from exc
+    except BaseException:
+        connection.close()
+        raise
+
+
+class _Reply:
+    """What a caller waits for: the value its ``done`` was called with."""
+
+    def __init__(self) -> None:
+        self._told = trio.Event()
+        self._value: object = None
+
+    def set(self, value: object) -> None:
+        self._value = value
+        self._told.set()
+
+    async def wait(self) -> object:
+        await self._told.wait()
+        if isinstance(self._value, StorageError):
+            raise self._value
+        return self._value
+
+
+class SqliteStorage(Storage):
+    """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
+
+    def __init__(self, journal: Journal, readers: ReaderPool) -> None:
+        self._journal = journal
+        self._readers = readers
+        # Worth nothing after a restart, when everybody connects anew: memory is the right place.
+        self._presence: dict[str, Presence] = {}
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the journal that are not known to be on disk, for metrics."""
+        return self._journal.waiting_rows
+
+    # -- the journal ---------------------------------------------------------------------------
+
+    async def enqueue(self, batch: Sequence[Operation], done: Done) -> None:
+        rows, size = check_batch(batch)
+
+        def told(result: object) -> None:
+            assert isinstance(result, tuple | CommitFailedError)
+            done(result)
+
+        await self._journal.enter(Entry(done=told, batch=tuple(batch), rows=rows, size=size))
+
+    async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
+        rows, size = check_batch(batch)
+        reply = _Reply()
+        await self._journal.enter(Entry(done=reply.set, batch=tuple(batch), rows=rows, size=size))
+        outcomes = await reply.wait()
+        assert isinstance(outcomes, tuple)
+        return outcomes
+
+    async def read_after(
+        self, device_id: str, number: int, *, limit_rows: int, limit_bytes: int, now: int
+    ) -> InboxPage:
+        if limit_rows < 1:
+            raise ValueError("limit_rows must be at least 1")
+        return await self._readers.run(reads.read_after, device_id, number, limit_rows, limit_bytes, now)
+
+    async def inbox_state(self, device_id: str) -> InboxState | None:
+        return await self._readers.run(reads.inbox_state, device_id)
+
+    async def routes_of(self, device_id: str) -> dict[int, Route]:
+        return await self._readers.run(reads.routes_of, device_id)
+
+    # -- accounts ------------------------------------------------------------------------------
+
+    async def create_user(self, user: User, code: EnrolmentCode | None = None) -> None:
+        def work(transaction: Transaction) -> None:
+            accounts.insert_user(transaction.connection, user)
+            if code is not None:
+                accounts.insert_code(transaction.connection, code)
+
+        await self._write(work)
+
+    async def add_enrolment_code(self, code: EnrolmentCode) -> None:
+        await self._write(lambda transaction: accounts.insert_code(transaction.connection, code))
+
+    async def load_user(self, user_id: str) -> User | None:
+        return await self._readers.run(accounts.load_user, user_id)
+
+    async def load_user_by_handle(self, handle: str, domain: str) -> User | None:
+        return await self._readers.run(accounts.load_user_by_handle, handle, domain)
+
+    async def load_device(self, device_id: str) -> Device | None:
+        return await self._readers.run(accounts.load_device, device_id)
+
+    async def admit(self, admission: Admission) -> Admitted:
+        admit.check_admission(admission)
+        return await self._write(lambda transaction: admit.admit(transaction, admission))
+
+    async def revoke_device(self, device_id: str, now: int) -> bool:
+        def work(transaction: Transaction) -> bool:
+            transaction.inboxes.forget(device_id)
+            return accounts.revoke_device(transaction.connection, device_id, now)
+
+        return await self._write(work)
+
+    async def newest_certificate(self, device_id: str) -> CertificateRow | None:
+        return await self._readers.run(accounts.newest_certificate, device_id)
+
+    async def add_certificate(self, certificate: CertificateRow) -> None:
+        await self._write(
+            lambda transaction: accounts.insert_certificate(transaction.connection, certificate)
+        )
+
+    # -- sessions ------------------------------------------------------------------------------
+
+    async def load_session(self, token_hash: str) -> SessionRow | None:
+        return await self._readers.run(accounts.load_session, token_hash)
+
+    async def refresh_session(self, token_hash: str, now: int) -> bool:
+        return await self._write(
+            lambda transaction: accounts.refresh_session(transaction.connection, token_hash, now)
+        )
+
+    async def delete_session(self, token_hash: str) -> bool:
+        return await self._write(
+            lambda transaction: accounts.delete_session(transaction.connection, token_hash)
+        )
+
+    # -- secrets -------------------------------------------------------------------------------
+
+    async def insert_secret(self, secret: Secret) -> None:
+        await self._write(lambda transaction: accounts.insert_secret(transaction.connection, secret))
+
+    async def active_secrets(self, name: str, now: int) -> tuple[Secret, ...]:
+        return await self._readers.run(accounts.active_secrets, name, now)
+
+    async def latest_secret_version(self, name: str) -> int:
+        return await self._readers.run(accounts.latest_secret_version, name)
+
+    # -- presence ------------------------------------------------------------------------------
+
+    async def publish_presence(self, presence: Presence) -> None:
+        self._presence[presence.device_id] = presence
+
+    async def read_presence(self, device_id: str, now: int) -> Presence | None:
+        presence = self._presence.get(device_id)
+        return presence if presence is not None and presence.expires_at > now else None
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    async def purge_expired(self, now: int) -> Purged:
+        for device_id in [each.device_id for each in self._presence.values() if each.expires_at <= now]:
+            del self._presence[device_id]
+        return Purged(
+            messages=await self._purge_messages(now),
+            sessions=await self._purge(expiry.purge_sessions, now),
+            codes=await self._purge(expiry.purge_codes, now),
+        )
+
+    async def check(self) -> None:
+        await self._write(
+            lambda transaction: transaction.connection.execute(
+                "INSERT INTO readiness VALUES (1, 1) ON CONFLICT (only) DO UPDATE SET checks = checks + 1"
+            )
+        )
+        await self._readers.run(
+            lambda connection: connection.execute("SELECT checks FROM readiness").fetchone()
+        )
+
+    async def _write(self, work: Callable[[Transaction], T]) -> T:
+        """Do ``work`` in the writer's thread, in order with the journal."""
+        reply = _Reply()
+        await self._journal.enter(Entry(done=reply.set, work=work))
+        result: T = await reply.wait()  # type: ignore[assignment]  # what ``work`` returned
+        return result
+
+    async def _purge_messages(self, now: int) -> int:
+        deleted = 0
+        inboxes = await self._readers.run(expiry.inboxes_to_search, now)
+        for start in range(0, len(inboxes), expiry.STEP_INBOXES):
+            # Small inboxes share a step, a large one takes several.
+            todo = [expiry.Step(inbox) for inbox in inboxes[start : start + expiry.STEP_INBOXES]]
+            while todo:
+                count, todo = await self._write(functools.partial(expiry.purge_messages, todo, now))
+                deleted += count
+        return deleted
+
+    async def _purge(self, step: Callable[[int, Transaction], int], now: int) -> int:
+        total = 0
+        while True:
+            count = await self._write(functools.partial(step, now))
+            total += count
+            if count < expiry.STEP_ROWS:
+                return total
