@@ -5,6 +5,9 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from commucat_crypto import (
     CertificateError,
     CertificateIssuerError,
@@ -12,8 +15,6 @@ from commucat_crypto import (
     DeviceKeyPair,
     SignatureError,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 AUTHORITY = DeviceKeyPair.from_seed(b"authority " * 4)
 DEVICE = DeviceKeyPair.from_seed(b"device " * 5)
@@ -116,7 +117,9 @@ def test_a_missing_member_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["public_key", "issuer", "signature"])
-@pytest.mark.parametrize("spoil", [lambda t: t[:-2], lambda t: t + "00", lambda t: "  " + t[2:], lambda t: "g" + t[1:]])
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t[:-2], lambda t: t + "00", lambda t: "  " + t[2:], lambda t: "g" + t[1:]]
+)
 def test_hexadecimal_of_wrong_length_or_with_blanks_is_refused(name: str, spoil: Any) -> None:
     wire: dict[str, Any] = certificate().to_wire()
     wire[name] = spoil(wire[name])
@@ -132,7 +135,13 @@ def test_what_is_no_object_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"serial": -1}, {"serial": 2**64}, {"public_key": bytes(31)}, {"issued_at": 2**63}, {"user_id": "\udfff"}],
+    [
+        {"serial": -1},
+        {"serial": 2**64},
+        {"public_key": bytes(31)},
+        {"issued_at": 2**63},
+        {"user_id": "\udfff"},
+    ],
     ids=str,
 )
 def test_nothing_that_cannot_travel_is_issued(change: dict[str, Any]) -> None:

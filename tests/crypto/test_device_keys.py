@@ -2,6 +2,9 @@
 
 import nacl.bindings as sodium
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from commucat_crypto import (
     DeviceKeyPair,
     InvalidKeyError,
@@ -13,8 +16,6 @@ from commucat_crypto import (
     verify_event,
     verify_signature,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 KEYS = st.binary(min_size=32, max_size=32)
 ORDER = 2**252 + 27742317777372353535851937790883648493

@@ -1,11 +1,11 @@
 """Noise transport messages: order, counters, limits."""
 
 import pytest
-from commucat_crypto import MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT, TAG_LEN, NoiseError, NoiseTransport
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commucat_crypto import MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT, TAG_LEN, NoiseError, NoiseTransport
 from crypto.noise_builders import transport_pair
 
 KEY = bytes(range(32))

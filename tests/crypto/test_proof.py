@@ -3,6 +3,9 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from commucat_crypto import (
     DeviceKeyPair,
     HandshakeProof,
@@ -11,8 +14,6 @@ from commucat_crypto import (
     prove_handshake,
     verify_handshake,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 PAIR = DeviceKeyPair.from_seed(b"prover " * 5)
 STATIC = bytes(range(32))

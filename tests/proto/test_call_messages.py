@@ -230,7 +230,7 @@ def test_round_trip_through_a_frame(message: CallMessage) -> None:
 @given(messages)
 def test_no_member_is_left_out(message: CallMessage) -> None:
     wire = message.to_wire()
-    for attribute in attrs.fields(cast(Any, type(message))):
+    for attribute in attrs.fields(cast("Any", type(message))):
         assert {"sender": "from"}.get(attribute.name, attribute.name) in wire
 
 

@@ -54,12 +54,19 @@ def test_nothing_is_required(tmp_path: Path) -> None:
     assert config.crypto.supported_patterns == (NoisePattern.XK, NoisePattern.IK)
     assert config.security.secret_key is None
     assert config.logging.level is LogLevel.INFO
-    assert config.warnings == ()
     limits = config.limits
     assert (limits.presence_ttl, limits.relay_ttl) == (30, 2_592_000)
     assert (limits.inbox_rows, limits.inbox_bytes) == (1_000_000, 1024**3)
     assert (limits.routes_per_device, limits.max_frame, limits.channel_members) == (1000, 1024**2, 512)
+    assert (limits.connects_per_second, limits.new_devices_per_hour, limits.handshakes) == (200, 100, 1000)
     assert (config.timeouts.handshake, config.timeouts.drain, config.timeouts.write_stall) == (10, 10, 30)
+
+
+def test_open_registration_without_a_file_is_told_in_one_warning(tmp_path: Path) -> None:
+    [warning] = load_text(tmp_path).warnings
+    assert "auto_approve_devices is on" in warning
+
+    assert load_text(tmp_path, environ={"COMMUCAT_AUTO_APPROVE_DEVICES": "true"}).warnings == ()
 
 
 def test_with_a_file_registration_is_closed_unless_set(tmp_path: Path) -> None:

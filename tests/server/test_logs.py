@@ -189,6 +189,15 @@ def test_values_that_json_lacks(value: object, capsys: pytest.CaptureFixture[str
     assert "value" in line
 
 
+def test_peers_cannot_break_a_line_or_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    handle = "a\nb\x1b[2J\x9b2J\x7f\u2028\u2029"
+    configure_logs(LogLevel.INFO)
+    structlog.get_logger("x").info("event", handle=handle)
+    text = capsys.readouterr().err
+    assert text.removesuffix("\n").isprintable()
+    assert json.loads(text)["handle"] == handle
+
+
 def test_endless_structures_end(capsys: pytest.CaptureFixture[str]) -> None:
     loop: list[Any] = []
     loop.append(loop)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from commucat_crypto import StaticKeyPair
 from commucat_server.provision import NOISE_SECRET, ProvisionError, load_noise_keys
 from commucat_server.security.secret_box import SecretBox, SecretBoxError
+from commucat_storage import open_sqlite
 from commucat_storage.records import Secret
 from server.config_builders import hex_key, load_text, noise_variables
 from server.provision_builders import SecretTable
@@ -195,3 +196,12 @@ def test_a_box_without_a_key_stores_plainly() -> None:
 def test_a_key_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         SecretBox(bytes(16))
+
+
+async def test_keys_survive_in_a_real_store(tmp_path: Path) -> None:
+    config = load_text(tmp_path, environ={"COMMUCAT_SECRET_KEY": hex_key()})
+    async with open_sqlite(tmp_path / "commucat.db") as store:
+        [first] = await load_noise_keys(store, config, NOW)
+    async with open_sqlite(tmp_path / "commucat.db") as store:
+        [again] = await load_noise_keys(store, config, NOW + HOUR)
+    assert (again.version, again.keys.private) == (1, first.keys.private)

@@ -1,5 +1,6 @@
 """The certificate that a server makes for itself works, and one that somebody else made is left alone."""
 
+import contextlib
 import datetime
 import shutil
 import ssl
@@ -169,9 +170,8 @@ def test_a_kill_while_renewing_keeps_a_pair_that_belongs_together(
         switch.watch(Path, "unlink")
         switch.watch(Path, "replace")
         switch.watch(Path, "open")
-        with pytest.raises(KilledError):
+        with contextlib.suppress(KilledError):
             ready(config)
-            raise KilledError  # fewer steps than `calls`: nothing was interrupted
 
     handshake(ready(config), "localhost")
 

@@ -147,7 +147,7 @@ class NoiseHandshake:
         try:
             ciphers = self._state.write_message(payload, message)
         except _REFUSALS as exc:
-            self._failed = True
+            self._fail()
             raise NoiseError("the handshake message cannot be written") from exc
         self._advance(ciphers)
         return bytes(message)
@@ -168,10 +168,10 @@ class NoiseHandshake:
             ciphers = self._state.read_message(message, payload)
             self._note_remote_static()
         except _REFUSALS as exc:
-            self._failed = True
+            self._fail()
             raise NoiseError("the handshake message cannot be read") from exc
         except NoiseError:
-            self._failed = True
+            self._fail()
             raise
         self._advance(ciphers)
         return bytes(payload)
@@ -212,6 +212,12 @@ class NoiseHandshake:
         if self._expected_static is not None and not hmac.compare_digest(delivered, self._expected_static):
             raise NoiseError("the peer delivered another static key")
         self._remote_static = delivered
+
+    def _fail(self) -> None:
+        self._failed = True
+        # The library's objects refer to each other. Refusing a stranger must not leave
+        # garbage that only the cycle collector frees.
+        self._state.noise_protocol = self._symmetric.noise_protocol = self._state = None
 
     def _advance(self, ciphers: Any) -> None:
         self._done += 1

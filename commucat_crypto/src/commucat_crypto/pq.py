@@ -115,7 +115,7 @@ def check_expanded_key(expanded: bytes, encapsulation_key: bytes) -> None:
     """
     if len(expanded) != KEM_EXPANDED_KEY_LEN or len(encapsulation_key) != KEM_ENCAPSULATION_KEY_LEN:
         raise InvalidKeyError(
-            f"ML-KEM-768 keys are {KEM_ENCAPSULATION_KEY_LEN} and (expanded) {KEM_EXPANDED_KEY_LEN} bytes long"
+            f"ML-KEM-768 keys have {KEM_ENCAPSULATION_KEY_LEN} public and {KEM_EXPANDED_KEY_LEN} secret bytes"
         )
     embedded = encapsulation_key + hashlib.sha3_256(encapsulation_key).digest()
     if not hmac.compare_digest(expanded[1_152:2_368], embedded):

@@ -204,8 +204,8 @@ def _connect_context(
         inbox=Inbox(storage, services.registry, services.counters),
         presence=services.presence,
         counters=services.counters,
-        connect_limit=RateLimit(burst=limits.connects_per_second, period=1.0, clock=services.clock),
-        new_user_limit=RateLimit(burst=limits.new_devices_per_hour, period=3600.0, clock=services.clock),
+        connect_limit=RateLimit(burst=limits.connects_per_second, period=1.0, clock=time.monotonic),
+        new_user_limit=RateLimit(burst=limits.new_devices_per_hour, period=3600.0, clock=time.monotonic),
         clock=services.clock,
     )
 

@@ -110,6 +110,11 @@ def load_config(
     built = {
         name: _section(name, kind, settings, defaults, cwd, converter) for name, kind in SECTIONS.items()
     }
+    if file is None and "server.auto_approve_devices" not in settings:
+        warnings.append(
+            "auto_approve_devices is on because there is no configuration file: "
+            "everybody who can reach the server can create a user"
+        )
     return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **built)
 
 

@@ -223,18 +223,6 @@ class LimitsSection:
         default=512, validator=_between(1, 5000), metadata=env("COMMUCAT_CHANNEL_MEMBERS")
     )
     """Devices that one route may name."""
-    handshakes: int = attrs.field(
-        default=256, validator=_between(1, 100_000), metadata=env("COMMUCAT_HANDSHAKES")
-    )
-    """Unfinished handshakes at once, over all addresses."""
-    connects_per_second: int = attrs.field(
-        default=200, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_CONNECTS_PER_SECOND")
-    )
-    """Handshakes that one address may fail per second."""
-    new_devices_per_hour: int = attrs.field(
-        default=100, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_NEW_DEVICES_PER_HOUR")
-    )
-    """Users and devices that Hello may create for one address."""
     connects_per_second: int = attrs.field(
         default=200, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_CONNECTS_PER_SECOND")
     )

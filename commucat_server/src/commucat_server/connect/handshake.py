@@ -65,12 +65,11 @@ class Handshake:
             try:
                 outcome = await self._converse()
             except HandshakeRefusedError as exc:
-                extra: dict[str, Any] = {}
-                if exc.detail is HandshakeDetail.PAIRING:
-                    extra["reason"] = exc.reason
-                failure = self._refusal(exc.detail, exc.reason, told=exc.told, **extra)
+                # Only a proved device gets this far with PAIRING, so it may know the reason.
+                extra = {"reason": exc.reason} if exc.detail is HandshakeDetail.PAIRING else {}
+                failure = self._refusal(exc.detail, exc.reason, extra, told=exc.told)
             except StorageError as exc:
-                failure = self._refusal(HandshakeDetail.STORAGE, str(exc), retry=True)
+                failure = self._refusal(HandshakeDetail.STORAGE, str(exc), {"retry": True})
             else:
                 if isinstance(outcome, Welcome):
                     return outcome
@@ -84,9 +83,14 @@ class Handshake:
         return None
 
     def _refusal(
-        self, detail: HandshakeDetail, reason: str, *, told: str | None = None, **extra: Any
+        self,
+        detail: HandshakeDetail,
+        reason: str,
+        extra: dict[str, Any] | None = None,
+        *,
+        told: str | None = None,
     ) -> HandshakeFailed:
-        return HandshakeFailed(detail, reason, self._session.refuse(detail, told=told, **extra))
+        return HandshakeFailed(detail, reason, self._session.refuse(detail, told=told, **(extra or {})))
 
     async def _converse(self) -> Welcome | HandshakeFailed | PeerClosed:
         while True:

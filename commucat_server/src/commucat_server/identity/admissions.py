@@ -196,7 +196,7 @@ class Admissions:
             device=device,
             user=user if kind is AdmissionKind.NEW_USER else None,
             code_hash=enrolment_code_hash(code) if code and kind is AdmissionKind.BY_CODE else None,
-            device_limit=self._policy.max_auto_devices_per_user,
+            device_limit=self._policy.max_auto_devices_per_user if kind is AdmissionKind.BY_HANDLE else None,
             certificate=row_of(certificate, action) if action else None,
             key_event=event,
             session=SessionRow(

@@ -24,27 +24,28 @@ _CONNECTION_FIELDS = frozenset(
 class H2Stream(HttpStream):
     """The HTTP/2 form of a stream. The handler calls the inherited methods, the connection the rest.
 
-    Positions (``queued``, ``framed``, ``flushed``) count bytes of the response body since its start.
+    Positions count bytes of the response body since its start.
     """
 
     __slots__ = (
         "_arrived",
         "_connection",
+        "_end_flushed",
+        "_flushed",
         "_inbound",
         "_inbound_credit",
         "_lost",
         "_peer_ended",
+        "_ping_mark",
         "_progress",
+        "_queued",
         "_started",
+        "_writer",
         "blocked",
-        "end_flushed",
         "end_framed",
         "ending",
-        "flushed_position",
         "framed",
         "outbox",
-        "ping_mark",
-        "queued",
         "stream_id",
     )
 
@@ -58,13 +59,14 @@ class H2Stream(HttpStream):
         self.remote_host, self.remote_port = remote
         self.stream_id = stream_id
         self.outbox = bytearray()
-        self.queued = self.framed = self.flushed_position = 0
-        self.ping_mark = 0
-        """PINGs the connection had sent when this stream's last bytes were framed."""
+        self.framed = self._queued = self._flushed = 0
+        # PINGs the connection had sent when this stream's last bytes were framed.
+        self._ping_mark = 0
         self.blocked = False
         """Out of the writer's rotation until the peer opens its flow-control window."""
-        self.ending = self.end_framed = self.end_flushed = False
+        self.ending = self.end_framed = self._end_flushed = False
         self._connection = connection
+        self._writer = connection.writer
         self._inbound: list[bytes] = []
         self._inbound_credit = 0
         self._arrived = Wakeup()
@@ -89,7 +91,7 @@ class H2Stream(HttpStream):
         self._started = True
         if end:
             self.ending = self.end_framed = True
-            self._connection.watch_flush(self)
+            self._writer.watch(self)
 
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -113,27 +115,27 @@ class H2Stream(HttpStream):
             self._check_sendable()
         if data:
             self.outbox += data
-            self.queued += len(data)
-            self._connection.offer(self)
+            self._queued += len(data)
+            self._writer.offer(self)
 
     async def flushed(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        position = self.queued
-        while self.flushed_position < position:
+        position = self._queued
+        while self._flushed < position:
             self._check_alive()
             await self._wait_progress()
 
     async def confirm(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        position = self.queued
+        position = self._queued
         while self.framed < position:
             self._check_alive()
             await self._wait_progress()
         # A PING counts if it was sent after the last bytes were framed, also if that is long ago.
-        number = self.ping_mark + 1
-        while self._connection.pings.answered < number:
+        number = self._ping_mark + 1
+        while self._writer.pings.answered < number:
             self._check_alive()
-            await self._connection.wait_ping(number)
+            await self._writer.wait_ping(number)
 
     async def end(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -141,13 +143,13 @@ class H2Stream(HttpStream):
             raise StreamMisuseError("the response was not started")
         if not self.ending and self._lost is None:
             self.ending = True
-            self._connection.offer(self)
+            self._writer.offer(self)
 
     def reset(self) -> None:
         self.break_off(CANCEL)
 
     async def wait_closed(self) -> None:
-        while self._lost is None and not self.end_flushed:
+        while self._lost is None and not self._end_flushed:
             await self._wait_progress()
 
     @property
@@ -171,6 +173,16 @@ class H2Stream(HttpStream):
             del self.outbox[:limit]
         return chunk
 
+    def framed_to(self, position: int, *, ended: bool, pings: int) -> None:
+        """The body up to ``position`` (and its end) is on its way; ``pings`` were sent before it."""
+        self.framed, self.end_framed, self._ping_mark = position, ended, pings
+        self._notify()
+
+    def flushed_to(self, position: int, *, ended: bool) -> None:
+        """The body up to ``position`` (and its end) was passed to the kernel."""
+        self._flushed, self._end_flushed = position, ended
+        self._notify()
+
     def deliver(self, data: bytes, credit: int) -> None:
         """Queue bytes of the peer; ``credit`` is what they cost of its windows (padding included)."""
         if self._lost is not None or not data:
@@ -187,22 +199,17 @@ class H2Stream(HttpStream):
 
     def lose(self, reason: str) -> None:
         """Nothing goes out any more, and nothing more comes in; what came before can be received."""
-        if self._lost is None and not (self.end_flushed and self._peer_ended):
+        if self._lost is None and not (self._end_flushed and self._peer_ended):
             self._lost = reason
             self.outbox.clear()
             self._arrived.set()
-            self.notify()
+            self._notify()
 
     def break_off(self, code: int) -> None:
         """Reset the stream with an error code of RFC 9113, section 7."""
         if self._lost is None and not (self.end_framed and self._peer_ended):
             self._connection.reset_stream(self.stream_id, code)
             self.lose("reset by this server")
-
-    def notify(self) -> None:
-        """Let those who wait for room, a flush or the end look again."""
-        if self._progress is not None:
-            self._progress.unpark_all()
 
     async def finish(self) -> None:
         """End the response and return when that was passed to the kernel; called after the handler.
@@ -226,6 +233,11 @@ class H2Stream(HttpStream):
         if self._inbound_credit:
             self._connection.credit(self.stream_id, self._inbound_credit)
             self._inbound_credit = 0
+
+    def _notify(self) -> None:
+        """Let those who wait for room, a flush or the end look again."""
+        if self._progress is not None:
+            self._progress.unpark_all()
 
     def _check_alive(self) -> None:
         if self._lost is not None:

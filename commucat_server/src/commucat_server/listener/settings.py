@@ -29,8 +29,8 @@ class ListenerSettings:
     """For the answer to a PING that ``confirm`` waits for. Longer than ``write_timeout``, as the PING may
     queue behind a full socket buffer."""
     drain_timeout: float = attrs.field(default=10.0, validator=_POSITIVE)
-    """What handlers get to come to an end after their stream or connection was lost, what a finished
-    response gets to reach the kernel, and what everything gets at shutdown."""
+    """What handlers get to come to an end after their connection was lost, what a finished response gets
+    to reach the kernel, and what everything gets at shutdown."""
     close_timeout: float = attrs.field(default=2.0, validator=_POSITIVE)
     """For the last words (GOAWAY, close_notify) on a connection that ends."""
     accept_backoff: float = attrs.field(default=0.1, validator=_POSITIVE)

@@ -29,6 +29,8 @@ _SECRET_NAMES: Final = frozenset({"code", "enrolment_code", "handshake", "sessio
 """Names that are secret only as a whole: ``status_code`` and ``key_id`` are not."""
 _WORD_BREAK: Final = re.compile(r"[^a-z0-9]+")
 _CAMEL_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# JSON allows these raw, but terminals obey some of them and line readers split at others.
+_UNSAFE: Final = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 _MAX_DEPTH: Final = 24
 """Enough for exception groups of several nurseries; each takes three levels."""
 _MAX_TEXT: Final = 8192
@@ -114,10 +116,11 @@ def _add_logger_name(
 
 def _render(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     try:
-        return orjson.dumps(event).decode()
+        line = orjson.dumps(event).decode()
     except TypeError:
         # Numbers above 64 bits and lone surrogates are beyond orjson.
-        return json.dumps(event)
+        line = json.dumps(event)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 class _StderrLogger:

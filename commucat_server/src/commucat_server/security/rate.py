@@ -22,7 +22,10 @@ def identity_of(host: str) -> str:
 
 
 class RateLimit:
-    """A token bucket per identity: ``burst`` at once, refilled evenly over ``period`` seconds."""
+    """A token bucket per identity: ``burst`` at once, refilled evenly over ``period`` seconds.
+
+    ``clock`` must not go backwards: the monotonic clock, not the time of day.
+    """
 
     def __init__(self, *, burst: int, period: float, clock: Callable[[], float]) -> None:
         self._burst = float(burst)

@@ -117,7 +117,7 @@ class Group:
         refused: list[Refusal] = []
         accepting: list[tuple[str, Inbox]] = []
         for device_id in recipients:
-            if device_id == message.sender:
+            if device_id == message.sender and device_id:
                 continue
             inbox = self._inboxes.get(device_id)
             reason = self._reason_to_refuse(inbox, message, size)
@@ -199,7 +199,11 @@ class Group:
     def _confirm(self, confirm: Confirm) -> ConfirmOutcome:
         inbox = self._inboxes.get(confirm.device_id)
         number = confirm.number
-        if confirm.epoch != inbox.epoch or not inbox.confirmed <= number < inbox.next_number:
+        if (
+            not inbox.known
+            or confirm.epoch != inbox.epoch
+            or not inbox.confirmed <= number < inbox.next_number
+        ):
             return ConfirmOutcome(False, inbox.confirmed)
         if number > inbox.confirmed:
             inbox.confirmed = number

@@ -1,0 +1,135 @@
+"""The protocol library's connection in less memory: idle connections are what a chat server has most."""
+
+from collections.abc import Iterator
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+from h2.errors import ErrorCodes
+from h2.settings import ChangedSetting, SettingCodes
+
+from commucat_server.listener.frame_intake import JOINED_SIZE
+from commucat_server.listener.settings import ListenerSettings
+
+_INITIAL_WINDOW = 65_535  # RFC 9113, section 6.9.2
+_HEADER_TABLE_SIZE = 4096  # section 6.5.2
+
+# RFC 9113, section 6.5.2, and RFC 8441, section 3: the values each setting may take, and the error else.
+_RANGES: dict[int, tuple[int, int, ErrorCodes]] = {
+    SettingCodes.ENABLE_PUSH: (0, 1, ErrorCodes.PROTOCOL_ERROR),
+    SettingCodes.INITIAL_WINDOW_SIZE: (0, 2**31 - 1, ErrorCodes.FLOW_CONTROL_ERROR),
+    SettingCodes.MAX_FRAME_SIZE: (2**14, 2**24 - 1, ErrorCodes.PROTOCOL_ERROR),
+    SettingCodes.ENABLE_CONNECT_PROTOCOL: (0, 1, ErrorCodes.PROTOCOL_ERROR),
+}
+_ANY = (0, 2**32 - 1, ErrorCodes.PROTOCOL_ERROR)
+_DEFAULTS: dict[int, tuple[int, ...]] = {
+    SettingCodes.HEADER_TABLE_SIZE: (_HEADER_TABLE_SIZE,),
+    SettingCodes.ENABLE_PUSH: (0,),
+    SettingCodes.INITIAL_WINDOW_SIZE: (_INITIAL_WINDOW,),
+    SettingCodes.MAX_FRAME_SIZE: (16_384,),
+    SettingCodes.ENABLE_CONNECT_PROTOCOL: (0,),
+}
+_KNOWN = frozenset(SettingCodes)
+
+# Bytes stay bytes; one object serves all connections, as nothing in it changes.
+_CONFIG = h2.config.H2Configuration(client_side=False, header_encoding=None)
+
+
+class SmallSettings(h2.settings.Settings):
+    """The settings of one side; per setting the value in force, then those not yet acknowledged.
+
+    The library keeps a queue object per setting, 11 KiB per connection, and a new one for every code a peer
+    makes up, 45 MiB if it names them all. Here a setting nobody knows is ignored, as RFC 9113, section 6.5.2,
+    wants it.
+    """
+
+    def __init__(self) -> None:
+        self._values = dict(_DEFAULTS)
+
+    def acknowledge(self) -> dict[SettingCodes | int, ChangedSetting]:
+        """Put the next value of each setting in force; return what changed."""
+        changed: dict[SettingCodes | int, ChangedSetting] = {}
+        for code, values in list(self._values.items()):
+            if len(values) > 1:
+                self._values[code] = values[1:]
+                known = SettingCodes(code)
+                changed[known] = ChangedSetting(known, values[0], values[1])
+        return changed
+
+    def validate_received_setting(self, setting: SettingCodes | int, value: int) -> None:
+        """Check a value of the peer.
+
+        Raises:
+            h2.exceptions.InvalidSettingsValueError: the value is out of range.
+        """
+        low, high, error = _RANGES.get(setting, _ANY)
+        if not low <= value <= high:
+            raise h2.exceptions.InvalidSettingsValueError(f"setting {setting} is {value}", error_code=error)
+
+    def __getitem__(self, key: SettingCodes | int) -> int:
+        return self._values[key][0]
+
+    def __setitem__(self, key: SettingCodes | int, value: int) -> None:
+        self.validate_received_setting(key, value)
+        if key == SettingCodes.HEADER_TABLE_SIZE:
+            # How much of our answers the peer offers to remember for compression: so must we, so not more
+            # than we want to.
+            value = min(value, _HEADER_TABLE_SIZE)
+        if key in _KNOWN:
+            # What has no default is in force at once.
+            self._values[key] = (*self._values.get(key, ()), value)
+
+    def __delitem__(self, key: SettingCodes | int) -> None:
+        del self._values[key]
+
+    def __iter__(self) -> Iterator[SettingCodes | int]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+class ServerProtocol(h2.connection.H2Connection):
+    """The server side of HTTP/2, bytes in and events out, with our limits in force."""
+
+    # How each of the last streams was closed; the library's default remembers 65,536 of them.
+    MAX_CLOSED_STREAMS = 256
+
+    def __init__(self) -> None:
+        super().__init__(_CONFIG)
+        self.local_settings = SmallSettings()
+        self.remote_settings = SmallSettings()
+
+    def open(self, settings: ListenerSettings) -> None:
+        """Queue our side's opening."""
+        self.initiate_connection()
+        # In a second SETTINGS frame: as initial values the library would not apply the windows.
+        self.update_settings(
+            {
+                SettingCodes.MAX_CONCURRENT_STREAMS: settings.max_streams,
+                SettingCodes.INITIAL_WINDOW_SIZE: settings.stream_window,
+                SettingCodes.MAX_FRAME_SIZE: settings.max_frame_size,
+                SettingCodes.MAX_HEADER_LIST_SIZE: settings.max_header_size,
+            }
+        )
+        if settings.connection_window > _INITIAL_WINDOW:
+            self.increment_flow_control_window(settings.connection_window - _INITIAL_WINDOW)
+        # From the first request on, not only after the peer has acknowledged our settings.
+        self.decoder.max_header_list_size = settings.max_header_size
+
+    def take_frames(self, frames: bytes) -> list[h2.events.Event]:
+        """Take complete frames that ``FrameIntake`` has checked and joined.
+
+        Raises:
+            h2.exceptions.ProtocolError: the peer broke the protocol; a GOAWAY is queued.
+        """
+        # Joined frames may be larger than the size we announced.
+        self.max_inbound_frame_size = JOINED_SIZE
+        return self.receive_data(frames)

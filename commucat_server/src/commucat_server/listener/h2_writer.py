@@ -1,0 +1,170 @@
+"""The one task of a connection that sends.
+
+Everything the handlers queue collects in the streams' outboxes while the writer sends; then it frames all of
+it, in turn and as far as the peer's windows allow, and passes it on in one piece: one TLS record and one
+system call for many messages. This decides the speed of the whole server.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from commucat_server.listener.errors import StreamLostError
+from commucat_server.listener.h2_protocol import ServerProtocol
+from commucat_server.listener.pings import Pings
+from commucat_server.listener.settings import ListenerSettings
+from commucat_server.listener.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from commucat_server.listener.h2_stream import H2Stream
+
+
+class H2Writer:
+    """Sends what the protocol library and the streams of one connection have queued.
+
+    Args:
+        transport: where bytes go; nobody else sends on it.
+        protocol: the connection's protocol state.
+        settings: sizes and deadlines.
+        lose: called once with a reason when the peer takes no more bytes.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_ending",
+        "_lose",
+        "_lost",
+        "_out",
+        "_protocol",
+        "_sendable",
+        "_settings",
+        "_transport",
+        "_work",
+        "pings",
+    )
+
+    def __init__(
+        self,
+        transport: trio.abc.SendStream,
+        protocol: ServerProtocol,
+        settings: ListenerSettings,
+        lose: Callable[[str], None],
+    ) -> None:
+        self.pings = Pings()
+        self._transport = transport
+        self._protocol = protocol
+        self._settings = settings
+        self._lose = lose
+        self._lost: str | None = None
+        self._ending = False
+        self._sendable: dict[int, H2Stream] = {}
+        self._batch: list[H2Stream] = []
+        self._out: list[bytes] = []
+        self._work = Wakeup()
+
+    async def run(self) -> None:
+        """Send until ``finish`` was called and everything is out, or the peer takes no more."""
+        while True:
+            data = self._next_write()
+            if not data:
+                if self._ending:
+                    return
+                await self._work.wait()
+                continue
+            batch = [(stream, stream.framed, stream.end_framed) for stream in self._batch]
+            self._batch = []
+            timeout = self._settings.close_timeout if self._ending else self._settings.write_timeout
+            try:
+                with trio.move_on_after(timeout) as writing:
+                    await self._transport.send_all(data)
+            except trio.BrokenResourceError:
+                self._lose("connection lost")
+                return
+            if writing.cancelled_caught:
+                # Part of a frame may be out: nothing can follow it.
+                self._lose("peer stopped reading")
+                return
+            for stream, position, ended in batch:
+                stream.flushed_to(position, ended=ended)
+
+    def offer(self, stream: "H2Stream") -> None:
+        """The stream has bytes, or its end, to send."""
+        if not stream.blocked and self._lost is None:
+            self._sendable[stream.stream_id] = stream
+            self._work.set()
+
+    def withdraw(self, stream_id: int) -> None:
+        """The stream sends no more."""
+        self._sendable.pop(stream_id, None)
+
+    def watch(self, stream: "H2Stream") -> None:
+        """Tell the stream when what is queued now has been passed to the kernel."""
+        self._batch.append(stream)
+
+    def pull(self, frame: bytes = b"") -> None:
+        """Take what the protocol library has queued, then ``frame``; wake up if there is any."""
+        data = self._protocol.data_to_send() + frame
+        if data:
+            self._out.append(data)
+            self._work.set()
+
+    async def wait_ping(self, number: int) -> None:
+        """Return at the next answer to a PING, or when the connection is lost.
+
+        Args:
+            number: the PING somebody needs; it is sent if it is not on its way.
+
+        Raises:
+            StreamLostError: the connection is lost already.
+        """
+        if self._lost is not None:
+            raise StreamLostError(self._lost)
+        if number > self.pings.sent:
+            self.pings.wanted = True
+            self._work.set()
+        with trio.move_on_after(self._settings.ping_timeout) as waiting:
+            await self.pings.wait()
+        if waiting.cancelled_caught:
+            self._lose("no answer to a PING")
+
+    def stop(self, reason: str) -> None:
+        """The connection is lost: only what is framed already may still go out."""
+        self._lost = reason
+        self._sendable.clear()
+        self.pings.wake()
+
+    def finish(self) -> None:
+        """Return from ``run`` as soon as everything is out."""
+        self._ending = True
+        self._work.set()
+
+    def _next_write(self) -> bytes:
+        room = self._settings.write_size
+        while self._sendable and room > 0:
+            room -= self._frame_from(self._sendable.pop(next(iter(self._sendable))))
+        # After the streams' bytes, so that its answer speaks for them.
+        if self._lost is None and (payload := self.pings.next_payload()) is not None:
+            self._protocol.ping(payload)
+        data = self._protocol.data_to_send()
+        if self._out:
+            self._out.append(data)
+            data = b"".join(self._out)
+            self._out = []
+        return data
+
+    def _frame_from(self, stream: "H2Stream") -> int:
+        """Frame one DATA frame of a stream; return its payload's size. Streams with more go to the end."""
+        protocol = self._protocol
+        window = protocol.local_flow_control_window(stream.stream_id)
+        if window <= 0 and stream.outbox:
+            stream.blocked = True
+            return 0
+        chunk = stream.take(min(window, protocol.max_outbound_frame_size))
+        if stream.outbox:
+            self._sendable[stream.stream_id] = stream
+        ends = stream.ending and not stream.outbox
+        protocol.send_data(stream.stream_id, chunk, end_stream=ends)
+        stream.framed_to(stream.framed + len(chunk), ended=ends, pings=self.pings.sent)
+        self._batch.append(stream)
+        return len(chunk)

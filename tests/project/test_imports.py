@@ -1,0 +1,109 @@
+"""Who may import whom, read from the sources themselves."""
+
+import ast
+
+import pytest
+
+from project.project_files import MEMBERS, Import, imports_in, imports_of, module_of, sources_of
+
+ALL_BUT_CLI = set(MEMBERS) - {"commucat_cli"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "commucat_crypto": set(),
+    "commucat_ledger": set(),
+    "commucat_media": set(),
+    "commucat_storage": set(),
+    "commucat_proto": {"commucat_crypto"},
+    "commucat_server": ALL_BUT_CLI - {"commucat_server"},
+    "commucat_cli": ALL_BUT_CLI,
+}
+# The commands share the configuration and the composition of the server, never its insides.
+SERVER_FOR_CLI = ("commucat_server.app", "commucat_server.config", "commucat_server.provision")
+EVENT_LOOPS = {"trio", "trio_asyncio", "asyncio", "anyio", "sniffio"}
+WITHOUT_EVENT_LOOP = ("commucat_crypto", "commucat_proto", "commucat_media", "commucat_ledger")
+# The drivers of packages whose core has none.
+DRIVERS = {"commucat_ledger.ledger"}
+
+
+def imports_by_member(member: str) -> list[Import]:
+    return [found for source in sources_of(member) for found in imports_of(source)]
+
+
+def offending(found: list[Import]) -> list[str]:
+    return [f"{one.where} imports {one.name}" for one in found]
+
+
+def test_the_table_names_every_package() -> None:
+    assert MAY_IMPORT.keys() == set(MEMBERS)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_packages_import_only_the_siblings_they_may(member: str) -> None:
+    allowed = MAY_IMPORT[member] | {member}
+    found = [one for one in imports_by_member(member) if one.top.startswith("commucat")]
+    assert offending([one for one in found if one.top not in allowed]) == []
+
+
+def test_the_command_line_uses_only_configuration_and_wiring_of_the_server() -> None:
+    found = [one for one in imports_by_member("commucat_cli") if one.top == "commucat_server"]
+    allowed = [
+        one for one in found if f"{one.name}.".startswith(tuple(f"{name}." for name in SERVER_FOR_CLI))
+    ]
+    assert offending([one for one in found if one not in allowed]) == []
+
+
+@pytest.mark.parametrize("member", WITHOUT_EVENT_LOOP)
+def test_cores_know_no_event_loop(member: str) -> None:
+    sources = [source for source in sources_of(member) if module_of(source) not in DRIVERS]
+    found = [one for source in sources for one in imports_of(source)]
+    assert offending([one for one in found if one.top in EVENT_LOOPS]) == []
+
+
+@pytest.mark.parametrize("member", WITHOUT_EVENT_LOOP)
+def test_cores_have_no_coroutines(member: str) -> None:
+    waiting = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+    assert [
+        f"{module_of(source)}:{node.lineno}"
+        for source in sources_of(member)
+        if module_of(source) not in DRIVERS
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, waiting)
+    ] == []
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_nobody_imports_trio_asyncio(member: str) -> None:
+    assert offending([one for one in imports_by_member(member) if one.top == "trio_asyncio"]) == []
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_no_import_hides_in_a_string(member: str) -> None:
+    hidden = [
+        one
+        for one in imports_by_member(member)
+        if one.name in ("importlib.import_module", "importlib.__import__", "runpy.run_module")
+    ]
+    assert offending(hidden) == []
+
+
+def test_the_named_drivers_exist() -> None:
+    modules = {module_of(source) for member in MEMBERS for source in sources_of(member)}
+    assert modules >= DRIVERS
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("import a.b, c", ["a.b", "c"]),
+        ("from a import b", ["a.b"]),
+        ("from . import b", ["pack.age.b"]),
+        ("from .m import b", ["pack.age.m.b"]),
+        ("from ..m import b", ["pack.m.b"]),
+        ("def f():\n    import trio", ["trio"]),
+        (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import trio",
+            ["typing.TYPE_CHECKING", "trio"],
+        ),
+    ],
+)
+def test_the_reader_sees_imports_wherever_they_stand(text: str, names: list[str]) -> None:
+    assert sorted(one.name for one in imports_in(text, package="pack.age")) == sorted(names)

@@ -1,0 +1,343 @@
+"""A `/connect` driver over a real store, joined to a client session in memory."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from commucat_crypto import DeviceCertificate, DeviceKeyPair, NoisePattern, StaticKeyPair
+from commucat_ledger import open_ledger
+from commucat_proto import (
+    DELIVERY_ACK,
+    AuthReceived,
+    ClientParameters,
+    ClientSession,
+    Established,
+    Frame,
+    FramesReceived,
+    FrameType,
+    Refused,
+    Resume,
+    ServerParameters,
+    UserHint,
+    json_text,
+)
+from commucat_proto.server_session import ServerKey
+from commucat_server.connect.context import ConnectContext, ConnectSettings
+from commucat_server.connect.session import ConnectHandler
+from commucat_server.identity.admissions import AdmissionPolicy, Admissions
+from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.listener import ConnectStream, StreamLostError
+from commucat_server.ops.counters import Counters
+from commucat_server.provision import NoiseKeyVersion
+from commucat_server.routing.inbox import Inbox
+from commucat_server.routing.presence import PresenceBoard
+from commucat_server.routing.registry import Registry
+from commucat_server.security.rate import RateLimit
+from commucat_storage import SqliteSettings, Storage, open_sqlite
+
+DOMAIN = "localhost"
+SERVER_KEYS = StaticKeyPair.from_private(bytes(range(32)))
+AUTHORITY = DeviceKeyPair.from_seed(b"a" * 32)
+NOW = 1_800_000_000
+
+
+class MemoryConnectStream(ConnectStream):
+    """Both ends of one request in memory. What the server sends is taken with :meth:`read`."""
+
+    def __init__(self, *, method: str = "POST", room: int = 10**9) -> None:
+        self.method, self.path, self.query = method, "/connect", ""
+        self.headers = {}
+        self.remote_host, self.remote_port = "192.0.2.1", 40000
+        self.status: int | None = None
+        self.ended = False
+        self.lost = False
+        self.taken_over = 0
+        self._room = room
+        self._up = bytearray()
+        self._up_ended = False
+        self._down = bytearray()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # -- the server's side
+
+    async def start(self, status: int, headers: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self.status = status
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not (self._up or self._up_ended or self.lost):
+            await self._changed.park()
+        if self.lost:
+            raise StreamLostError("lost")
+        data = bytes(self._up)
+        self._up.clear()
+        return data
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        while len(self._down) >= self._room and not self.lost:
+            await self._changed.park()
+        if self.lost:
+            raise StreamLostError("lost")
+        self._down += data
+        self._changed.unpark_all()
+
+    async def flushed(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def confirm(self) -> None:
+        """The client's transport answers once the client has read everything."""
+        await trio.lowlevel.checkpoint()
+        while self._down and not self.lost:
+            await self._changed.park()
+        if self.lost:
+            raise StreamLostError("lost")
+
+    async def end(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.ended = True
+        self._changed.unpark_all()
+
+    def reset(self) -> None:
+        self.lose()
+
+    @property
+    def outbox_bytes(self) -> int:
+        return len(self._down)
+
+    # -- the client's side
+
+    def write(self, data: bytes) -> None:
+        self._up += data
+        self._changed.unpark_all()
+
+    def close(self) -> None:
+        self._up_ended = True
+        self._changed.unpark_all()
+
+    def lose(self) -> None:
+        self.lost = True
+        self._changed.unpark_all()
+
+    async def wait_lost(self) -> None:
+        while not self.lost:
+            await self._changed.park()
+
+    async def read(self) -> bytes:
+        """Everything the server sent since; ``b""`` once it has ended or lost the stream."""
+        while not (self._down or self.ended or self.lost):
+            await self._changed.park()
+        data = bytes(self._down)
+        self._down.clear()
+        self._changed.unpark_all()
+        return data
+
+
+@attrs.define(kw_only=True)
+class Person:
+    """A device of a user, with keys of its own."""
+
+    handle: str
+    device_id: str = ""
+    keys: DeviceKeyPair = attrs.field(factory=DeviceKeyPair.generate)
+    static: StaticKeyPair = attrs.field(factory=StaticKeyPair.generate)
+
+    def __attrs_post_init__(self) -> None:
+        self.device_id = self.device_id or f"device-of-{self.handle}"
+
+    def session(self, **changes: Any) -> ClientSession:
+        values: dict[str, Any] = {
+            "domain": DOMAIN,
+            "server_static": SERVER_KEYS.public,
+            "device_id": self.device_id,
+            "device_keys": self.keys,
+            "static": self.static,
+            "user": UserHint(handle=self.handle),
+            "capabilities": (DELIVERY_ACK,),
+        }
+        return ClientSession(
+            ClientParameters(**(values | changes)),
+            ephemeral=StaticKeyPair.generate(),
+            proof_randomness=os.urandom(64),
+        )
+
+
+@attrs.define(eq=False)
+class Client:
+    """One connection of a person to the server under test."""
+
+    session: ClientSession
+    stream: MemoryConnectStream
+    ack: dict[str, Any] = attrs.Factory(dict)
+    refused: dict[str, Any] | None = None
+    _frames: list[Frame] = attrs.Factory(list)
+
+    async def handshake(self) -> "Client":
+        self.stream.write(self.session.start())
+        while not self.ack and self.refused is None:
+            data = await self.stream.read()
+            assert data, "the stream ended in the handshake"
+            self._take(self.session.receive_data(data))
+        return self
+
+    def _take(self, events: list[Any]) -> None:
+        for event in events:
+            match event:
+                case AuthReceived(reply):
+                    self.stream.write(reply)
+                case Established(ack):
+                    self.ack = ack
+                case Refused(error):
+                    self.refused = error
+                case FramesReceived(frames):
+                    self._frames += frames
+                case _:
+                    raise AssertionError(event)
+
+    def send(self, frame_type: FrameType, channel: int, payload: Any) -> int:
+        if isinstance(payload, bytes):
+            sequence, encoded = self.session.frame(frame_type, channel, payload)
+        else:
+            sequence, encoded = self.session.frame(frame_type, channel, json_text.dumps(payload))
+        self.stream.write(self.session.seal([encoded]))
+        return sequence
+
+    async def next_frame(self) -> Frame | None:
+        """The next frame; None when the server has ended the stream."""
+        while not self._frames:
+            data = await self.stream.read()
+            if not data:
+                return None
+            self._take(self.session.receive_data(data))
+        return self._frames.pop(0)
+
+    async def next_of(self, frame_type: FrameType) -> Frame:
+        while True:
+            frame = await self.next_frame()
+            assert frame is not None, f"the stream ended before a {frame_type.wire_name}"
+            if frame.type is frame_type:
+                return frame
+
+    async def answer(self, sequence: int) -> dict[str, Any]:
+        """The Ack or Error that answers ``sequence``."""
+        while True:
+            frame = await self.next_frame()
+            assert frame is not None
+            if frame.type in (FrameType.ACK, FrameType.ERROR):
+                value: dict[str, Any] = dict(frame.control)  # type: ignore[arg-type]
+                if sequence in (value.get("ack"), value.get("ref")):
+                    return value
+
+    async def join(self, channel: int, *members: str) -> dict[str, Any]:
+        return await self.answer(self.send(FrameType.JOIN, channel, {"members": list(members)}))
+
+    async def message(self, channel: int, payload: bytes) -> dict[str, Any]:
+        return await self.answer(self.send(FrameType.MSG, channel, payload))
+
+    @property
+    def token(self) -> str:
+        return str(self.ack["session"])
+
+    @property
+    def epoch(self) -> str:
+        return str(self.ack["inbox"]["epoch"])
+
+
+@attrs.define(kw_only=True, eq=False)
+class Server:
+    """The services behind `/connect`, and a nursery that runs its streams."""
+
+    context: ConnectContext
+    nursery: trio.Nursery
+    handler: ConnectHandler
+
+    @property
+    def storage(self) -> Storage:
+        return self.context.storage
+
+    def open(self, person: Person, stream: MemoryConnectStream | None = None, **changes: Any) -> Client:
+        """A connection whose handshake has not begun."""
+        stream = stream or MemoryConnectStream()
+        self.nursery.start_soon(self.handler, stream)
+        return Client(person.session(**changes), stream)
+
+    async def connect(
+        self,
+        person: Person,
+        *,
+        stream: MemoryConnectStream | None = None,
+        pattern: NoisePattern = NoisePattern.XK,
+        certificate: DeviceCertificate | None = None,
+        resume: Resume | None = None,
+        **changes: Any,
+    ) -> Client:
+        client = self.open(person, stream, pattern=pattern, certificate=certificate, resume=resume, **changes)
+        return await client.handshake()
+
+
+@asynccontextmanager
+async def running_server(
+    path: Path,
+    *,
+    clock: Callable[[], float] = lambda: NOW,
+    policy: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    sqlite: SqliteSettings | None = None,
+    new_devices_per_hour: int = 1000,
+    max_frame_len: int = 2**20,
+) -> AsyncIterator[Server]:
+    async with (
+        open_sqlite(path / "store.db", settings=sqlite or SqliteSettings()) as storage,
+        open_ledger("null", None) as ledger,
+        trio.open_nursery() as nursery,
+    ):
+        registry, counters = Registry(), Counters()
+        issuer = CertificateIssuer(AUTHORITY, storage, clock)
+        rules: dict[str, Any] = {
+            "domain": DOMAIN,
+            "auto_approve_devices": True,
+            "join_by_handle": False,
+            "max_auto_devices_per_user": 1,
+            "session_ttl": 3600,
+        }
+        limits: dict[str, Any] = {
+            "handshake_timeout": 10.0,
+            "write_stall": 30.0,
+            "drain_timeout": 10.0,
+            "keepalive": 3600,
+            "relay_ttl": 86_400,
+            "channel_members": 512,
+            "max_handshakes": 100,
+        }
+        key = NoiseKeyVersion(
+            version=1, keys=SERVER_KEYS, valid_after=0, rotates_at=NOW * 2, expires_at=NOW * 2
+        )
+        context = ConnectContext(
+            settings=ConnectSettings(**(limits | (settings or {}))),
+            parameters=ServerParameters(
+                domain=DOMAIN,
+                keys=[ServerKey(version=1, keys=SERVER_KEYS)],
+                max_frame_len=max_frame_len,
+            ),
+            noise_keys=(key,),
+            storage=storage,
+            ledger=ledger,
+            admissions=Admissions(storage, issuer, AdmissionPolicy(**(rules | (policy or {}))), clock),
+            issuer=issuer,
+            registry=registry,
+            inbox=Inbox(storage, registry, counters),
+            presence=PresenceBoard(storage, ttl=30, clock=clock),
+            counters=counters,
+            connect_limit=RateLimit(burst=200, period=1.0, clock=time.monotonic),
+            new_user_limit=RateLimit(burst=new_devices_per_hour, period=3600.0, clock=time.monotonic),
+            clock=clock,
+        )
+        yield Server(context=context, nursery=nursery, handler=ConnectHandler(context))
+        nursery.cancel_scope.cancel()
