@@ -41,6 +41,7 @@ from end_to_end.spec_client import (
     proof_context,
     prove,
     server_info,
+    take_frame,
 )
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -157,6 +158,24 @@ def assert_accepted(ack: Frame, sequence: int) -> None:
 
 
 # The client itself against the published vectors
+
+
+def plain_frames() -> list[JsonObject]:
+    """Those whose payload bytes stay as they are; this client does not rewrite JSON."""
+    cases = [case for case in vectors("frames_good.json") if "frame_hex" in case]
+    return [case for case in cases if case["kind"] == "roundtrip" or case["payload_kind"] == "opaque"]
+
+
+@pytest.mark.parametrize("case", plain_frames(), ids=lambda c: c["name"])
+def test_frames_are_the_published_ones(case: JsonObject) -> None:
+    data = bytes.fromhex(case["frame_hex"])
+    buffer = bytearray(data + b"behind")
+    frame = take_frame(buffer)
+    assert frame is not None
+    assert (frame.kind, frame.channel) == (case["type_code"], case["channel_id"])
+    assert frame.sequence == case["sequence"]
+    assert frame.encode().hex() == case.get("reencoded_hex", case["frame_hex"])
+    assert buffer == b"behind"
 
 
 @pytest.mark.parametrize("case", [c for c in vectors("zkp.json") if c["valid"]], ids=lambda c: c["name"])

@@ -14,7 +14,8 @@ import h2.exceptions
 import h2.settings
 import trio
 
-from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
+from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError, ServerBusyError
+from commucat_cli.transport.goaway import GoawayFilter
 
 READ_LEN = 65_536
 STREAM_WINDOW = 1024 * 1024
@@ -173,6 +174,7 @@ class H2Client:
         self._streams: dict[int, H2Stream] = {}
         self._wakeup: trio.Event | None = None
         self._failure: CliError | None = None
+        self._incoming = GoawayFilter()
         self._spoke_h2 = False
         self._last_read = trio.current_time()
         self._h2.initiate_connection()
@@ -237,6 +239,8 @@ class H2Client:
         """
         if self._failure is not None:
             raise self._failure
+        if self._incoming.going_away:
+            raise ServerBusyError("the server is shutting down")
         try:
             stream_id = self._h2.get_next_available_stream_id()
             self._h2.send_headers(
@@ -309,7 +313,7 @@ class H2Client:
                 return self._lose(self._end_of_stream())
             self._last_read = trio.current_time()
             try:
-                events = self._h2.receive_data(bytes(data))
+                events = self._h2.receive_data(self._incoming.feed(bytes(data)))
             except h2.exceptions.ProtocolError as exc:
                 return self._lose(self._protocol_failure(exc))
             self._spoke_h2 = True

@@ -1,0 +1,38 @@
+"""The client itself: sessions over the transport, sealed messages out and in, pinned peers.
+
+:func:`connect` gives one session for load tests and tools; :func:`open_session` and
+:func:`keep_connected` do it for a profile.
+"""
+
+from commucat_cli.client.answers import Answer, Refusal
+from commucat_cli.client.channels import derive_channel
+from commucat_cli.client.connection import Connection, SessionInfo, attach, connect
+from commucat_cli.client.fingerprint import fingerprint, safety_number
+from commucat_cli.client.inbox import InboxReader, ReceivedMessage
+from commucat_cli.client.lasting import keep_connected
+from commucat_cli.client.login import LoginRequest, log_in
+from commucat_cli.client.outbox import Outbox, OutgoingMessage
+from commucat_cli.client.peers import PeerDirectory, rotation_statement
+from commucat_cli.client.session import open_session
+
+__all__ = [
+    "Answer",
+    "Connection",
+    "InboxReader",
+    "LoginRequest",
+    "Outbox",
+    "OutgoingMessage",
+    "PeerDirectory",
+    "ReceivedMessage",
+    "Refusal",
+    "SessionInfo",
+    "attach",
+    "connect",
+    "derive_channel",
+    "fingerprint",
+    "keep_connected",
+    "log_in",
+    "open_session",
+    "rotation_statement",
+    "safety_number",
+]

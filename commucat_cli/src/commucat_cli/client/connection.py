@@ -1,0 +1,361 @@
+"""One established session with a server: frames out, answers and deliveries in.
+
+Lean on purpose, so that load tests can use it: frames are encoded when they are queued, and
+everything queued is encrypted into as few Noise messages as it fits when the writer wakes.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from commucat_cli.client.answers import (
+    Answer,
+    handshake_refusal,
+    read_acknowledgement,
+    read_refusal,
+    session_end,
+)
+from commucat_cli.client.rest import answer_within, read_json, read_problem
+from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
+from commucat_cli.transport import H2Client, H2Stream, ServerAddress, Timeouts, Trust, open_h2
+from commucat_crypto import StaticKeyPair
+from commucat_proto import (
+    AuthReceived,
+    ClientParameters,
+    ClientSession,
+    ClientState,
+    Established,
+    Frame,
+    FramesReceived,
+    FrameType,
+    HandshakeFailed,
+    PeerClosed,
+    Refused,
+    SessionFailed,
+    json_text,
+)
+from commucat_proto.client_session import ClientEvent
+
+MAX_QUEUED = 256 * 1024
+"""Bytes of frames that may wait for the network before :meth:`Connection.room` waits."""
+MAX_DELIVERED = 1024
+"""Frames that may wait for their reader; beyond, the server is left to wait."""
+
+OnAnswer = Callable[[Answer], None]
+
+
+@attrs.frozen(kw_only=True)
+class SessionInfo:
+    """What the server said when it admitted the device."""
+
+    token: str = attrs.field(repr=False)
+    """Bearer token for REST requests."""
+    user_id: str
+    ack: Mapping[str, Any] = attrs.field(repr=False)
+    """The final Ack, as it came."""
+    epoch: str
+    """Inbox epoch; numbers of another epoch mean nothing here."""
+
+
+class Connection:
+    """A session. Made by :func:`connect` or :func:`attach`; use it within that block only."""
+
+    def __init__(
+        self, client: H2Client, stream: H2Stream, session: ClientSession, timeouts: Timeouts
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._session = session
+        self._timeouts = timeouts
+        self._info: SessionInfo | None = None
+        self._queued: list[bytes] = []
+        self._queued_bytes = 0
+        self._confirm_to = 0
+        self._confirmed = 0
+        self._answers: dict[int, OnAnswer] = {}
+        self._delivered: list[Frame] = []
+        self._farewell: Mapping[str, Any] | None = None
+        self._failure: CliError | None = None
+        self._lot = trio.lowlevel.ParkingLot()
+        self._ended = trio.Event()
+        self._closing = False
+        self.on_complaint: OnAnswer | None = None
+        """Called with refusals of frames that were sent without a callback."""
+
+    @property
+    def info(self) -> SessionInfo:
+        assert self._info is not None, "only connections with a finished handshake leave this module"
+        return self._info
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def send_frame(
+        self, frame_type: FrameType, channel: int, payload: bytes, on_answer: OnAnswer | None = None
+    ) -> int:
+        """Queue a frame; returns its sequence. ``on_answer`` is called in the reading task.
+
+        Never waits: a caller that sends much awaits :meth:`room` between frames. After the end
+        of the session frames are dropped, and their callbacks are never called.
+        """
+        sequence, encoded = self._session.frame(frame_type, channel, payload)
+        if on_answer is not None:
+            self._answers[sequence] = on_answer
+        self._queued.append(encoded)
+        self._queued_bytes += len(encoded)
+        self._client.wake()
+        return sequence
+
+    async def room(self) -> None:
+        """Wait until the network has taken enough of what is queued.
+
+        Raises:
+            CliError: the session has ended.
+        """
+        while self._queued_bytes >= MAX_QUEUED and self._failure is None:
+            await self._lot.park()
+        self._raise_failure()
+
+    async def request(self, frame_type: FrameType, channel: int, payload: bytes) -> Answer:
+        """Send a frame and wait for its answer.
+
+        Raises:
+            CliError: the session ended before.
+        """
+        answers: list[Answer] = []
+
+        def take(answer: Answer) -> None:
+            answers.append(answer)
+            self._lot.unpark_all()
+
+        self.send_frame(frame_type, channel, payload, take)
+        while not answers:
+            self._raise_failure()
+            await self._lot.park()
+        return answers[0]
+
+    async def join(self, channel: int, members: Sequence[str]) -> Answer:
+        """Say where this device's frames on ``channel`` go."""
+        return await self.request(FrameType.JOIN, channel, json_text.dumps({"members": list(members)}))
+
+    def confirm(self, number: int) -> None:
+        """Tell the server that everything up to inbox number ``number`` is safe here.
+
+        Cumulative; several confirmations between two wake-ups become one frame.
+        """
+        if number > self._confirm_to:
+            self._confirm_to = number
+            self._client.wake()
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    async def deliveries(self) -> list[Frame]:
+        """All frames that have come since, at least one; neither answers nor session errors.
+
+        Raises:
+            CliError: the session ended, and everything that came before was handed out.
+        """
+        while not self._delivered:
+            self._raise_failure()
+            await self._lot.park()
+        frames, self._delivered = self._delivered, []
+        self._lot.unpark_all()
+        return frames
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        while True:
+            for frame in await self.deliveries():
+                yield frame
+
+    async def wait_ended(self) -> None:
+        """Wait for the end of the session and raise its reason (a :class:`CliError`)."""
+        await self._ended.wait()
+        self._raise_failure()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """A REST GET of this device, over the same connection; ``path`` is percent-encoded already.
+
+        Raises:
+            RestError: a problem document.
+            CliError: the connection was lost, or the answer is no JSON object.
+        """
+        headers = [("authorization", f"Bearer {self.info.token}"), ("accept", "application/json")]
+        with answer_within(self._timeouts.request, f"the server does not answer {path}"):
+            response = await self._client.get(path, headers)
+        return read_json(response, path)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    async def establish(self, *, with_code: bool) -> None:
+        """Lead the handshake to its end; then the session's reader can :meth:`run`."""
+        self._stream.send(self._session.start())
+        status, headers = await self._stream.response()
+        if status != 200:
+            body = bytearray()
+            while data := await self._stream.receive():
+                body += data
+            raise read_problem(status, headers, bytes(body), "/connect")
+        while self._info is None:
+            data = await self._stream.receive()
+            events = self._session.receive_data(data)
+            for index, event in enumerate(events):
+                match event:
+                    case AuthReceived(reply):
+                        self._stream.send(reply)
+                    case Established(ack):
+                        self._info = self._read_ack(ack)
+                        self._stream.fill = self._fill
+                        self._take(events[index + 1 :])
+                        break
+                    case Refused(error):
+                        raise handshake_refusal(error, with_code=with_code)
+                    case HandshakeFailed(_, reason):
+                        raise NotCommuCatError(f"the handshake with the server failed: {reason}")
+                    case PeerClosed():
+                        raise ConnectionLostError("the server closed the connection during the handshake")
+
+    def _read_ack(self, ack: Mapping[str, Any]) -> SessionInfo:
+        # Both name the session; message 2 is under Noise encryption and the Ack is not.
+        welcome = self._session.welcome
+        token = welcome.get("session") or ack.get("session")
+        user_id = ack.get("user_id")
+        inbox = ack.get("inbox")
+        epoch = inbox.get("epoch") if isinstance(inbox, dict) else None
+        if ack.get("handshake") != "ok" or not isinstance(token, str) or not isinstance(user_id, str):
+            raise NotCommuCatError("the server's final answer names neither session nor user")
+        if not isinstance(epoch, str):
+            raise NotCommuCatError("the server keeps no numbered inbox; this client needs one")
+        return SessionInfo(token=token, user_id=user_id, ack=ack, epoch=epoch)
+
+    async def run(self) -> None:
+        """Read until the end of the session."""
+        try:
+            while self._failure is None:
+                while len(self._delivered) >= MAX_DELIVERED and not self._closing:
+                    # Not reading keeps the stream's window shut: the server waits, not our memory.
+                    await self._lot.park()
+                self._take(self._session.receive_data(await self._stream.receive()))
+        except CliError as exc:
+            self._end(session_end(self._farewell) if self._farewell is not None else exc)
+
+    def _take(self, events: Sequence[ClientEvent]) -> None:
+        for event in events:
+            match event:
+                case FramesReceived(frames):
+                    for frame in frames:
+                        self._receive(frame)
+                case PeerClosed():
+                    self._end(session_end(self._farewell))
+                case SessionFailed(_, reason):
+                    self._end(ConnectionLostError(f"the server's data cannot be read: {reason}"))
+        self._lot.unpark_all()
+
+    def _receive(self, frame: Frame) -> None:
+        if frame.type is not FrameType.ACK and frame.type is not FrameType.ERROR:
+            if not self._closing:  # nobody will take it; the server keeps what is not confirmed
+                self._delivered.append(frame)
+            return
+        value = frame.control
+        if not isinstance(value, Mapping):
+            return
+        if frame.type is FrameType.ACK:
+            answer = read_acknowledgement(value)
+        else:
+            answer = read_refusal(value)
+            if answer is None:
+                # About the session itself: its end follows.
+                self._farewell = value
+        if answer is None:
+            return
+        call = self._answers.pop(answer.sequence, None)
+        if call is not None:
+            call(answer)
+        elif answer.error is not None and self.on_complaint is not None:
+            self.on_complaint(answer)
+
+    def _fill(self) -> bytes:
+        """Asked by the writer: everything queued, encrypted."""
+        if self._session.state is not ClientState.ESTABLISHED:
+            return b""
+        frames = self._queued
+        if self._confirm_to > self._confirmed:
+            self._confirmed = self._confirm_to
+            frames.append(self._session.control_frame(FrameType.ACK, 0, {"ack": self._confirmed})[1])
+        if not frames:
+            return b""
+        self._queued = []
+        self._queued_bytes = 0
+        self._lot.unpark_all()
+        return self._session.seal(frames)
+
+    def _end(self, failure: CliError) -> None:
+        if self._failure is None:
+            self._failure = failure
+            self._ended.set()
+            self._lot.unpark_all()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """End our side after everything queued; wait, not for long, until the server has ended its own.
+
+        The server answers everything before it ends, so what was sent has been dealt with then.
+        """
+        if self._failure is None:
+            self._closing = True
+            self._lot.unpark_all()
+            self._stream.end()
+            with trio.move_on_after(self._timeouts.close, shield=True):
+                await self._ended.wait()
+
+
+@asynccontextmanager
+async def connect(
+    address: ServerAddress,
+    trust: Trust,
+    parameters: ClientParameters,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+) -> AsyncIterator[Connection]:
+    """Connect to a server and open a session; it is closed in order at the end of the block.
+
+    Raises:
+        CliError: what went wrong, in words for a person.
+    """
+    async with open_h2(address, trust, timeouts) as client, attach(client, parameters, timeouts) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def attach(
+    client: H2Client,
+    parameters: ClientParameters,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+) -> AsyncIterator[Connection]:
+    """Open a session on a connection that is there already.
+
+    Raises:
+        CliError: what went wrong, in words for a person.
+    """
+    session = ClientSession(
+        parameters, ephemeral=StaticKeyPair.generate(), proof_randomness=secrets.token_bytes(64)
+    )
+    stream = await client.open_stream("POST", "/connect", [("content-type", "application/octet-stream")])
+    connection = Connection(client, stream, session, timeouts)
+    with answer_within(timeouts.handshake, "the server does not finish the handshake"):
+        await connection.establish(with_code=parameters.code is not None)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        try:
+            yield connection
+        except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery's group
+            failure = exc
+        await connection.close()
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

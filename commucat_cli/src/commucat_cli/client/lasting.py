@@ -1,0 +1,41 @@
+"""Keeps a profile connected: one session after another, until the work is done."""
+
+from collections.abc import Awaitable, Callable
+
+from commucat_cli.client.answers import Answer
+from commucat_cli.client.connection import Connection
+from commucat_cli.client.peers import PeerDirectory
+from commucat_cli.client.session import Backoff, Notice, open_session
+from commucat_cli.errors import RetryableError
+from commucat_cli.profile import Profile
+from commucat_cli.transport import Timeouts
+
+
+async def keep_connected(
+    profile: Profile,
+    work: Callable[[Connection, PeerDirectory], Awaitable[None]],
+    *,
+    receives: bool,
+    notice: Notice,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+) -> None:
+    """Run ``work`` with a session; if that is lost, connect again and run it anew, until it returns.
+
+    Raises:
+        CliError: what connecting again does not cure.
+    """
+
+    def complain(answer: Answer) -> None:
+        notice(f"the server refused a frame: {answer.text}")
+
+    backoff = Backoff(notice)
+    while True:
+        try:
+            async with open_session(profile, receives=receives, timeouts=timeouts) as connection:
+                connection.on_complaint = complain
+                directory = PeerDirectory(profile.state, profile.account().device_ca, connection)
+                backoff.succeeded()
+                await work(connection, directory)
+                return
+        except RetryableError as exc:
+            await backoff.after(exc)

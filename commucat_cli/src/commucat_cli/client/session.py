@@ -1,0 +1,147 @@
+"""Sessions of a profile: the pinned server, the profile's keys, its place in the inbox."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from commucat_cli.client.connection import Connection, SessionInfo, attach
+from commucat_cli.client.server_info import fetch_server_info
+from commucat_cli.errors import (
+    HandshakeRefused,
+    NotCommuCatError,
+    RetryableError,
+    TrustError,
+)
+from commucat_cli.profile import TLS_CA_NAME, Account, Profile
+from commucat_cli.transport import H2Client, ServerAddress, Timeouts, Trust, open_h2
+from commucat_crypto import CryptoError, DeviceCertificate
+from commucat_proto import DELIVERY_ACK, SEND_ONLY, ClientParameters, Resume
+
+Notice = Callable[[str], None]
+"""Tells a person one line."""
+
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 5.0
+
+
+def trust_of(directory: Path, trust: str) -> Trust:
+    """How a profile's login decided to check TLS."""
+    if trust == "file":
+        return Trust(ca_file=directory / TLS_CA_NAME)
+    return Trust(insecure=trust == "insecure")
+
+
+@asynccontextmanager
+async def open_session(
+    profile: Profile, *, receives: bool, timeouts: Timeouts = Timeouts()  # noqa: B008 - frozen
+) -> AsyncIterator[Connection]:
+    """A session of this device. One that does not receive leaves the inbox and other sessions alone.
+
+    Raises:
+        TrustError: the server is another one than at login.
+        CliError: whatever else went wrong.
+    """
+    account = profile.account()
+    cursor = profile.state.cursor() if receives else None
+    parameters = ClientParameters(
+        domain=account.domain,
+        server_static=account.server_static,
+        device_id=profile.keys.device_id,
+        device_keys=profile.keys.device,
+        static=profile.keys.static,
+        pattern=account.pattern,
+        capabilities=(DELIVERY_ACK,) if receives else (DELIVERY_ACK, SEND_ONLY),
+        resume=Resume(cursor.epoch, cursor.ack) if cursor is not None else None,
+    )
+    address = ServerAddress.parse(account.server)
+    async with open_h2(address, trust_of(profile.directory, account.trust), timeouts) as client:
+        established = False
+        try:
+            async with attach(client, parameters, timeouts) as connection:
+                established = True
+                _learn(profile, account, connection.info)
+                yield connection
+        except (HandshakeRefused, NotCommuCatError):
+            if not established:
+                await _check_server(client, account, timeouts)
+            raise
+
+
+def _learn(profile: Profile, account: Account, info: SessionInfo) -> None:
+    if info.user_id != account.user_id:
+        raise TrustError("the server takes this device for another user than at login")
+    certificate = read_own_certificate(info, device_id=profile.keys.device_id, account=account)
+    if certificate is not None and certificate != account.certificate:
+        if certificate.public_key != profile.keys.device.public:
+            raise TrustError("the server's certificate for this device holds another key")
+        profile.state.save_certificate(certificate)
+
+
+def read_own_certificate(info: SessionInfo, *, device_id: str, account: Account) -> DeviceCertificate | None:
+    """The certificate that came with the final Ack, checked against the pinned authority.
+
+    Raises:
+        TrustError: another authority, a wrong signature, or another device's certificate.
+    """
+    told = info.ack.get("device_ca_public")
+    if told is not None and told != account.device_ca.hex():
+        raise TrustError(f"the server at {account.server} has another certificate authority than at login")
+    if "device_certificate" not in info.ack:
+        return None
+    try:
+        certificate = DeviceCertificate.from_wire(info.ack["device_certificate"])
+        certificate.verify(account.device_ca)
+    except CryptoError as exc:
+        raise TrustError(f"the server sent a wrong certificate for this device: {exc}") from exc
+    if certificate.device_id != device_id or certificate.user_id != info.user_id:
+        raise TrustError("the server sent the certificate of another device")
+    return certificate
+
+
+async def _check_server(client: H2Client, account: Account, timeouts: Timeouts) -> None:
+    """A refused handshake may only mean that this is another server: say so if it is."""
+    info = await fetch_server_info(client, timeouts)
+    changed = [
+        name
+        for name, same in (
+            ("domain", info.domain == account.domain),
+            ("Noise key", account.server_static in info.noise_keys),
+            ("certificate authority", info.device_ca == account.device_ca),
+        )
+        if not same
+    ]
+    if changed:
+        raise TrustError(
+            f"{account.server} is not the server this profile was made for: other {', '.join(changed)}; "
+            "if the server was set up anew, log in with a new profile"
+        )
+
+
+class Backoff:
+    """Waits between attempts to connect: doubling, with jitter, reset by success."""
+
+    def __init__(self, notice: Notice) -> None:
+        self._notice = notice
+        self._wait = FIRST_WAIT
+        self._told: str | None = None
+
+    def succeeded(self) -> None:
+        if self._told is not None:
+            self._notice("connected again")
+        self._wait = FIRST_WAIT
+        self._told = None
+
+    async def after(self, failure: RetryableError) -> None:
+        """Tell why (once for the same reason) and wait."""
+        text = str(failure)
+        if text != self._told:
+            self._told = text
+            self._notice(f"{text}; trying again")
+        # Many clients lose the same server at once; they must not come back in step.
+        jitter = 0.5 + int.from_bytes(os.urandom(2), sys.byteorder) / 65_536
+        await trio.sleep(self._wait * jitter)
+        self._wait = min(LONGEST_WAIT, self._wait * 2)

@@ -1,0 +1,39 @@
+"""A received message as a line of text or of JSON."""
+
+import json
+from datetime import UTC, datetime
+
+from commucat_cli.client import ReceivedMessage
+from commucat_cli.terminal import printable, printable_json
+
+_MAX_TIME = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last moment that has a calendar date
+
+
+def json_line(message: ReceivedMessage) -> str:
+    """One JSON object and a newline, safe for a terminal."""
+    document = {
+        "from": message.sender,
+        "channel": message.channel,
+        "sequence": message.number,
+        "id": message.message_id.hex(),
+        "sent_at": _rfc3339(message.sent_at),
+        "text": message.text,
+    }
+    return printable_json(json.dumps(document, ensure_ascii=False)) + "\n"
+
+
+def text_line(message: ReceivedMessage) -> str:
+    """Local time, sender and text; further lines of the text are indented."""
+    when = "?"
+    if message.sent_at <= _MAX_TIME:
+        when = datetime.fromtimestamp(message.sent_at / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    text = printable(message.text).replace("\n", "\n    ")
+    return f"[{when}] {printable(message.sender)}: {text}\n"
+
+
+def _rfc3339(milliseconds: int) -> str | None:
+    """None for a time beyond the calendar; a sender may write what it likes."""
+    if milliseconds > _MAX_TIME:
+        return None
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

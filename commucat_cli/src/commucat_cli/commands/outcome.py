@@ -1,0 +1,58 @@
+"""How a command ends: exit status 0, 1 or 130, and one line on standard error instead of a traceback."""
+
+import os
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import trio
+import typer
+
+from commucat_cli.errors import CliError
+from commucat_cli.terminal import report_error
+
+FAILURE = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def run_command(command: Callable[[], Awaitable[int]]) -> NoReturn:
+    """Run an asynchronous command to its end and leave with its exit status."""
+    finish(lambda: trio.run(command))
+
+
+def finish(command: Callable[[], int]) -> NoReturn:
+    """Run a command to its end and leave with its exit status."""
+    try:
+        status = command()
+    except BaseException as exc:
+        status = _status_of(exc)
+        if status is None:
+            raise
+    raise typer.Exit(status)
+
+
+def _status_of(exc: BaseException) -> int | None:
+    leaves = list(_leaves(exc))
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        report_error("interrupted")
+        return INTERRUPTED
+    if any(not isinstance(leaf, Exception) for leaf in leaves) or isinstance(leaves[0], typer.Exit):
+        return None
+    for leaf in leaves:
+        if isinstance(leaf, CliError):
+            report_error(str(leaf))
+            return FAILURE
+    if os.environ.get("COMMUCAT_TRACEBACK"):
+        traceback.print_exception(exc)
+    report_error(
+        f"{type(leaves[0]).__name__}: {leaves[0]}; this is a defect of commucat-cli, "
+        "set COMMUCAT_TRACEBACK=1 to see where"
+    )
+    return FAILURE
+
+
+def _leaves(exc: BaseException) -> "list[BaseException]":
+    """The exceptions inside nested groups, in order; never empty."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [exc]
+    return [leaf for inner in exc.exceptions for leaf in _leaves(inner)]
