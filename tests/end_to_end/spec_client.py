@@ -285,7 +285,7 @@ class Stream:
 
 
 class Http2:
-    """One connection. Every wait has a deadline; h2 itself answers SETTINGS and PING."""
+    """One connection. Every wait has a deadline; h2 itself answers SETTINGS and PING, unless `muted`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._authority = f"{endpoint.domain}:{endpoint.port}"
@@ -294,6 +294,7 @@ class Http2:
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         )
         self._streams: dict[int, Stream] = {}
+        self.muted = False
         self._received = 0
         self._pinged_at = -1
         self._pings_answered: set[bytes] = set()
@@ -421,6 +422,8 @@ class Http2:
                 pass
 
     def _flush(self) -> None:
+        if self.muted:
+            return
         self._socket.settimeout(DEADLINE)
         self._socket.sendall(self._h2.data_to_send())
 

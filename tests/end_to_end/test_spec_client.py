@@ -474,6 +474,15 @@ def test_without_delivery_ack_the_answered_ping_confirms(server: Server) -> None
             assert assert_in_order(bob, [b"news"])[0] > number
 
 
+def test_without_an_answered_ping_messages_come_again(server: Server) -> None:
+    with conversation(server, "mute", capabilities=()) as pair:
+        pair.bob.wire.http.muted = True
+        pair.alice.message(CHANNEL, b"read, never answered")
+        numbers = assert_in_order(pair.bob, [b"read, never answered"])
+        with server.connect(pair.bob.device) as bob:
+            assert assert_in_order(bob, [b"read, never answered"]) == numbers
+
+
 def test_a_newer_session_replaces_the_older_one(server: Server) -> None:
     with server.connect(new_device("newer")) as old, server.connect(old.device):
         error = old.wire.receive_noise()

@@ -86,7 +86,9 @@ def _refusals(value: Mapping[str, Any]) -> tuple[Refusal, ...]:
     if not isinstance(named, list):
         return ()
     return tuple(
-        Refusal(str(one.get("device", "")), str(one.get("reason", ""))) for one in named if isinstance(one, dict)
+        Refusal(str(one.get("device", "")), str(one.get("reason", "")))
+        for one in named
+        if isinstance(one, dict)
     )
 
 
@@ -121,8 +123,8 @@ def handshake_refusal(value: Mapping[str, Any], *, with_code: bool) -> CliError:
         )
     if detail == "invalid request":
         return HandshakeRefused(
-            f"the server refuses this device: {told}; it may be revoked or unknown there, or the handle may be "
-            "malformed or not its own"
+            f"the server refuses this device: {told}; it may be revoked or unknown there, "
+            "or the handle is not its own"
         )
     return HandshakeRefused(f"the server refuses this device: {told}")
 

@@ -25,6 +25,7 @@ from commucat_cli.transport import H2Client, H2Stream, ServerAddress, Timeouts, 
 from commucat_crypto import StaticKeyPair
 from commucat_proto import (
     AuthReceived,
+    ClientEvent,
     ClientParameters,
     ClientSession,
     ClientState,
@@ -38,7 +39,6 @@ from commucat_proto import (
     SessionFailed,
     json_text,
 )
-from commucat_proto.client_session import ClientEvent
 
 MAX_QUEUED = 256 * 1024
 """Bytes of frames that may wait for the network before :meth:`Connection.room` waits."""
@@ -326,7 +326,10 @@ async def connect(
     Raises:
         CliError: what went wrong, in words for a person.
     """
-    async with open_h2(address, trust, timeouts) as client, attach(client, parameters, timeouts) as connection:
+    async with (
+        open_h2(address, trust, timeouts) as client,
+        attach(client, parameters, timeouts) as connection,
+    ):
         yield connection
 
 

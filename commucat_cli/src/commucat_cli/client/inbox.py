@@ -114,7 +114,9 @@ class InboxReader:
             if isinstance(frame.control, Mapping) and (told := directory.apply_key_update(frame.control)):
                 self._notice(told)
         else:
-            self._notice(f"a {frame.type.wire_name} frame was left out: this client has no groups and no calls")
+            self._notice(
+                f"a {frame.type.wire_name} frame was left out: this client has no groups and no calls"
+            )
 
     async def _take_message(self, frame: Frame, epoch: str, directory: PeerDirectory) -> None:
         try:

@@ -136,7 +136,9 @@ class Outbox:
     def _next_attempt(self) -> None:
         self._attempt += 1
         if self._attempt >= MAX_ATTEMPTS:
-            raise CliError(f"device {self._peer} uses {MAX_ATTEMPTS} channels in a row otherwise; give --channel N")
+            raise CliError(
+                f"device {self._peer} uses {MAX_ATTEMPTS} channels in a row otherwise; give --channel N"
+            )
         self._profile.state.save_channel_attempt(self._peer, self._attempt)
 
     async def _send_all(self, connection: Connection, key: bytes, channel: int) -> _Trouble:
@@ -190,5 +192,3 @@ class Outbox:
             if reason is not None:
                 self._on_refused(message, answer.text if answer.error else refusals[0].text)
         self._lot.unpark_all()
-
-

@@ -52,7 +52,9 @@ async def fetch_server_info(client: H2Client, timeouts: Timeouts) -> ServerInfo:
         noise_public=newest,
         noise_keys=frozenset([newest, *(_key(one, "public") for one in entries if isinstance(one, dict))]),
         device_ca=_key(value, "device_ca_public"),
-        patterns=frozenset(p for p in patterns if isinstance(p, str)) if isinstance(patterns, list) else frozenset(),
+        patterns=frozenset(p for p in patterns if isinstance(p, str))
+        if isinstance(patterns, list)
+        else frozenset(),
     )
 
 

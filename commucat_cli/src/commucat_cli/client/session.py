@@ -37,7 +37,10 @@ def trust_of(directory: Path, trust: str) -> Trust:
 
 @asynccontextmanager
 async def open_session(
-    profile: Profile, *, receives: bool, timeouts: Timeouts = Timeouts()  # noqa: B008 - frozen
+    profile: Profile,
+    *,
+    receives: bool,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Connection]:
     """A session of this device. One that does not receive leaves the inbox and other sessions alone.
 

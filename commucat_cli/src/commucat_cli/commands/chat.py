@@ -5,9 +5,15 @@ from functools import partial
 from pathlib import Path
 
 import trio
-import typer
 
-from commucat_cli.client import Connection, InboxReader, Outbox, OutgoingMessage, PeerDirectory, ReceivedMessage
+from commucat_cli.client import (
+    Connection,
+    InboxReader,
+    Outbox,
+    OutgoingMessage,
+    PeerDirectory,
+    ReceivedMessage,
+)
 from commucat_cli.client.lasting import keep_connected
 from commucat_cli.client.tasks import race
 from commucat_cli.commands.display import text_line

@@ -19,10 +19,12 @@ from commucat_cli.terminal import Output, warn
 def listen(
     profile: ProfileOption,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, help="Leave after so many messages; the rest stays on the server.")
+        int | None,
+        typer.Option("--count", min=1, help="Leave after so many messages; the rest stays on the server."),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.1, help="Seconds to wait at all; fails when they are over.")
+        float | None,
+        typer.Option("--timeout", min=0.1, help="Seconds to wait at all; fails when they are over."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:

@@ -35,7 +35,9 @@ def login(
     ] = None,
     tls_ca: Annotated[
         Path | None,
-        typer.Option("--tls-ca", metavar="FILE", help="PEM file with the authority, or the server's certificate."),
+        typer.Option(
+            "--tls-ca", metavar="FILE", help="PEM file with the authority, or the server's certificate."
+        ),
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the TLS certificate.")] = False,
     pattern: Annotated[

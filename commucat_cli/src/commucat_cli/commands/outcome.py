@@ -25,9 +25,10 @@ def finish(command: Callable[[], int]) -> NoReturn:
     try:
         status = command()
     except BaseException as exc:
-        status = _status_of(exc)
-        if status is None:
+        known = _status_of(exc)
+        if known is None:
             raise
+        status = known
     raise typer.Exit(status)
 
 
@@ -42,6 +43,9 @@ def _status_of(exc: BaseException) -> int | None:
         if isinstance(leaf, CliError):
             report_error(str(leaf))
             return FAILURE
+    if isinstance(leaves[0], BrokenPipeError):
+        report_error("standard output is closed")
+        return FAILURE
     if os.environ.get("COMMUCAT_TRACEBACK"):
         traceback.print_exception(exc)
     report_error(

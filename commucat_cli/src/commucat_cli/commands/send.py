@@ -62,7 +62,9 @@ class _Sending:
         await race(deliver, partial(self._feed, text), self._watch)
         if self._refused:
             reasons = ", ".join(sorted(set(self._refused)))
-            raise CliError(f"{len(self._refused)} of {self._added} messages to {self._to} were refused: {reasons}")
+            raise CliError(
+                f"{len(self._refused)} of {self._added} messages to {self._to} were refused: {reasons}"
+            )
 
     async def _feed(self, text: str | None) -> None:
         if text is not None:

@@ -220,7 +220,7 @@ def ack_json(context: ConnectContext, session: ServerSession, welcome: Welcome) 
         "session": welcome.token,
         "user_id": user["user_id"],
         "user": user,
-        "pairing_required": True,
+        "pairing_required": not context.admissions.joins_by_handle,
         "device_ca_public": context.issuer.public_key.hex(),
         "noise_public": used["public"],
         "keepalive_interval": keepalive_interval(context.settings.keepalive),

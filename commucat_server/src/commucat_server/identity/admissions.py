@@ -99,6 +99,11 @@ class Admissions:
         self._policy = policy
         self._clock = clock
 
+    @property
+    def joins_by_handle(self) -> bool:
+        """Whether a further device of an existing user may come without a code."""
+        return self._policy.join_by_handle and self._policy.auto_approve_devices
+
     # -- before message 2: read only ------------------------------------------------------------
 
     async def look_up(self, hello: Hello) -> Candidate:
@@ -234,7 +239,7 @@ class Admissions:
             return AdmissionKind.NEW_USER, candidate.user
         if code is not None:
             return AdmissionKind.BY_CODE, user
-        if self._policy.join_by_handle and self._policy.auto_approve_devices:
+        if self.joins_by_handle:
             return AdmissionKind.BY_HANDLE, user
         raise HandshakeRefusedError(HandshakeDetail.PAIRING, "the handle exists; a new device needs pairing")
 

@@ -14,6 +14,7 @@ from commucat_server.listener.asgi import AsgiApp
 from commucat_server.listener.h2_connection import ConnectHandler, H2Connection
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
+from commucat_server.listener.tls_stream import TlsStream
 
 _log = structlog.get_logger("commucat.listener")
 _PROBES = 4
@@ -117,7 +118,7 @@ class _Acceptor:
             with stream.socket:
                 remote, local = _endpoint(stream.socket.getpeername()), _endpoint(stream.socket.getsockname())
                 _probe_when_silent(stream, self.settings.tcp_keepalive)
-                transport = trio.SSLStream(stream, self.ssl_context, server_side=True)
+                transport = TlsStream(stream, self.ssl_context)
                 if await self.handshake(transport, remote):
                     await self.serve_h2(transport, remote, local)
         except OSError as exc:
@@ -127,9 +128,7 @@ class _Acceptor:
         finally:
             self.open -= 1
 
-    async def handshake(
-        self, transport: "trio.SSLStream[trio.SocketStream]", remote: tuple[str, int]
-    ) -> bool:
+    async def handshake(self, transport: TlsStream, remote: tuple[str, int]) -> bool:
         """Whether the peer now speaks HTTP/2 with us."""
         with trio.move_on_after(self.settings.handshake_timeout) as scope:
             self.handshakes.add(scope)
@@ -143,7 +142,7 @@ class _Acceptor:
         if scope.cancelled_caught:
             _log.debug("tls handshake took too long", remote=remote[0])
             return False
-        if transport.selected_alpn_protocol() != "h2":
+        if transport.protocol != "h2":
             _log.info("peer does not speak h2", remote=remote[0])
             await self.close(transport)
             return False
@@ -151,7 +150,7 @@ class _Acceptor:
 
     async def serve_h2(
         self,
-        transport: "trio.SSLStream[trio.SocketStream]",
+        transport: TlsStream,
         remote: tuple[str, int],
         local: tuple[str, int],
     ) -> None:
@@ -170,7 +169,7 @@ class _Acceptor:
         finally:
             self.connections.discard(connection)
 
-    async def close(self, transport: "trio.SSLStream[trio.SocketStream]") -> None:
+    async def close(self, transport: TlsStream) -> None:
         """Say goodbye in TLS, so that the peer can tell our decision from a broken network."""
         with trio.move_on_after(self.settings.close_timeout):
             await transport.aclose()

@@ -174,7 +174,7 @@ class H2Connection:
                 if first:
                     first = False
                     self._set_deadline()
-        if self._lost is None:
+        if self._lost is None and not self._going_away:
             self._protocol.close_connection(NO_ERROR)
             self.writer.pull()
 
@@ -233,6 +233,7 @@ class H2Connection:
         stream = H2Stream(self, stream_id, head, self._remote)
         self._streams[stream_id] = stream
         self._set_deadline()
+        handle: Callable[[], Awaitable[None]]
         if head.path == CONNECT_PATH:
             handle = partial(self._connect_handler, stream)
         else:
@@ -244,8 +245,7 @@ class H2Connection:
         try:
             try:
                 await handle()
-                if not stream.started:
-                    raise StreamMisuseError("the handler returned without an answer")
+                stream.check_answered()
             except* StreamLostError:
                 stream.reset()
             except* Exception as failed:  # noqa: BLE001 - the top of this task

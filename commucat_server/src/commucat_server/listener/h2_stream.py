@@ -1,5 +1,6 @@
 """One HTTP/2 stream: the queues between its handler and the connection's reader and writer."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 2, 7, 8  # RFC 9113, secti
 _CONNECTION_FIELDS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
+
+# RFC 9110, sections 5.1 and 5.5; RFC 9113, section 8.2.1. The protocol library would send anything.
+_FIELD_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_FIELD_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 
 class H2Stream(HttpStream):
@@ -86,7 +91,11 @@ class H2Stream(HttpStream):
         if self._started:
             raise StreamMisuseError("the response was started before")
         fields = [(b":status", b"%d" % status)]
-        fields.extend(field for field in headers if field[0] not in _CONNECTION_FIELDS)
+        for name, value in headers:
+            if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+                raise StreamMisuseError(f"header {name!r} is not valid")
+            if name not in _CONNECTION_FIELDS:
+                fields.append((name, value))
         self._connection.send_head(self.stream_id, fields, end=end)
         self._started = True
         if end:
@@ -210,6 +219,11 @@ class H2Stream(HttpStream):
         if self._lost is None and not (self.end_framed and self._peer_ended):
             self._connection.reset_stream(self.stream_id, code)
             self.lose("reset by this server")
+
+    def check_answered(self) -> None:
+        """Raise ``StreamMisuseError`` if the handler sent nothing although it could have."""
+        if not self._started and self._lost is None:
+            raise StreamMisuseError("the handler returned without an answer")
 
     async def finish(self) -> None:
         """End the response and return when that was passed to the kernel; called after the handler.

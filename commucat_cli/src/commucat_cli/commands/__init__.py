@@ -1,0 +1,1 @@
+"""The commands of commucat-cli, one module each; main.py puts them together."""

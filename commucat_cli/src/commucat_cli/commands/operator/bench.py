@@ -1,0 +1,134 @@
+"""``commucat-cli bench``."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeAlias
+
+import typer
+
+from commucat_cli.bench import Plan, Scenario, measure
+from commucat_cli.bench.payload import HEADER_LEN
+from commucat_cli.bench.plan import MAX_RECEIVERS, MAX_SIZE
+from commucat_cli.commands.outcome import run_command
+from commucat_cli.errors import AddressError
+from commucat_cli.terminal import warn
+from commucat_cli.transport import ServerAddress
+
+bench_app = typer.Typer(
+    help="Measure a server under load: its own fresh one, or the one at --server.", no_args_is_help=True
+)
+
+Messages: TypeAlias = Annotated[int, typer.Option(min=1, max=10_000_000, help="How many are sent.")]
+Size: TypeAlias = Annotated[
+    int, typer.Option(min=HEADER_LEN, max=MAX_SIZE, help="Bytes of the payload of each Msg frame.")
+]
+Window: TypeAlias = Annotated[
+    int, typer.Option(min=1, max=1_000_000, help="Messages on the way that are not acknowledged.")
+]
+Receivers: TypeAlias = Annotated[
+    int, typer.Option(min=1, max=MAX_RECEIVERS, help="Devices that get each message.")
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Server: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="A running server that lets new users in. They stay there.", show_default=False
+    ),
+]
+TlsCa: TypeAlias = Annotated[
+    Path | None, typer.Option("--tls-ca", metavar="FILE", help="PEM file for --server.", show_default=False)
+]
+Stall: TypeAlias = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Without progress for so long, the rest is lost.")
+]
+
+
+@bench_app.command()
+def relay(
+    messages: Messages = 20_000,
+    size: Size = 256,
+    window: Window = 500,
+    receivers: Receivers = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """One sender, receivers that are connected. Exits with 1 unless each message came exactly once."""
+    _bench(
+        Scenario.RELAY,
+        messages=messages,
+        size=size,
+        window=window,
+        receivers=receivers,
+        server=server,
+        tls_ca=tls_ca,
+        stall=stall,
+        as_json=as_json,
+    )
+
+
+@bench_app.command()
+def offline(
+    messages: Messages = 20_000,
+    size: Size = 256,
+    window: Window = 500,
+    receivers: Receivers = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """First everything is sent, then receivers come and fetch it. Exits with 1 unless all is there."""
+    _bench(
+        Scenario.OFFLINE,
+        messages=messages,
+        size=size,
+        window=window,
+        receivers=receivers,
+        server=server,
+        tls_ca=tls_ca,
+        stall=stall,
+        as_json=as_json,
+    )
+
+
+def _bench(
+    scenario: Scenario,
+    *,
+    messages: int,
+    size: int,
+    window: int,
+    receivers: int,
+    server: str | None,
+    tls_ca: Path | None,
+    stall: float,
+    as_json: bool,
+) -> NoReturn:
+    if server is None and tls_ca is not None:
+        raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
+    if server is not None:
+        try:
+            ServerAddress.parse(server)
+        except AddressError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--server") from exc
+    plan = Plan(
+        scenario=scenario,
+        messages=messages,
+        size=size,
+        window=window,
+        receivers=receivers,
+        server=server,
+        tls_ca=tls_ca,
+        stall=stall,
+    )
+    run_command(partial(_measure_and_print, plan, as_json))
+
+
+async def _measure_and_print(plan: Plan, as_json: bool) -> int:
+    result = await measure(plan)
+    for problem in result.problems:
+        warn(problem)
+    print(json.dumps(result.figures, indent=2) if as_json else result.table())
+    return 0 if result.whole else 1

@@ -1,0 +1,70 @@
+"""``commucat-cli``: puts the commands together and starts one of them."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from commucat_cli.commands.chat import chat
+from commucat_cli.commands.conformance import conformance_app
+from commucat_cli.commands.fingerprint import fingerprint
+from commucat_cli.commands.listen import listen
+from commucat_cli.commands.login import login
+from commucat_cli.commands.operator import register as register_operator_commands
+from commucat_cli.commands.outcome import INTERRUPTED
+from commucat_cli.commands.send import send
+from commucat_cli.terminal import report_error
+
+app = typer.Typer(
+    name="commucat-cli",
+    help="Client and operator commands of CommuCat.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Errors are one plain line on standard error; boxes and tracebacks help nobody in a log.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _command in (login, send, listen, chat, fingerprint):
+    app.command()(_command)
+app.add_typer(conformance_app, name="conformance")
+register_operator_commands(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"commucat-cli {_version()}")
+        raise typer.Exit
+
+
+def _version() -> str:
+    for distribution in ("commucat-cli", "commucat"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue  # installed through the umbrella, or run from a source tree
+    return "unknown"
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+    ] = False,
+) -> None:
+    """Options that come before any command."""
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        # Before or after a command's own work, which reports its interruption itself.
+        report_error("interrupted")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

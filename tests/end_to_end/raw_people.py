@@ -1,0 +1,77 @@
+"""Devices that speak raw Msg frames over real TLS and HTTP/2, for tests that break things."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+
+from commucat_cli.client import Connection, connect
+from commucat_cli.transport import ServerAddress, Timeouts, Trust, open_h2
+from commucat_crypto import DeviceKeyPair, StaticKeyPair
+from commucat_proto import DELIVERY_ACK, SEND_ONLY, ClientParameters, FrameType, UserHint
+from end_to_end.server_process import ServerProcess
+
+CHANNEL = 7
+
+
+def device_id(name: str) -> str:
+    return f"device-of-{name}"
+
+
+@attrs.frozen
+class Reach:
+    """How to reach a server, and the key that it must have."""
+
+    address: ServerAddress
+    trust: Trust
+    noise_public: bytes
+
+
+async def reach(server: ServerProcess) -> Reach:
+    address = ServerAddress(host="localhost", port=server.port)
+    trust = Trust(ca_file=server.ca_file)
+    async with open_h2(address, trust, Timeouts()) as client:
+        response = await client.get("/api/server-info", [])
+    return Reach(address, trust, bytes.fromhex(json.loads(response.body)["noise_public"]))
+
+
+@asynccontextmanager
+async def device(where: Reach, name: str, *capabilities: str) -> AsyncIterator[Connection]:
+    parameters = ClientParameters(
+        domain="localhost",
+        server_static=where.noise_public,
+        device_id=device_id(name),
+        device_keys=DeviceKeyPair.from_seed(name.encode() * 32),
+        static=StaticKeyPair.generate(),
+        user=UserHint(handle=name),
+        capabilities=capabilities,
+    )
+    async with connect(where.address, where.trust, parameters) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def sender(where: Reach, name: str, *members: str) -> AsyncIterator[Connection]:
+    """A send-only session with a route to ``members`` on CHANNEL."""
+    async with device(where, name, SEND_ONLY) as connection:
+        answer = await connection.join(CHANNEL, [device_id(member) for member in members])
+        assert answer.error is None
+        yield connection
+
+
+@asynccontextmanager
+async def receiver(where: Reach, name: str) -> AsyncIterator[Connection]:
+    async with device(where, name, DELIVERY_ACK) as connection:
+        yield connection
+
+
+async def take(connection: Connection, count: int) -> list[tuple[int, bytes]]:
+    """The next ``count`` messages as (inbox number, payload); nothing is confirmed."""
+    got: list[tuple[int, bytes]] = []
+    while len(got) < count:
+        for frame in await connection.deliveries():
+            assert frame.type is FrameType.MSG
+            got.append((frame.sequence, frame.payload))
+    assert len(got) == count
+    return got

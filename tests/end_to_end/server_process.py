@@ -1,0 +1,150 @@
+"""The real server in a process of its own, to be started, broken, killed and started again."""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+BIN = Path(sys.executable).parent
+DEADLINE = 60.0
+"""Seconds; only a hang takes so long."""
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """Without settings of the person who runs the tests."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMMUCAT_")}
+    return environment | extra
+
+
+def run(command: Sequence[str], cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands to its end."""
+    return subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=cwd,
+        env=clean_environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def read_line(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """The first line on stdout, within the deadline."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    end = time.monotonic() + DEADLINE
+    line = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            assert selector.select(max(end - time.monotonic(), 0)), "the server printed no line in time"
+            data = os.read(descriptor, 1)
+            assert data, f"the server ended before it listened: {log.read_text()[-2000:]}"
+            line += data
+    return line.decode().strip()
+
+
+@attrs.define
+class ServerProcess:
+    """One data directory, and the process that serves it now (if one does)."""
+
+    home: Path
+    config: str = ""
+    prefix: tuple[str, ...] = ()
+    """A command to run the server under, such as strace."""
+    port: int = 0
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / "commucat.db"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.data_dir / "tls" / "cert.pem"
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "server.log"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and wait until it listens; the second time on the same port."""
+        command = [str(BIN / "commucat-server"), "--data-dir", str(self.data_dir)]
+        command += ["--bind", f"127.0.0.1:{self.port}"]
+        if self.config:
+            file = self.home / "commucat.toml"
+            file.write_text(self.config)
+            command += ["--config", str(file)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, *command],
+                cwd=self.home,
+                env=clean_environment(),
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        line = read_line(self._process, self.log)
+        self.port = int(line.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to write anything more."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._reap()
+
+    def stop(self) -> int:
+        """SIGTERM: drain; returns the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._reap()
+
+    def _reap(self) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        with process:
+            return process.wait(DEADLINE)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def rss_kib(self) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._reap()
+
+
+@contextmanager
+def server_process(home: Path, config: str = "", prefix: tuple[str, ...] = ()) -> Iterator[ServerProcess]:
+    """A server that has started; whatever is left of it at the end is killed."""
+    server = ServerProcess(home, config, prefix)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
