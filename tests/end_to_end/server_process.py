@@ -85,8 +85,13 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
+        """The server itself, also when it runs under another command."""
         assert self._process is not None
-        return self._process.pid
+        pid = self._process.pid
+        if not self.prefix:
+            return pid
+        [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(child)
 
     def start(self) -> None:
         """Start, and wait until it listens; the second time on the same port."""
@@ -109,14 +114,12 @@ class ServerProcess:
 
     def kill(self) -> None:
         """SIGKILL: no chance to write anything more."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         self._reap()
 
     def stop(self) -> int:
         """SIGTERM: drain; returns the exit code."""
-        assert self._process is not None
-        self._process.terminate()
+        os.kill(self.pid, signal.SIGTERM)
         return self._reap()
 
     def _reap(self) -> int:
@@ -135,7 +138,8 @@ class ServerProcess:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            if self._process.poll() is None:
+                os.kill(self.pid, signal.SIGKILL)
             self._reap()
 
 

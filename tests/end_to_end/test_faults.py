@@ -176,24 +176,21 @@ async def send_many(connection: Connection, payloads: list[bytes], window: int =
 async def test_receiver_that_stops_reading_costs_bounded_memory_and_no_message(tmp_path: Path) -> None:
     with server_process(tmp_path, SHORT) as server:
         where = await reach(server)
-        payloads = [b"%06d" % n + bytes(4000) for n in range(12_000)]  # 48 MB
+        payloads = [b"%06d" % n + bytes(4000) for n in range(24_000)]  # 96 MB
         async with receiver(where, "bob"):
             pass
         async with sender(where, "alice", "bob") as alice:
-            await send_many(alice, payloads[:200])
             before = server.rss_kib()
-            async with receiver(where, "bob") as bob:
+            async with receiver(where, "bob"):
                 # Never asks for deliveries: flow control stops the server in the end.
-                await send_many(alice, payloads[200:])
+                await send_many(alice, payloads)
                 grown = server.rss_kib() - before
-                with pytest.raises(CliError):
-                    await bob.wait_ended()
-            assert grown < 40 * 1024
         async with receiver(where, "bob") as bob:
             got = await take(bob, len(payloads))
             bob.confirm(got[-1][0])
 
         assert [payload for _, payload in got] == payloads
+        assert grown < 64 * 1024
         assert server.stop() == 0
 
 
