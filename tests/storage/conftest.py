@@ -21,7 +21,7 @@ class SqliteBackend:
         self.path = path
 
     def open(self, **limits: int) -> AbstractAsyncContextManager[SqliteStorage]:
-        settings = SqliteSettings(**limits)  # type: ignore[arg-type]  # the tests pass whole numbers only
+        settings = SqliteSettings(**limits)
         return open_sqlite(self.path, settings=settings)
 
 

@@ -170,6 +170,7 @@ def _listener_settings(config: ServerConfig) -> ListenerSettings:
         handshake_timeout=timeouts.tls_handshake,
         idle_timeout=timeouts.idle,
         write_timeout=timeouts.write_stall,
+        stall_timeout=timeouts.write_stall,
         drain_timeout=timeouts.drain,
     )
 

@@ -12,6 +12,7 @@ import trio
 from commucat_server.listener.errors import LifespanError, StreamLostError, StreamMisuseError
 from commucat_server.listener.problem import problem
 from commucat_server.listener.request import RequestHead
+from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.stream import HttpStream
 
 _log = structlog.get_logger("commucat.listener")
@@ -34,17 +35,18 @@ class AsgiOrigin:
 
 
 async def answer_request(
-    stream: HttpStream, head: RequestHead, origin: AsgiOrigin, app: AsgiApp, max_body: int
+    stream: HttpStream, head: RequestHead, origin: AsgiOrigin, app: AsgiApp, settings: ListenerSettings
 ) -> None:
     """Let the application answer one request.
 
-    A body above ``max_body`` bytes is answered with 400 and the application is cancelled. If the
+    A body above ``max_body`` bytes is answered with 400, one that stalls with 408, and the application is
+    cancelled. If the
     application fails before it sent anything, 500 is answered; the failure is logged. After that the
     stream is reset. If the peer leaves, the application sees it in ``receive``, and is cancelled when it
-    sends.
+    sends; so it is if the peer takes nothing of its answer for ``stall_timeout``.
     """
-    exchange = _Exchange(stream, head, max_body)
-    if exchange.announced > max_body:
+    exchange = _Exchange(stream, head, settings)
+    if exchange.announced > settings.max_body:
         await exchange.refuse_body()
         return
     try:
@@ -83,9 +85,9 @@ def _http_scope(head: RequestHead, origin: AsgiOrigin) -> Message:
 class _Exchange:
     """One request and its answer: the ``receive`` and ``send`` of the application."""
 
-    def __init__(self, stream: HttpStream, head: RequestHead, max_body: int) -> None:
+    def __init__(self, stream: HttpStream, head: RequestHead, settings: ListenerSettings) -> None:
         self._stream = stream
-        self._max_body = max_body
+        self._settings = settings
         self._received = 0
         self._body_ended = False
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -98,20 +100,21 @@ class _Exchange:
 
     async def receive(self) -> Message:
         if not self._body_ended:
+            data = b""
             try:
-                data = await self._stream.receive()
+                with trio.move_on_after(self._settings.stall_timeout) as waiting:
+                    data = await self._stream.receive()
             except StreamLostError:
                 return {"type": "http.disconnect"}
             self._received += len(data)
-            if self._received <= self._max_body:
-                self._body_ended = not data
-                return {"type": "http.request", "body": data, "more_body": bool(data)}
-            if self._stream.started:
-                self._stream.reset()
-                self.abandoned = True
-            else:
+            if waiting.cancelled_caught:
+                await self._answer(408, "RequestTimeout", "request body did not arrive in time")
+                await self._stop()
+            elif self._received > self._settings.max_body:
                 await self.refuse_body()
-            await self._stop()
+                await self._stop()
+            self._body_ended = not data
+            return {"type": "http.request", "body": data, "more_body": bool(data)}
         await self._stream.wait_closed()
         return {"type": "http.disconnect"}
 
@@ -136,11 +139,15 @@ class _Exchange:
         if not self._stream.started:
             # Not earlier: until here a failure can still become a proper answer, and head and body
             # leave in one write.
-            self._without_body = self._without_body or status in _BODILESS
-            bodiless = self._without_body or (not body and not more)
-            self._stream.send_head(status, headers, end=bodiless)
+            if status in _BODILESS or not (body or more):
+                self._without_body = True
+            self._stream.send_head(status, headers, end=self._without_body)
         if not self._without_body:
-            await self._stream.send(bytes(body))
+            with trio.move_on_after(self._settings.stall_timeout) as waiting:
+                await self._stream.send(bytes(body))
+            if waiting.cancelled_caught:
+                self._stream.reset()
+                raise StreamLostError("the peer takes nothing of its answer")
         if not more:
             self.complete = True
             await self._stream.end()
@@ -152,18 +159,19 @@ class _Exchange:
 
     async def refuse_body(self) -> None:
         """Answer a body that is too large."""
-        size = self._max_body // (1024 * 1024)
+        size = self._settings.max_body // (1024 * 1024)
         await self._answer(400, "BadRequest", f"request body too large (max {size} MB)")
 
     async def fail(self) -> None:
         """Answer what nobody answered; break the stream off if an answer had begun."""
-        if self._stream.started:
-            if not self.complete:
-                self._stream.reset()
-        else:
+        if not self.complete:
             await self._answer(500, "InternalError", "internal server error")
 
     async def _answer(self, status: int, title: str, detail: str) -> None:
+        if self._stream.started:
+            self._stream.reset()
+            self.abandoned = True
+            return
         headers, body = problem(status, title, detail)
         self._stream.send_head(status, headers, end=self._without_body)
         self.complete = True
@@ -175,6 +183,8 @@ class _Exchange:
 @asynccontextmanager
 async def asgi_lifespan(app: AsgiApp) -> AsyncIterator[dict[str, Any]]:
     """Run the application's startup before the block and its shutdown after it.
+
+    An exception of the block comes out in an exception group, as with a nursery.
 
     Yields:
         The state the application keeps for its requests: give it to ``serve_listeners``.

@@ -44,7 +44,6 @@ class H2Connection:
     """
 
     __slots__ = (
-        "__weakref__",
         "_asgi_app",
         "_connect_handler",
         "_going_away",
@@ -237,8 +236,7 @@ class H2Connection:
         if head.path == CONNECT_PATH:
             handle = partial(self._connect_handler, stream)
         else:
-            app, limit = self._asgi_app, self.settings.max_body
-            handle = partial(answer_request, stream, head, self._origin, app, limit)
+            handle = partial(answer_request, stream, head, self._origin, self._asgi_app, self.settings)
         self._nursery.start_soon(self._run_stream, stream, handle)
 
     async def _run_stream(self, stream: H2Stream, handle: Callable[[], Awaitable[None]]) -> None:
@@ -252,8 +250,7 @@ class H2Connection:
                 cause = failed.exceptions[0] if len(failed.exceptions) == 1 else failed
                 _log.error("handler failed", path=stream.path, exc_info=cause)
                 stream.break_off(INTERNAL_ERROR)
-            with trio.move_on_after(self.settings.drain_timeout):
-                await stream.finish()
+            await stream.finish(self.settings.stall_timeout)
         finally:
             stream.release()
             self.writer.withdraw(stream.stream_id)

@@ -83,7 +83,10 @@ class H2Stream(HttpStream):
     # The handler's side
 
     async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        try:
+            fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        except UnicodeEncodeError as exc:
+            raise StreamMisuseError("a header is not Latin-1") from exc
         self.send_head(status, fields, end=False)
 
     def send_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool) -> None:
@@ -112,8 +115,7 @@ class H2Stream(HttpStream):
         data = self._inbound[0] if len(self._inbound) == 1 else b"".join(self._inbound)
         self._inbound = []
         credit, self._inbound_credit = self._inbound_credit, 0
-        if self._lost is None:
-            self._connection.credit(self.stream_id, credit)
+        self._connection.credit(self.stream_id, credit)
         return data
 
     async def send(self, data: bytes) -> None:
@@ -225,10 +227,11 @@ class H2Stream(HttpStream):
         if not self._started and self._lost is None:
             raise StreamMisuseError("the handler returned without an answer")
 
-    async def finish(self) -> None:
+    async def finish(self, patience: float) -> None:
         """End the response and return when that was passed to the kernel; called after the handler.
 
-        A peer that is still sending is told to stop (RFC 9113, section 8.1).
+        A peer that is still sending is told to stop (RFC 9113, section 8.1). A peer that takes nothing for
+        ``patience`` seconds loses the rest.
         """
         if self._lost is not None:
             return
@@ -236,7 +239,11 @@ class H2Stream(HttpStream):
             self.break_off(INTERNAL_ERROR)
             return
         await self.end()
-        await self.wait_closed()
+        while self._lost is None and not self._end_flushed:
+            with trio.move_on_after(patience) as waiting:
+                await self._wait_progress()
+            if waiting.cancelled_caught:
+                self.break_off(CANCEL)
         if not self._peer_ended:
             self.break_off(NO_ERROR)
 

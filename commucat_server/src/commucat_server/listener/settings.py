@@ -28,9 +28,11 @@ class ListenerSettings:
     ping_timeout: float = attrs.field(default=60.0, validator=_POSITIVE)
     """For the answer to a PING that ``confirm`` waits for. Longer than ``write_timeout``, as the PING may
     queue behind a full socket buffer."""
+    stall_timeout: float = attrs.field(default=30.0, validator=_POSITIVE)
+    """How long a request waits for a peer that sends no more of its body or reads no more of its answer,
+    and the end of any stream for the peer to take it. Each step forward starts it anew."""
     drain_timeout: float = attrs.field(default=10.0, validator=_POSITIVE)
-    """What handlers get to come to an end after their connection was lost, what a finished response gets
-    to reach the kernel, and what everything gets at shutdown."""
+    """What handlers get to come to an end after their connection was lost, and everything at shutdown."""
     close_timeout: float = attrs.field(default=2.0, validator=_POSITIVE)
     """For the last words (GOAWAY, close_notify) on a connection that ends."""
     accept_backoff: float = attrs.field(default=0.1, validator=_POSITIVE)

@@ -10,8 +10,8 @@ from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
 from commucat_storage.records import Device, DeviceStatus, User
 from commucat_storage.sqlite import accounts
 from commucat_storage.sqlite.inboxes import NEVER
-from commucat_storage.sqlite.journal import Transaction
 from commucat_storage.sqlite.reads import inbox_state
+from commucat_storage.sqlite.writer import Transaction
 
 RENEWAL_NUMBER = 2**31
 """An inbox whose next number is above this gets a new epoch at the next connect. The other half of

@@ -5,7 +5,7 @@ import sqlite3
 import attrs
 
 from commucat_storage.sqlite.inboxes import NEVER
-from commucat_storage.sqlite.journal import Transaction
+from commucat_storage.sqlite.writer import Transaction
 
 STEP_ROWS = 1_000
 """Rows one step looks at: about a millisecond of the writer."""

@@ -75,6 +75,14 @@ class Group:
         self._dirty: dict[Inbox, None] = {}
         self._confirmed: dict[Inbox, None] = {}
         self._next_payload: int | None = None
+        self._disk_is_low = False
+        self.stored = 0
+        """How many rows the transaction stores so far, at most."""
+
+    def begin(self, *, disk_is_low: bool) -> None:
+        """A transaction begins; with ``disk_is_low`` every message in it is refused."""
+        self.stored = 0
+        self._disk_is_low = disk_is_low
 
     def apply(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
         """Apply the operations in their order; one outcome for each."""
@@ -114,6 +122,7 @@ class Group:
             recipients = tuple(dict.fromkeys(recipients))
             self._inboxes.prefetch(recipients)
         size = len(message.payload)
+        self.stored += len(recipients)
         refused: list[Refusal] = []
         accepting: list[tuple[str, Inbox]] = []
         for device_id in recipients:
@@ -143,7 +152,7 @@ class Group:
             route = inbox.routes.get(message.channel)
             if route is not None and message.sender not in route.members:
                 return RefusalReason.CHANNEL_CONFLICT
-        if inbox.next_number > MAX_INBOX_NUMBER:
+        if inbox.next_number > MAX_INBOX_NUMBER or self._disk_is_low:
             return RefusalReason.QUOTA
         if self._is_full(inbox, size):
             if inbox not in self._confirmed:

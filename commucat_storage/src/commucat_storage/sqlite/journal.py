@@ -8,19 +8,17 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import attrs
 import trio
 
 from commucat_storage.backlog import Backlog
 from commucat_storage.errors import CommitFailedError, StorageError
-from commucat_storage.inbox import Operation
 from commucat_storage.sqlite.connection import translate
-from commucat_storage.sqlite.group import Group
-from commucat_storage.sqlite.inboxes import InboxCache
 from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.sqlite.turns import Turns
+from commucat_storage.sqlite.writer import Entry, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -29,43 +27,16 @@ _log = logging.getLogger(__name__)
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
-@attrs.frozen
-class Transaction:
-    """The open transaction, for work that is not a batch of the journal."""
-
-    connection: sqlite3.Connection
-    inboxes: InboxCache
-    """Forget here every device whose inbox, status or routes the work changes in the database."""
-
-
-Work = Callable[[Transaction], object]
-
-
-@attrs.frozen(eq=False)
-class Entry:
-    """A batch or a piece of work, and who wants to know what became of it.
-
-    ``done`` is called once, in the event-loop thread, with the outcomes of the batch or the
-    result of the work, or with the :class:`StorageError` that kept it from being stored.
-    """
-
-    done: Callable[[object], None]
-    batch: Sequence[Operation] = ()
-    work: Work | None = None
-    rows: int = 1
-    size: int = 0
-
-
 class Journal:
     """Owns the writing connection and its thread. Made, used and closed in the event-loop thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, settings: SqliteSettings) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, settings: SqliteSettings, turns: Turns
+    ) -> None:
+        self._turns = turns
+        self._writer = Writer(connection, path, settings, turns)
         self._path = path
         self._settings = settings
-        self._inboxes = InboxCache(connection, settings.cached_inboxes)
-        self._group = Group(connection, self._inboxes, settings)
-        self._data_version: int | None = None
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._backlog: Backlog[Entry] = Backlog(
             max_rows=settings.journal_rows, max_bytes=settings.journal_bytes, put=self._put
@@ -101,6 +72,7 @@ class Journal:
                 raised, at some time since the journal was made.
         """
         self._backlog.close("the store is closed")
+        self._turns.wanted()
         self._queue.put(None)
         with trio.move_on_after(self._settings.close_timeout, shield=True):
             await self._ended.wait()
@@ -120,6 +92,7 @@ class Journal:
     # -- in the event-loop thread ----------------------------------------------------------------
 
     def _put(self, entry: Entry) -> None:
+        self._turns.wanted()
         self._untold[entry] = None
         self._queue.put(entry)
 
@@ -161,7 +134,7 @@ class Journal:
                 while group := self._next_group():
                     self._commit(group)
             finally:
-                self._connection.close()
+                self._writer.close()
         except BaseException as exc:  # noqa: BLE001 - handed to the event loop, which raises it
             crash = exc
             _log.critical("the journal's thread died", exc_info=exc)
@@ -169,7 +142,10 @@ class Journal:
 
     def _next_group(self) -> list[Entry]:
         """Everything queued, up to the caps; waits for the first. Empty when the journal is to end."""
+        if self._queue.empty():
+            self._turns.idle()
         entry = self._queue.get()
+        self._turns.computes()
         group: list[Entry] = []
         rows = size = 0
         while entry is not None:
@@ -187,60 +163,23 @@ class Journal:
         return group
 
     def _commit(self, group: list[Entry]) -> None:
-        try:
-            results = self._transaction(group)
-        except Exception as exc:  # noqa: BLE001 - every kind of failure is told to those concerned
-            disk = isinstance(exc, sqlite3.Error) and not isinstance(exc, _MISTAKES)
-            if len(group) > 1 and not disk:
-                # One entry is at fault: alone it harms nobody else.
-                for entry in group:
-                    self._commit([entry])
-                return
-            results = self._failures(group, exc)
-        else:
-            if self._failing:
-                self._failing = False
-                _log.warning("%s takes commits again", self._path)
-        self._post(self._tell, group, results)
-
-    def _transaction(self, group: list[Entry]) -> list[object]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            [version] = connection.execute("PRAGMA data_version").fetchone()
-            if version != self._data_version:
-                # Another process has written since our last transaction, such as an operator's command.
-                self._inboxes.clear()
-                self._group.discard()
-                self._data_version = version
-            self._inboxes.make_room()
-            results = [
-                self._group.apply(entry.batch) if entry.work is None else self._do(entry.work)
-                for entry in group
-            ]
-            self._group.flush()
-            connection.execute("COMMIT")
-        except BaseException:
-            self._inboxes.clear()
-            self._group.discard()
-            # SQLite has rolled back by itself after some errors.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return results
-
-    def _do(self, work: Work) -> object:
-        """Do ``work`` in a savepoint, so that its refusal does not hurt the rest of the group."""
-        connection = self._connection
-        self._group.flush()
-        connection.execute("SAVEPOINT work")
-        try:
-            result = work(Transaction(connection, self._inboxes))
-        except StorageError as exc:
-            connection.execute("ROLLBACK TO work")
-            result = exc
-        connection.execute("RELEASE work")
-        return result
+        while group:
+            try:
+                results = self._writer.commit(group)
+            except Exception as exc:  # noqa: BLE001 - every kind of failure is told to those concerned
+                disk = isinstance(exc, sqlite3.Error) and not isinstance(exc, _MISTAKES)
+                if len(group) > 1 and not disk:
+                    # One entry is at fault: alone it harms nobody else.
+                    for entry in group:
+                        self._commit([entry])
+                    return
+                results = self._failures(group, exc)
+            else:
+                if self._failing:
+                    self._failing = False
+                    _log.warning("%s takes commits again", self._path)
+            self._post(self._tell, group[: len(results)], results)
+            group = group[len(results) :]
 
     def _failures(self, group: list[Entry], error: Exception) -> list[object]:
         text = str(translate(error, self._path)) if isinstance(error, sqlite3.Error) else repr(error)

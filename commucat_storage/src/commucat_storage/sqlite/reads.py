@@ -14,6 +14,7 @@ from commucat_storage.inbox import InboxPage, InboxRow, InboxState
 from commucat_storage.records import Route
 from commucat_storage.sqlite.connection import connect_reader, translate
 from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.sqlite.turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +36,8 @@ ORDER BY q.position LIMIT ?4"""
 class ReaderPool:
     """Runs read functions in worker threads, at most ``readers`` at a time."""
 
-    def __init__(self, path: Path, settings: SqliteSettings) -> None:
+    def __init__(self, path: Path, settings: SqliteSettings, turns: Turns) -> None:
+        self._turns = turns
         self._path = path
         self._limiter = trio.CapacityLimiter(settings.readers)
         self._lock = threading.Lock()
@@ -57,10 +59,11 @@ class ReaderPool:
             StorageUnavailableError: the store is closed, or the disk fails.
             SchemaError: the database is damaged.
         """
-        return await trio.to_thread.run_sync(
-            lambda: self._call(lambda connection: function(connection, *args, **kwargs)),
-            limiter=self._limiter,
-        )
+        with self._turns.reading():
+            return await trio.to_thread.run_sync(
+                lambda: self._call(lambda connection: function(connection, *args, **kwargs)),
+                limiter=self._limiter,
+            )
 
     def close(self) -> None:
         """Close what is idle now, and the rest when its reader is done. Does not wait."""

@@ -27,6 +27,9 @@ class SqliteSettings:
     """Rows after which a transaction takes no further batch; bounds the latency of the first one in it."""
     group_bytes: int = attrs.field(default=8 * 2**20, validator=_positive)
     """Payload bytes after which a transaction takes no further batch."""
+    min_free_bytes: int = attrs.field(default=64 * 2**20, validator=attrs.validators.ge(0))
+    """Free space on the disk below which every message is refused with ``quota`` and ``check`` fails.
+    What is left is for confirmations, sessions and the operator: deleting needs room too."""
     cached_inboxes: int = attrs.field(default=50_000, validator=_positive)
     """Inboxes (and members of their routes) the writer remembers at least; at most twice as many."""
     readers: int = attrs.field(default=2, validator=_positive)

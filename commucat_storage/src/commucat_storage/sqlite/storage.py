@@ -10,7 +10,7 @@ from typing import TypeVar
 import trio
 
 from commucat_storage.admission import Admission, Admitted
-from commucat_storage.errors import CommitFailedError, StorageError
+from commucat_storage.errors import CommitFailedError, StorageError, StorageUnavailableError
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface import Done, Storage
 from commucat_storage.operations import check_batch
@@ -27,10 +27,12 @@ from commucat_storage.records import (
 )
 from commucat_storage.sqlite import accounts, admit, expiry, reads
 from commucat_storage.sqlite.connection import connect_writer, translate
-from commucat_storage.sqlite.journal import Entry, Journal, Transaction
+from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
 from commucat_storage.sqlite.reads import ReaderPool
 from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.sqlite.turns import Turns
+from commucat_storage.sqlite.writer import Entry, Transaction
 
 T = TypeVar("T")
 
@@ -51,20 +53,25 @@ async def open_sqlite(
         StorageError: at the end, see :meth:`Journal.aclose`.
     """
     settings = settings or SqliteSettings()
-    connection, readers = await trio.to_thread.run_sync(_open, path, settings)
-    journal = Journal(connection, path, settings)
+    turns = Turns()
+    connection, readers = await trio.to_thread.run_sync(_open, path, settings, turns)
+    journal = Journal(connection, path, settings, turns)
+    trio.lowlevel.add_instrument(turns)
     try:
         yield SqliteStorage(journal, readers)
     finally:
         readers.close()
-        await journal.aclose()
+        try:
+            await journal.aclose()
+        finally:
+            trio.lowlevel.remove_instrument(turns)
 
 
-def _open(path: Path, settings: SqliteSettings) -> tuple[sqlite3.Connection, ReaderPool]:
+def _open(path: Path, settings: SqliteSettings, turns: Turns) -> tuple[sqlite3.Connection, ReaderPool]:
     connection = connect_writer(path, settings)
     try:
         apply_migrations(connection, bundled_migrations())
-        return connection, ReaderPool(path, settings)
+        return connection, ReaderPool(path, settings, turns)
     except sqlite3.Error as exc:
         connection.close()
         raise translate(exc, path) from exc
@@ -225,11 +232,14 @@ class SqliteStorage(Storage):
         )
 
     async def check(self) -> None:
-        await self._write(
-            lambda transaction: transaction.connection.execute(
+        def work(transaction: Transaction) -> None:
+            if transaction.disk_is_low:
+                raise StorageUnavailableError("the disk is almost full: messages are refused")
+            transaction.connection.execute(
                 "INSERT INTO readiness VALUES (1, 1) ON CONFLICT (only) DO UPDATE SET checks = checks + 1"
             )
-        )
+
+        await self._write(work)
         await self._readers.run(
             lambda connection: connection.execute("SELECT checks FROM readiness").fetchone()
         )

@@ -1,0 +1,132 @@
+"""Joining of DATA frames: never another meaning, whatever the frames and however the network splits them."""
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, PingFrame, WindowUpdateFrame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commucat_server.listener import ListenerSettings
+from commucat_server.listener.errors import PeerViolationError
+from commucat_server.listener.frame_intake import JOINED_SIZE, FrameIntake
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+frames = st.lists(
+    st.one_of(
+        st.builds(
+            DataFrame,
+            st.integers(1, 3),
+            st.binary(min_size=1, max_size=50),
+            flags=st.sampled_from([[], [], [], ["END_STREAM"], ["PADDED"]]),
+        ),
+        st.builds(PingFrame, st.just(0), opaque_data=st.just(b"12345678")),
+        st.builds(WindowUpdateFrame, st.integers(0, 3), window_increment=st.integers(1, 100)),
+    ),
+    max_size=20,
+)
+
+
+def parse(data: bytes) -> list[Frame]:
+    """Split bytes into frames."""
+    parsed = []
+    while data:
+        frame, length = Frame.parse_frame_header(memoryview(data[:9]))
+        frame.parse_body(memoryview(data[9 : 9 + length]))
+        data = data[9 + length :]
+        parsed.append(frame)
+    return parsed
+
+
+def meaning(frames: list[Frame]) -> list[object]:
+    """What frames say, with the borders of plain DATA frames removed."""
+    said: list[object] = []
+    for frame in frames:
+        if isinstance(frame, DataFrame) and not set(frame.flags):
+            if said and isinstance(said[-1], tuple) and said[-1][0] == frame.stream_id:
+                said[-1] = (frame.stream_id, said[-1][1] + frame.data)
+            else:
+                said.append((frame.stream_id, frame.data))
+        else:
+            said.append(frame.serialize())
+    return said
+
+
+@given(frames, st.lists(st.integers(1, 40)))
+def test_meaning_is_kept_however_bytes_are_split(sent: list[Frame], cuts: list[int]) -> None:
+    data = PREFACE + b"".join(frame.serialize() for frame in sent)
+    intake = FrameIntake(ListenerSettings())
+    out = b""
+    for cut in cuts:
+        out += intake.feed(data[:cut], 0)
+        data = data[cut:]
+    out += intake.feed(data, 0)
+    assert out[:24] == PREFACE
+    assert meaning(parse(out[24:])) == meaning(sent)
+
+
+def test_small_frames_become_one() -> None:
+    intake = FrameIntake(ListenerSettings())
+    intake.feed(PREFACE, 0)
+    out = intake.feed(DataFrame(1, b"x" * 300).serialize() * 500, 0)
+    [frame] = parse(out)
+    assert len(frame.data) == 150_000
+
+
+def test_joined_frames_have_a_limit() -> None:
+    intake = FrameIntake(ListenerSettings())
+    intake.feed(PREFACE, 0)
+    out = intake.feed(DataFrame(1, b"x" * 65_536).serialize() * 40, 0)
+    sizes = [len(frame.data) for frame in parse(out)]
+    assert sum(sizes) == 65_536 * 40
+    assert max(sizes) == JOINED_SIZE
+
+
+def test_unfinished_frame_waits_for_its_rest() -> None:
+    intake = FrameIntake(ListenerSettings())
+    intake.feed(PREFACE, 0)
+    whole = DataFrame(1, b"payload").serialize()
+    assert intake.feed(whole[:10], 0) == b""
+    assert intake.feed(whole[10:], 0) == whole
+
+
+def test_farewell_of_the_peer_is_kept_from_the_library() -> None:
+    intake = FrameIntake(ListenerSettings())
+    intake.feed(PREFACE, 0)
+    ping = PingFrame(0, b"12345678").serialize()
+    assert intake.feed(GoAwayFrame(0).serialize() + ping, 0) == ping
+    assert intake.peer_going_away
+
+
+def test_frame_larger_than_announced_is_refused_by_its_header() -> None:
+    intake = FrameIntake(ListenerSettings(max_frame_size=20_000))
+    intake.feed(PREFACE, 0)
+    intake.feed(DataFrame(1, b"x" * 20_000).serialize()[:9], 0)
+    intake = FrameIntake(ListenerSettings(max_frame_size=20_000))
+    intake.feed(PREFACE, 0)
+    with pytest.raises(PeerViolationError, match="20001 bytes"):
+        intake.feed(DataFrame(1, b"x" * 20_001).serialize()[:9], 0)
+
+
+@given(st.lists(st.integers(1, 3_000), max_size=30))
+def test_library_counts_windows_alike(sizes: list[int]) -> None:
+    def server() -> h2.connection.H2Connection:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        return connection
+
+    client = h2.connection.H2Connection(h2.config.H2Configuration())
+    client.initiate_connection()
+    names = [(":method", "POST"), (":scheme", "https"), (":path", "/"), (":authority", "x")]
+    client.send_headers(1, names)
+    for size in sizes:
+        if client.local_flow_control_window(1) >= size:
+            client.send_data(1, b"x" * size)
+    data = client.data_to_send()
+    plain, joined = server(), server()
+    joined.max_inbound_frame_size = JOINED_SIZE
+    plain.receive_data(data)
+    joined.receive_data(FrameIntake(ListenerSettings()).feed(data, 0))
+    assert joined.remote_flow_control_window(1) == plain.remote_flow_control_window(1)

@@ -1,0 +1,360 @@
+"""From the listening socket to the stream: real TLS on 127.0.0.1."""
+
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import h2.events
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hyperframe.frame import GoAwayFrame
+
+from commucat_server.listener import (
+    ConnectStream,
+    ListenerSettings,
+    ShutdownSignal,
+    StreamLostError,
+    TlsConfigError,
+    open_tcp,
+    serve_listeners,
+    tls_context,
+)
+from commucat_server.listener.accept import _endpoint
+from server.listener_builders import Peer, client_tls, echo, hello_app, write_certificate
+
+
+@attrs.define
+class Server:
+    port: int
+    shutdown: ShutdownSignal
+    done: trio.Event
+    listeners: list[trio.SocketListener]
+
+    async def dial(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    @asynccontextmanager
+    async def peer(self) -> AsyncIterator[Peer]:
+        tls = trio.SSLStream(await self.dial(), client_tls("h2"), server_hostname="127.0.0.1")
+        try:
+            peer = Peer(tls)
+            await peer.begin()
+            yield peer
+        finally:
+            await trio.aclose_forcefully(tls)
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    handler: Any = echo,
+    settings: ListenerSettings | None = None,
+    wrap: Callable[[trio.SocketListener], Any] = lambda listener: listener,
+) -> AsyncIterator[Server]:
+    shutdown, done = ShutdownSignal(), trio.Event()
+    listeners = [wrap(listener) for listener in await open_tcp("127.0.0.1", 0)]
+
+    async def run(task_status: trio.TaskStatus[Any]) -> None:
+        await serve_listeners(
+            listeners,
+            tls_context(*write_certificate(folder)),
+            settings or ListenerSettings(),
+            connect_handler=handler,
+            asgi_app=hello_app,
+            shutdown=shutdown,
+            task_status=task_status,
+        )
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        port = listeners[0].socket.getsockname()[1]
+        yield Server(port=port, shutdown=shutdown, done=done, listeners=listeners)
+        shutdown.request()
+
+
+async def test_streams_and_requests_over_tls(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.peer() as peer:
+        stream_id = await peer.request()
+        await peer.send(stream_id, b"x" * 1_500_000, end=True)
+        assert (await peer.answer(stream_id))[2] == b"x" * 1_500_000
+        other = await peer.request("/", end=True)
+        assert (await peer.answer(other))[2] == b"hello"
+        assert isinstance(peer.transport, trio.SSLStream)
+        assert peer.transport.version() == "TLSv1.3"
+
+
+async def test_handler_sees_the_peers_address(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    async def handler(stream: ConnectStream) -> None:
+        seen.append((stream.remote_host, stream.remote_port))
+        await stream.start(200, [])
+
+    async with running(tmp_path, handler) as server, server.peer() as peer:
+        await peer.answer(await peer.request())
+        assert isinstance(peer.transport, trio.SSLStream)
+        assert seen == [peer.transport.transport_stream.socket.getsockname()]
+
+
+async def test_older_tls_is_refused(tmp_path: Path) -> None:
+    context = client_tls("h2")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with running(tmp_path) as server:
+        tls = trio.SSLStream(await server.dial(), context, server_hostname="127.0.0.1")
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await tls.do_handshake()
+        assert "ALERT_PROTOCOL_VERSION" in str(caught.value.__cause__)
+        await trio.aclose_forcefully(tls)
+
+
+@pytest.mark.parametrize("alpn", [(), ("http/1.1",)])
+async def test_peer_without_h2_gets_a_clear_end(tmp_path: Path, alpn: tuple[str, ...]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with running(tmp_path) as server:
+            tls = trio.SSLStream(await server.dial(), client_tls(*alpn), server_hostname="127.0.0.1")
+            try:
+                # An end the peer can tell from a broken network.
+                assert await tls.receive_some() == b""
+            except trio.BrokenResourceError as exc:
+                assert "NO_APPLICATION_PROTOCOL" in str(exc.__cause__)  # noqa: PT017
+            await trio.aclose_forcefully(tls)
+    assert [entry["event"] for entry in logs if entry["log_level"] == "info"] == ["peer does not speak h2"]
+
+
+async def test_plain_text_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        async with await server.dial() as tcp:
+            await tcp.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with trio.fail_after(5):
+                while await tcp.receive_some():
+                    pass
+        async with server.peer() as peer:
+            assert (await peer.answer(await peer.request("/", end=True)))[0] == 200
+
+
+async def test_silent_client_is_dropped_at_the_deadline(tmp_path: Path) -> None:
+    settings = ListenerSettings(handshake_timeout=0.05)
+    with structlog.testing.capture_logs() as logs:
+        async with running(tmp_path, settings=settings) as server, await server.dial() as tcp:
+            with trio.fail_after(5):
+                assert await tcp.receive_some() == b""
+    assert [entry["event"] for entry in logs] == ["tls handshake took too long"]
+
+
+async def test_too_many_connections_are_closed_at_once(tmp_path: Path) -> None:
+    settings = ListenerSettings(max_connections=2)
+    with structlog.testing.capture_logs() as logs:
+        async with running(tmp_path, settings=settings) as server, server.peer() as first, server.peer():
+            for _ in range(3):
+                async with await server.dial() as refused:
+                    with trio.fail_after(5):
+                        assert await refused.receive_some() == b""
+            assert (await first.answer(await first.request("/", end=True)))[0] == 200
+    refusals = [entry for entry in logs if entry["event"] == "too many connections"]
+    assert [(entry["times"], entry["limit"]) for entry in refusals] == [(1, 2)]
+
+
+async def test_room_is_free_again_after_a_connection(tmp_path: Path) -> None:
+    async with running(tmp_path, settings=ListenerSettings(max_connections=1)) as server:
+        for _ in range(5):
+            async with server.peer() as peer:
+                await peer.answer(await peer.request("/", end=True))
+                await peer.transport.send_all(GoAwayFrame(0).serialize())
+                await peer.until_closed()
+            await trio.testing.wait_all_tasks_blocked()
+
+
+class Failing:
+    """A listener whose first accepts fail as with exhausted descriptors."""
+
+    def __init__(self, real: trio.SocketListener) -> None:
+        self.real, self.socket = real, real.socket
+        self.failures = 3
+
+    async def accept(self) -> trio.SocketStream:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await self.real.accept()
+
+
+async def test_failed_accepts_do_not_end_the_listener(tmp_path: Path) -> None:
+    settings = ListenerSettings(accept_backoff=0.001)
+    with structlog.testing.capture_logs() as logs:
+        async with running(tmp_path, settings=settings, wrap=Failing) as server, server.peer() as peer:
+            assert (await peer.answer(await peer.request("/", end=True)))[0] == 200
+    assert [entry["reason"] for entry in logs] == ["[Errno 24] Too many open files"]
+
+
+async def test_shutdown_lets_streams_finish(tmp_path: Path) -> None:
+    shutdowns: list[ShutdownSignal] = []
+
+    async def handler(stream: ConnectStream) -> None:
+        await stream.start(200, [])
+        await shutdowns[0].wait()
+        await stream.send(b"goodbye")
+
+    async with running(tmp_path, handler) as server:
+        shutdowns.append(server.shutdown)
+        async with server.peer() as peer:
+            stream_id = await peer.request(end=True)
+            await peer.until(lambda: peer.count(h2.events.ResponseReceived))
+            assert not server.shutdown.requested
+            server.shutdown.request()
+            # h2 itself would send nothing more after it has seen GOAWAY; answers still come.
+            await peer.until(lambda: peer.ended(stream_id))
+            assert peer.body(stream_id) == b"goodbye"
+            await server.done.wait()
+        with pytest.raises(OSError, match=r"127\.0\.0\.1"):
+            await server.dial()
+
+
+async def test_shutdown_has_a_hard_deadline(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    async def handler(stream: ConnectStream) -> None:
+        await stream.start(200, [])
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("cancelled")
+
+    settings = ListenerSettings(drain_timeout=0.05)
+    async with running(tmp_path, handler, settings) as server, server.peer() as peer:
+        await peer.request()
+        await peer.until(lambda: peer.count(h2.events.ResponseReceived))
+        server.shutdown.request()
+        with trio.fail_after(5):
+            await server.done.wait()
+    assert ended == ["cancelled"]
+
+
+async def test_shutdown_does_not_wait_for_handshakes(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, await server.dial() as tcp:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        server.shutdown.request()
+        with trio.fail_after(1):
+            await server.done.wait()
+        assert await tcp.receive_some() == b""
+
+
+async def test_killed_connection_is_a_lost_stream(tmp_path: Path) -> None:
+    lost: list[str] = []
+    over = trio.Event()
+
+    async def handler(stream: ConnectStream) -> None:
+        await stream.start(200, [])
+        try:
+            await stream.receive()
+        except StreamLostError as exc:
+            lost.append(str(exc))
+            over.set()
+            raise
+
+    async with running(tmp_path, handler) as server, server.peer() as peer:
+        await peer.request()
+        await peer.until(lambda: peer.count(h2.events.ResponseReceived))
+        assert isinstance(peer.transport, trio.SSLStream)
+        tcp = peer.transport.transport_stream
+        # No close_notify, and RST instead of FIN.
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        tcp.socket.close()
+        with trio.fail_after(5):
+            await over.wait()
+    assert lost == ["connection lost"]
+
+
+async def test_cancelled_server_leaves_nothing_open(tmp_path: Path) -> None:
+    with trio.CancelScope() as scope:
+        async with running(tmp_path) as server, server.peer() as peer:
+            await peer.request()
+            await peer.until(lambda: peer.count(h2.events.ResponseReceived))
+            listeners = server.listeners
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert all(listener.socket.fileno() == -1 for listener in listeners)
+
+
+async def test_port_in_use_is_an_os_error() -> None:
+    [listener] = await open_tcp("127.0.0.1", 0)
+    async with listener:
+        with pytest.raises(OSError, match="in use"):
+            await open_tcp("127.0.0.1", listener.socket.getsockname()[1])
+
+
+async def test_unknown_host_is_an_os_error() -> None:
+    with pytest.raises(OSError):  # noqa: PT011 - the text is the resolver's
+        await open_tcp("no-such-host.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (("127.0.0.1", 80), ("127.0.0.1", 80)),
+        (("::ffff:192.0.2.5", 80, 0, 0), ("192.0.2.5", 80)),
+        (("2001:db8::1", 80, 0, 0), ("2001:db8::1", 80)),
+        (("fe80::1%eth0", 80, 0, 2), ("fe80::1", 80)),
+    ],
+)
+def test_addresses_have_one_form(name: tuple[Any, ...], shown: tuple[str, int]) -> None:
+    assert _endpoint(name) == shown
+
+
+# Certificates
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    with pytest.raises(TlsConfigError, match=r"certificate .*absent\.pem: No such file"):
+        tls_context(tmp_path / "absent.pem", key)
+    with pytest.raises(TlsConfigError, match=r"private key .*absent\.pem: No such file"):
+        tls_context(cert, tmp_path / "absent.pem")
+    with pytest.raises(TlsConfigError, match="Is a directory"):
+        tls_context(tmp_path, key)
+
+
+def new_key(encryption: serialization.KeySerializationEncryption) -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+
+
+def test_foreign_key_is_named(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    key.write_bytes(new_key(serialization.NoEncryption()))
+    with pytest.raises(TlsConfigError, match="does not belong to") as caught:
+        tls_context(cert, key)
+    assert "\n" not in str(caught.value)
+
+
+def test_protected_key_is_named_instead_of_asking(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    key.write_bytes(new_key(serialization.BestAvailableEncryption(b"secret")))
+    with pytest.raises(TlsConfigError, match="passphrase"):
+        tls_context(cert, key)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_broken_files_are_named(tmp_path: Path, content: bytes) -> None:
+    cert, key = write_certificate(tmp_path)
+    good = cert.read_bytes()
+    cert.write_bytes(content)
+    with pytest.raises(TlsConfigError, match="not valid"):
+        tls_context(cert, key)
+    cert.write_bytes(good)
+    key.write_bytes(content)
+    with pytest.raises(TlsConfigError, match="not valid"):
+        tls_context(cert, key)

@@ -1,0 +1,126 @@
+"""What stands in the SQLite tables: counters, shared payloads, and what the writer remembers of them."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from commucat_storage import SqliteSettings, open_sqlite
+from commucat_storage.sqlite import expiry
+from commucat_storage.sqlite.connection import connect_writer
+from commucat_storage.sqlite.inboxes import NEVER, InboxCache
+from commucat_storage.sqlite.turns import Turns
+from commucat_storage.sqlite.writer import Entry, Transaction, Writer
+from storage.storage_builders import (
+    LATER,
+    NOW,
+    add_devices,
+    confirm,
+    message,
+    route,
+    send,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+def rows_of(path: Path, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def counters(path: Path) -> list[tuple[object, ...]]:
+    return rows_of(path, "SELECT rows, bytes, shared FROM inbox_offset ORDER BY inbox")
+
+
+async def test_payloads_are_deleted_with_their_last_row(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b", "c")
+        await send(storage, *[message("a", "b", "c")] * 3, message("a", "b", expires_at=NOW + 5))
+        await confirm(storage, "a", 2)
+        await confirm(storage, "b", 4)
+        assert counters(path) == [(2, 8, 2), (0, 0, 0), (3, 12, 3)]
+        await storage.purge_expired(NOW + 5)
+        refs = rows_of(path, "SELECT refs FROM relay_payload ORDER BY payload_id")
+        assert refs == [(1,), (1,), (2,)]
+        assert counters(path) == [(1, 4, 1), (0, 0, 0), (3, 12, 3)]
+        await confirm(storage, "a", 4)
+        await confirm(storage, "c", 3)
+        assert rows_of(path, "SELECT * FROM relay_payload") == []
+        assert counters(path) == [(0, 0, 0)] * 3
+
+
+async def test_a_message_to_one_is_stored_inline_and_to_many_once(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b", "c")
+        await send(storage, message("a"), message("a", "a"), message("a", "nobody"), message("a", "b", "c"))
+
+    inline = "SELECT count(*) FROM relay_queue WHERE payload IS NOT NULL"
+    assert rows_of(path, inline) == [(3,)]
+    assert rows_of(path, "SELECT refs, payload FROM relay_payload") == [(3, b"meow")]
+    in_words = rows_of(path, "SELECT device_id, number FROM relay_message ORDER BY device_id, number")
+    assert in_words == [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 1), ("c", 1)]
+
+
+async def test_a_search_for_expired_messages_that_was_interrupted_is_begun_again(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a")
+        for _ in range(2):
+            await send(storage, *[message("a")] * expiry.STEP_ROWS)
+        await send(storage, message("a", expires_at=NOW))
+    settings = SqliteSettings()
+    writer = Writer(connect_writer(path, settings), path, settings, Turns())
+
+    def one_step(transaction: Transaction) -> object:
+        return expiry.purge_messages([expiry.Step(1)], NOW, transaction)
+
+    assert writer.commit([Entry(done=lambda result: None, work=one_step)]) == [
+        (0, [expiry.Step(1, expiry.STEP_ROWS, LATER)])
+    ]
+    writer.close()
+
+    async with open_sqlite(path) as storage:
+        assert (await storage.purge_expired(NOW)).messages == 1
+    assert rows_of(path, "SELECT earliest FROM inbox_offset") == [(LATER,)]
+
+
+async def test_an_inbox_that_becomes_empty_has_nothing_to_expire(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a")
+        await send(storage, message("a"))
+        await confirm(storage, "a", 1)
+
+    assert rows_of(path, "SELECT earliest FROM inbox_offset") == [(NEVER,)]
+
+
+async def test_the_writer_remembers_a_bounded_number_of_inboxes(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b", "c", "d")
+        await send(storage, route("d", 7, "x", "y", "z"))
+    connection = connect_writer(path, SqliteSettings())
+    cache = InboxCache(connection, capacity=2)
+    loads: list[str] = []
+    connection.set_trace_callback(lambda text: loads.append(text) if "user_device" in text else None)
+
+    def loaded(*names: str) -> int:
+        before = len(loads)
+        for name in names:
+            cache.get(name)
+        cache.make_room()
+        return len(loads) - before
+
+    assert loaded("a", "b") == 2
+    assert loaded("a", "b") == 0  # from the old generation, which makes them young again
+    assert loaded("c", "nobody") == 2
+    assert loaded("a") == 1  # two generations later it is gone
+    assert loaded("d") == 1  # alone heavier than the capacity: a route is remembered too
+    assert loaded("d") == 0
+    cache.forget("d")
+    assert loaded("d") == 1
+    connection.close()

@@ -1,0 +1,104 @@
+"""When a busy event loop gives way to the threads of the store."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from commucat_storage import open_sqlite
+from commucat_storage.sqlite.turns import OTHER_SECONDS, WRITER_SECONDS, Turns
+
+
+class Recorded(Turns):
+    """Notes for how long it would have given way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[float] = []
+
+    def give_way(self, seconds: float) -> None:
+        self.given.append(seconds)
+
+
+@pytest.fixture
+def turns() -> Recorded:
+    return Recorded()
+
+
+def test_without_work_for_the_store_the_loop_goes_on(turns: Recorded) -> None:
+    turns.before_io_wait(0)
+
+    assert turns.given == []
+
+
+def test_a_loop_with_idle_time_does_not_give_way(turns: Recorded) -> None:
+    turns.wanted()
+    turns.computes()
+    turns.before_io_wait(0.001)
+
+    assert turns.given == []
+
+
+def test_a_computing_writer_gets_a_turn_in_every_pass(turns: Recorded) -> None:
+    turns.wanted()
+    turns.computes()
+    turns.before_io_wait(0)
+    turns.before_io_wait(0)
+
+    assert turns.given == [WRITER_SECONDS] * 2
+
+
+def test_a_writer_at_the_disk_gets_a_short_turn_now_and_then(turns: Recorded) -> None:
+    turns.computes()
+    turns.waits()
+    for _ in range(3):
+        turns.before_io_wait(0)
+
+    assert turns.given[0] == OTHER_SECONDS
+    assert WRITER_SECONDS not in turns.given
+
+
+def test_an_idle_writer_gets_none(turns: Recorded) -> None:
+    turns.computes()
+    turns.waits()
+    turns.computes()
+    turns.idle()
+    turns.before_io_wait(0)
+
+    assert turns.given == []
+
+
+def test_readers_get_short_turns_as_long_as_they_read(turns: Recorded) -> None:
+    with turns.reading():
+        turns.before_io_wait(0)
+    turns.before_io_wait(0)
+
+    assert turns.given == [OTHER_SECONDS]
+
+
+def test_the_writer_ends_its_turn_early_from_its_own_thread() -> None:
+    turns = Turns()
+    turns.computes()
+    writer = threading.Thread(target=turns.waits)
+    writer.start()
+    # Ends with the writer's word and not after a minute, which pytest would not survive.
+    turns.give_way(60)
+    writer.join()
+
+
+async def test_the_store_takes_its_turns_away_when_it_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Recorded] = []
+
+    class Noted(Recorded):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", Noted)
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        await storage.check()
+    with pytest.raises(KeyError):
+        trio.lowlevel.remove_instrument(made[0])
