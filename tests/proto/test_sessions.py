@@ -234,6 +234,7 @@ def test_reference_client_with_an_empty_message_3_is_accepted() -> None:
     [event] = server.receive_data(hello_bytes({"handshake": noise.write_message().hex()}, FrameType.AUTH))
 
     assert isinstance(event, ClientProved)
+    assert not event.bound
 
 
 # -- what a Hello must be -----------------------------------------------------------------------------
@@ -425,17 +426,37 @@ def test_recorded_hello_with_the_thiefs_own_ik_message_is_refused_at_once() -> N
     assert failed.detail is HandshakeDetail.CRYPTO
 
 
-def test_stripped_capability_is_noticed() -> None:
-    client, server = new_client(capabilities=("delivery-ack",)), new_server()
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(
+    "change",
+    [{"capabilities": ["noise"]}, {"resume": {"epoch": "e", "ack": 9}}, {"user": {"handle": "eve"}}],
+    ids=str,
+)
+def test_changed_hello_is_noticed(pattern: NoisePattern, change: dict[str, Any]) -> None:
+    """Somebody inside TLS may change what the proof does not cover."""
+    client, server = new_client(pattern=pattern, capabilities=("delivery-ack",)), new_server()
     frame, _ = decode_frame(client.start())
-    stripped = dict(frame.control) | {"capabilities": ["noise"]}
-    server.receive_data(hello_bytes(stripped))
-    [auth] = client.receive_data(send_auth(server))
+    events = server.receive_data(hello_bytes(dict(frame.control) | change))
+    if pattern is NoisePattern.XK:
+        [auth] = client.receive_data(send_auth(server))
+        events = server.receive_data(auth.reply)
 
-    failed = failure(server.receive_data(auth.reply))
+    failed = failure(events)
 
     assert failed.detail is HandshakeDetail.CRYPTO
     assert "Hello was changed" in failed.reason
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_our_client_vouches_for_its_hello(pattern: NoisePattern) -> None:
+    client, server = new_client(pattern=pattern), new_server()
+    server.receive_data(client.start())
+    [auth] = client.receive_data(send_auth(server))
+
+    [proved] = server.receive_data(auth.reply)
+
+    assert isinstance(proved, ClientProved)
+    assert proved.bound
 
 
 @pytest.mark.parametrize("payload", [b"x", b"x" * 31, b"x" * 200, bytes(32) + b"\xff"])

@@ -8,10 +8,20 @@ import pytest
 import trio
 import trio.testing
 
-from commucat_proto import SEND_ONLY, FrameType, Resume, encode_varint
+from commucat_crypto import NoiseHandshake, NoisePattern
+from commucat_proto import SEND_ONLY, Frame, FrameType, Resume, decode_frame, encode_varint
+from commucat_server.ops.upkeep import Upkeep
 from commucat_server.routing.live import WINDOW_FRAMES
 from commucat_storage import CommitFailedError, SqliteSettings
-from server.connect_builders import NOW, Client, MemoryConnectStream, Person, Server, running_server
+from server.connect_builders import (
+    NOW,
+    SERVER_KEYS,
+    Client,
+    MemoryConnectStream,
+    Person,
+    Server,
+    running_server,
+)
 
 CHANNEL = 7
 ALICE = Person(handle="alice")
@@ -528,3 +538,72 @@ async def test_expired_messages_are_not_delivered(tmp_path: Path) -> None:
         bob = await server.connect(BOB)
 
         assert await received(bob, 1) == [(2, b"young")]
+
+
+async def test_message_to_a_channel_with_nobody_else_is_refused(server: Server) -> None:
+    alice = await server.connect(ALICE)
+    await alice.join(CHANNEL, ALICE.device_id)
+
+    assert (await alice.message(CHANNEL, b"x"))["error"] == "no_route"
+
+
+async def test_full_disk_of_the_server_is_told_with_retry(tmp_path: Path) -> None:
+    async with running_server(tmp_path, sqlite=SqliteSettings(min_free_bytes=2**62)) as server:
+        alice = await sender_to(server, BOB)
+        answer = await alice.message(CHANNEL, b"x")
+
+        assert answer["error"] == "disk_low"
+        assert answer["retry"] is True
+
+
+async def test_revoked_device_can_no_longer_send_and_its_sessions_end(server: Server) -> None:
+    alice = await sender_to(server, BOB)
+    upkeep = Upkeep(
+        storage=server.storage,
+        registry=server.context.registry,
+        presence=server.context.presence,
+        counters=server.context.counters,
+        clock=server.context.clock,
+        presence_ttl=30,
+        keepalive=3600,
+    )
+    await server.storage.revoke_device(ALICE.device_id, NOW)
+
+    answer = await alice.message(CHANNEL, b"x")
+    assert answer["error"] == "revoked"
+    await upkeep.end_revoked()
+    frame = await alice.next_of(FrameType.ERROR)
+
+    assert frame.control["error"] == "revoked"  # type: ignore[index, call-overload]
+    assert await alice.next_frame() is None
+
+
+async def test_resume_that_nobody_vouched_for_deletes_nothing(server: Server) -> None:
+    """Somebody inside TLS can add members to a Hello that its client does not bind."""
+    alice = await sender_to(server, BOB)
+    await alice.message(CHANNEL, b"one")
+    await alice.message(CHANNEL, b"two")
+    state = await server.storage.inbox_state(BOB.device_id)
+    assert state is not None
+    hello = decode_frame(BOB.session().start())[0]
+    noise = NoiseHandshake(
+        pattern=NoisePattern.XK,
+        initiator=True,
+        prologue=b"commucat",
+        static=BOB.static,
+        remote_static=SERVER_KEYS.public,
+    )
+    forged = {**hello.control, "handshake": noise.write_message().hex()}  # type: ignore[dict-item]
+    forged["resume"] = {"epoch": state.epoch, "ack": 2}
+    stream = MemoryConnectStream()
+    server.nursery.start_soon(server.handler, stream)
+    stream.write(Frame.of_control(FrameType.HELLO, 0, 1, forged).encode())
+    auth = decode_frame(await stream.read())[0]
+    noise.read_message(bytes.fromhex(auth.control["handshake"]))  # type: ignore[index, call-overload]
+    reply = {"handshake": noise.write_message().hex()}
+    stream.write(Frame.of_control(FrameType.AUTH, 0, 2, reply).encode())
+    await stream.read()
+
+    again = await server.storage.inbox_state(BOB.device_id)
+    assert again is not None
+    assert again.confirmed == 0

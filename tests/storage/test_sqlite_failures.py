@@ -234,7 +234,7 @@ async def test_on_an_almost_full_disk_messages_are_refused_and_the_rest_goes_on(
         await send(storage, message("a"), message("a"))
     async with open_sqlite(path, settings=SqliteSettings(min_free_bytes=2**62)) as storage:
         [outcome] = await send(storage, message("a"))
-        assert refused(outcome) == {"a": RefusalReason.QUOTA}
+        assert refused(outcome) == {"a": RefusalReason.DISK_LOW}
         assert await confirm(storage, "a", 1) == ConfirmOutcome(True, 1)
         await storage.admit(new_user("b"))
         with pytest.raises(StorageUnavailableError, match="almost full"):

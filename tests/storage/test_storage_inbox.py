@@ -12,6 +12,7 @@ from commucat_storage import (
     DropRoute,
     InboxRow,
     Outcome,
+    Refusal,
     RefusalReason,
     Storage,
     Submission,
@@ -123,7 +124,25 @@ async def test_the_sender_is_no_recipient_and_duplicates_collapse(storage: Stora
 
     outcomes = await send(storage, message("a", "b", "a", "b", sender="a"), message("a", sender="a"))
 
-    assert outcomes == (SubmissionOutcome((("b", 1),)), SubmissionOutcome(()))
+    nobody = Refusal(device_id="", reason=RefusalReason.NO_ROUTE)
+    assert outcomes == (SubmissionOutcome((("b", 1),)), SubmissionOutcome((), (nobody,)))
+
+
+async def test_a_revoked_sender_is_refused(storage: Storage) -> None:
+    await add_devices(storage, "a", "b")
+    await storage.revoke_device("a", NOW)
+
+    outcomes = await send(storage, message("b", sender="a"))
+
+    assert outcomes == (SubmissionOutcome((), (Refusal(device_id="", reason=RefusalReason.REVOKED),)),)
+
+
+async def test_devices_that_are_not_active_are_told_apart(storage: Storage) -> None:
+    await add_devices(storage, "a", "gone")
+    await storage.revoke_device("gone", NOW)
+
+    assert await storage.not_active(["a", "gone", "nobody"]) == {"gone", "nobody"}
+    assert await storage.not_active([]) == frozenset()
 
 
 async def test_unknown_and_revoked_devices_are_refused_by_name(storage: Storage) -> None:

@@ -114,6 +114,8 @@ class Model:
             inbox.rows[inbox.next_number] = (message.channel, message.payload, message.expires_at)
             accepted.append((name, inbox.next_number))
             inbox.next_number += 1
+        if not (accepted or refused):
+            refused.append(Refusal(device_id="", reason=RefusalReason.NO_ROUTE))
         return SubmissionOutcome(tuple(accepted), tuple(refused))
 
     def reason_to_refuse(self, name: str, message: Submission) -> RefusalReason | None:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
-from blake3 import blake3
 
 from commucat_crypto import (
     DeviceCertificate,
@@ -38,9 +37,10 @@ from commucat_proto.frames import MAX_FRAME_LEN, SUPPORTED_VERSIONS, Frame, Fram
 from commucat_proto.hello import (
     HandshakeDetail,
     HandshakeRefusedError,
-    MessageThree,
+    HiddenPayload,
     Resume,
     UserHint,
+    hello_binding,
     parse_hex,
 )
 from commucat_proto.secure_stream import CipherStreamError, SecureStream
@@ -111,7 +111,6 @@ class ClientSession:
         if self.state is not ClientState.NEW:
             raise LocalProtocolError("the session was started already")
         p = self._parameters
-        first_payload = (p.code or "").encode() if p.pattern is NoisePattern.IK else b""
         proof = prove_handshake(
             p.device_keys,
             domain=p.domain,
@@ -123,7 +122,6 @@ class ClientSession:
             "supported_versions": list(SUPPORTED_VERSIONS),
             "pattern": p.pattern.value,
             "device_id": p.device_id,
-            "handshake": self._noise.write_message(first_payload).hex(),
             "client_static": p.static.public.hex(),
             "device_public": p.device_keys.public.hex(),
             "zkp": proof.to_wire(),
@@ -135,8 +133,14 @@ class ClientSession:
             hello["certificate"] = p.certificate.to_wire()
         if p.resume is not None:
             hello["resume"] = {"epoch": p.resume.epoch, "ack": p.resume.ack}
-        payload = json_text.dumps(hello)
-        self._binding = blake3(payload).digest()
+        if p.pattern is NoisePattern.IK:
+            hidden = HiddenPayload(hello_binding(p.pattern, b"", hello), p.code)
+            hello["handshake"] = self._noise.write_message(hidden.encode()).hex()
+            payload = json_text.dumps(hello)
+        else:
+            hello["handshake"] = self._noise.write_message().hex()
+            payload = json_text.dumps(hello)
+            self._binding = hello_binding(p.pattern, payload, hello)
         self.state = ClientState.AWAITING_AUTH
         return encode_frame(FrameType.HELLO, 0, self.next_sequence(), payload)
 
@@ -229,7 +233,7 @@ class ClientSession:
         if p.pattern is NoisePattern.IK:
             self._stream = SecureStream(self._noise.split(), max_frame_len=p.max_frame_len)
             return AuthReceived(self._stream.seal([b""]))
-        message_3 = self._noise.write_message(MessageThree(self._binding, p.code).encode())
+        message_3 = self._noise.write_message(HiddenPayload(self._binding, p.code).encode())
         self._stream = SecureStream(self._noise.split(), max_frame_len=p.max_frame_len)
         reply = {"handshake": message_3.hex()}
         return AuthReceived(self.control_frame(FrameType.AUTH, 0, reply)[1])

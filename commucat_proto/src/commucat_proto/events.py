@@ -25,6 +25,9 @@ class ClientProved:
     hello: Hello
     code: str | None = attrs.field(repr=False)
     """One-time enrolment code, if the client sent one."""
+    bound: bool
+    """The client vouched for every member of its Hello under encryption. If not, somebody inside
+    TLS may have changed members that the proof does not cover, such as ``resume``."""
 
 
 @attrs.frozen

@@ -18,6 +18,7 @@ from commucat_crypto import (
     HandshakeProof,
     NoisePattern,
 )
+from commucat_proto import json_text
 from commucat_proto.frames import SUPPORTED_VERSIONS, Frame, FrameType, negotiate_version
 
 MAX_HELLO_LEN = 64 * 1024  # an unauthenticated peer keeps at most this much of our memory
@@ -95,7 +96,7 @@ class Hello:
     capabilities: frozenset[str] = frozenset()
     resume: Resume | None = None
     binding: bytes = attrs.field(repr=False)
-    """BLAKE3 of the Hello payload; a client may repeat it under encryption."""
+    """What a client that protects its Hello repeats under encryption: :func:`hello_binding`."""
 
 
 def parse_hello(frame: Frame, patterns: Sequence[NoisePattern]) -> Hello:
@@ -136,8 +137,20 @@ def parse_hello(frame: Frame, patterns: Sequence[NoisePattern]) -> Hello:
         user=_user_hint(value.get("user")),
         capabilities=_capabilities(value.get("capabilities")),
         resume=_resume(value.get("resume")),
-        binding=blake3(frame.payload).digest(),
+        binding=hello_binding(pattern, frame.payload, value),
     )
+
+
+def hello_binding(pattern: NoisePattern, payload: bytes, value: Mapping[str, Any]) -> bytes:
+    """32 bytes that change with every member of a Hello.
+
+    XK: BLAKE3 of the Hello's payload. IK carries the binding in message 1, which stands in the
+    Hello itself, so there it is BLAKE3 of the canonical JSON without ``handshake``.
+    """
+    if pattern is NoisePattern.XK:
+        return blake3(payload).digest()
+    rest = {name: member for name, member in value.items() if name != "handshake"}
+    return blake3(json_text.dumps(rest)).digest()
 
 
 def _invalid(reason: str) -> HandshakeRefusedError:
@@ -253,11 +266,11 @@ def _resume(value: Any) -> Resume | None:
 
 
 @attrs.frozen
-class MessageThree:
-    """What our client hides in the payload of Noise message 3.
+class HiddenPayload:
+    """What our client says under Noise encryption: in message 3 of XK, in message 1 of IK.
 
-    Layout: 32 bytes BLAKE3 of the Hello payload, then an enrolment code in UTF-8 (0 to 128
-    bytes). An empty payload says neither, as the reference client's does.
+    Layout: 32 bytes :func:`hello_binding`, then an enrolment code in UTF-8 (0 to 128 bytes).
+    An empty payload says neither, as the reference client's does.
     """
 
     binding: bytes | None
@@ -267,20 +280,14 @@ class MessageThree:
         return (self.binding or b"") + (self.code or "").encode()
 
     @classmethod
-    def decode(cls, payload: bytes) -> "MessageThree":
+    def decode(cls, payload: bytes) -> "HiddenPayload":
         """Raises :class:`HandshakeRefusedError` for anything that is not the layout above."""
         if not payload:
             return cls(None, None)
         if len(payload) < BINDING_LEN or len(payload) > BINDING_LEN + MAX_CODE_LEN:
-            raise _invalid("the payload of message 3 has the wrong length")
-        return cls(payload[:BINDING_LEN], decode_code(payload[BINDING_LEN:]))
-
-
-def decode_code(raw: bytes) -> str | None:
-    """An enrolment code out of a Noise payload; None when there is none."""
-    if len(raw) > MAX_CODE_LEN:
-        raise _invalid("the enrolment code is too long")
-    try:
-        return raw.decode() or None
-    except UnicodeDecodeError as exc:
-        raise _invalid("the enrolment code is not UTF-8") from exc
+            raise _invalid("the hidden payload has the wrong length")
+        try:
+            code = payload[BINDING_LEN:].decode()
+        except UnicodeDecodeError as exc:
+            raise _invalid("the enrolment code is not UTF-8") from exc
+        return cls(payload[:BINDING_LEN], code or None)

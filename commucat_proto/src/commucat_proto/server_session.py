@@ -52,8 +52,7 @@ from commucat_proto.hello import (
     HandshakeDetail,
     HandshakeRefusedError,
     Hello,
-    MessageThree,
-    decode_code,
+    HiddenPayload,
     parse_hello,
     parse_hex,
 )
@@ -105,6 +104,7 @@ class ServerSession:
         self._key: ServerKey | None = None
         self._hello: Hello | None = None
         self._code: str | None = None
+        self._bound = False
         self._transport: NoiseTransport | None = None
         self._stream: SecureStream | None = None
         self._sequence = 0
@@ -194,9 +194,16 @@ class ServerSession:
             self._noise, self._key = noise, key
             if hello.pattern is NoisePattern.IK:
                 self._compare_static(noise.remote_static, hello.client_static)
-                self._code = decode_code(payload)
+                self._read_hidden(payload, hello)
             return
         raise HandshakeRefusedError(HandshakeDetail.INVALID, "message 1 fits none of our static keys")
+
+    def _read_hidden(self, payload: bytes, hello: Hello) -> None:
+        hidden = HiddenPayload.decode(payload)
+        if hidden.binding is not None and not hmac.compare_digest(hidden.binding, hello.binding):
+            raise HandshakeRefusedError(HandshakeDetail.CRYPTO, "the Hello was changed on its way")
+        self._bound = hidden.binding is not None
+        self._code = hidden.code
 
     def _compare_static(self, delivered: bytes | None, claimed: bytes) -> None:
         """The proof binds ``client_static``; Noise must have delivered that very key."""
@@ -221,10 +228,7 @@ class ServerSession:
         except NoiseError as exc:
             raise HandshakeRefusedError(HandshakeDetail.CRYPTO, f"message 3: {exc}") from exc
         self._compare_static(self._noise.remote_static, self._hello.client_static)
-        message = MessageThree.decode(payload)
-        if message.binding is not None and not hmac.compare_digest(message.binding, self._hello.binding):
-            raise HandshakeRefusedError(HandshakeDetail.CRYPTO, "the Hello was changed on its way")
-        self._code = message.code
+        self._read_hidden(payload, self._hello)
         self._transport = self._noise.split()
         return self._proved()
 
@@ -246,7 +250,7 @@ class ServerSession:
     def _proved(self) -> list[ServerEvent]:
         assert self._hello is not None
         self.state = ServerState.PROVED
-        return [ClientProved(self._hello, self._code)]
+        return [ClientProved(self._hello, self._code, self._bound)]
 
     _early_frames: Sequence[Frame] = ()
 

@@ -20,9 +20,12 @@ class RefusalReason(enum.Enum):
 
     UNKNOWN_DEVICE = "unknown_device"
     REVOKED = "revoked"
+    """Of the recipient; of the sender itself where ``device_id`` of the refusal is empty."""
     CHANNEL_CONFLICT = "channel_conflict"
     """The recipient has a route of its own on this channel that does not include the sender."""
     QUOTA = "quota"
+    DISK_LOW = "disk_low"
+    """The store takes no messages until there is room on its disk again; try later."""
     NO_ROUTE = "no_route"
     """The sender has no route on this channel (``device_id`` of the refusal is empty)."""
     TOO_MANY_ROUTES = "too_many_routes"

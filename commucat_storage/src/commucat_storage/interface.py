@@ -118,6 +118,10 @@ class Storage(abc.ABC):
         """Mark the device revoked, its certificates too, delete its sessions; False if unknown."""
 
     @abc.abstractmethod
+    async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the devices that do not exist or are not active (any more)."""
+
+    @abc.abstractmethod
     async def newest_certificate(self, device_id: str) -> CertificateRow | None:
         """The newest certificate that is not revoked, expired or not."""
 

@@ -36,7 +36,8 @@ _TITLES = {
     RefusalReason.REVOKED: "device revoked",
     RefusalReason.CHANNEL_CONFLICT: "channel is used for another conversation by the recipient",
     RefusalReason.QUOTA: "inbox is full",
-    RefusalReason.NO_ROUTE: "join the channel first",
+    RefusalReason.DISK_LOW: "the server's disk is full; send it again later",
+    RefusalReason.NO_ROUTE: "join the channel with somebody first",
     RefusalReason.TOO_MANY_ROUTES: "too many channels joined",
 }
 
@@ -217,7 +218,10 @@ class FrameDispatcher:
             self._live.answer(FrameType.ACK, asked.channel, payload)
             return
         first = refused[0].reason
-        self._refuse(asked.channel, asked.sequence, first.value, _TITLES[first], refused=named)
+        extra: dict[str, Any] = {"refused": named}
+        if first is RefusalReason.DISK_LOW:
+            extra["retry"] = True
+        self._refuse(asked.channel, asked.sequence, first.value, _TITLES[first], **extra)
 
     def _refuse(self, channel: int, sequence: int, kind: str, detail: str, **extra: Any) -> None:
         error = {"error": kind, "title": "Frame refused", "detail": detail, "ref": sequence, **extra}

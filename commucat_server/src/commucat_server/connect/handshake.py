@@ -19,6 +19,7 @@ from commucat_proto import (
     Hello,
     HelloReceived,
     PeerClosed,
+    Resume,
     ServerSession,
 )
 from commucat_server.connect.context import ConnectContext
@@ -37,6 +38,14 @@ class Welcome:
     hello: Hello
     entrance: Entrance
     token: str = attrs.field(repr=False)
+    bound: bool
+    """The client itself vouched for the whole Hello, see :class:`ClientProved`."""
+
+    @property
+    def resume(self) -> Resume | None:
+        """Where the client says it stands. Only its own word counts: a forged number would
+        delete what it has not got; without one it costs a redelivery."""
+        return self.hello.resume if self.bound else None
 
     @property
     def receives(self) -> bool:
@@ -100,8 +109,8 @@ class Handshake:
                     case HelloReceived(hello, _):
                         await self._answer_hello(hello)
                         events += self._session.pending_events()
-                    case ClientProved(hello, code):
-                        return await self._admit(hello, code)
+                    case ClientProved() as proved:
+                        return await self._admit(proved)
                     case HandshakeFailed() | PeerClosed() as end:
                         return end
 
@@ -115,16 +124,17 @@ class Handshake:
         self._stage = "await_client"
         await self._stream.send(auth)
 
-    async def _admit(self, hello: Hello, code: str | None) -> Welcome:
+    async def _admit(self, proved: ClientProved) -> Welcome:
         assert self._candidate is not None
+        hello = proved.hello
         self._stage = "admission"
         if self._candidate.device is None:
             wait = self._context.new_user_limit.take(identity_of(self._stream.remote_host))
             if wait > 0.0:
                 raise HandshakeRefusedError(HandshakeDetail.PAIRING, "too many new devices from this address")
-        entrance = await self._context.admissions.admit(hello, self._candidate, code)
+        entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
         await self._record_success(hello, entrance)
-        return Welcome(hello=hello, entrance=entrance, token=self._candidate.token)
+        return Welcome(hello=hello, entrance=entrance, token=self._candidate.token, bound=proved.bound)
 
     # -- telling and recording ------------------------------------------------------------------
 

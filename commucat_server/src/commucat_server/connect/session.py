@@ -130,7 +130,7 @@ class EstablishedSession:
 
     async def _resume(self) -> None:
         """Apply the cursor that the Hello brought; only now is it known whose it is."""
-        resume = self._welcome.hello.resume
+        resume = self._welcome.resume
         if resume is None or not self._live.receives or resume.epoch != self._live.epoch:
             return
         confirm = Confirm(self._live.device_id, resume.epoch, resume.ack)
@@ -262,7 +262,7 @@ def _logged_confirmation(result: object) -> None:
 
 async def _problem(stream: ConnectStream, status: int, title: str, retry_after: int | None = None) -> None:
     body = b'{"type":"about:blank","title":"%s","status":%d}' % (title.encode(), status)
-    headers = [("content-type", "application/problem+json")]
+    headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))
     await stream.start(status, headers)

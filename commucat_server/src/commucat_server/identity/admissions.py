@@ -32,6 +32,8 @@ from commucat_storage import (
 
 HANDLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_DISPLAY_NAME_LEN = 128
+# "/" ends a path segment of the REST interface, "@" begins the domain of a device elsewhere.
+_SEPARATORS = "/@ "
 
 
 @attrs.frozen(kw_only=True)
@@ -132,6 +134,8 @@ class Admissions:
 
     def _stranger(self, hello: Hello) -> Candidate:
         """An unknown device learns nothing about who exists here before it is proved."""
+        if not set(hello.device_id).isdisjoint(_SEPARATORS):
+            raise invalid("a new device id must not contain / @ or blanks")
         if not is_proper_public_key(hello.device_public):
             raise invalid("device_public is not a proper Ed25519 key")
         handle = hello.user.handle

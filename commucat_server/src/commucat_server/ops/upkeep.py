@@ -7,12 +7,14 @@ import trio
 
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.presence import PresenceBoard
-from commucat_server.routing.registry import Registry
+from commucat_server.routing.registry import REVOKED, Registry
 from commucat_storage import Storage, StorageError
 
 log = structlog.get_logger("commucat.upkeep")
 
 PURGE_INTERVAL = 60.0
+REVOCATION_INTERVAL = 0.5
+"""A revoked device's sessions end within one second, whoever revoked it, on this server or beside it."""
 
 
 class Upkeep:
@@ -43,6 +45,7 @@ class Upkeep:
             nursery.start_soon(self._every, self._presence_interval, self._presence.refresh)
             nursery.start_soon(self._every, self._session_interval, self._refresh_sessions)
             nursery.start_soon(self._every, PURGE_INTERVAL, self._purge)
+            nursery.start_soon(self._every, REVOCATION_INTERVAL, self.end_revoked)
 
     async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -56,6 +59,12 @@ class Upkeep:
         now = int(self._clock())
         for session in self._registry:
             await self._storage.refresh_session(session.token_hash, now)
+
+    async def end_revoked(self) -> None:
+        devices = {session.device_id for session in self._registry}
+        if devices:
+            for device_id in await self._storage.not_active(tuple(devices)):
+                self._registry.end_device(device_id, REVOKED)
 
     async def _purge(self) -> None:
         purged = await self._storage.purge_expired(int(self._clock()))

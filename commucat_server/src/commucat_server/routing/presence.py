@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
-from commucat_storage import Presence, Storage
+import structlog
+
+from commucat_storage import Presence, Storage, StorageError
+
+log = structlog.get_logger("commucat.presence")
 
 ONLINE = "online"
 OFFLINE = "offline"
@@ -38,6 +42,9 @@ class PresenceBoard:
 
     async def _write(self, device_id: str, state: str) -> None:
         expires_at = int(self._clock()) + max(1, self._ttl)
-        await self._storage.publish_presence(
-            Presence(device_id=device_id, state=state, expires_at=expires_at)
-        )
+        presence = Presence(device_id=device_id, state=state, expires_at=expires_at)
+        try:
+            await self._storage.publish_presence(presence)
+        except StorageError as exc:
+            # Nobody's session ends because others do not see it; the next refresh tries again.
+            log.warning("presence not stored", reason=str(exc))

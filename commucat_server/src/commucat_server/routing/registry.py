@@ -5,6 +5,7 @@ from typing import Any
 
 from commucat_server.routing.live import LiveSession
 
+REVOKED = {"error": "revoked", "title": "Device revoked", "detail": "this device was revoked"}
 REPLACED = {"error": "replaced", "title": "Session replaced", "detail": "a newer session took over"}
 
 

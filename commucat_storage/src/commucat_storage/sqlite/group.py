@@ -56,6 +56,7 @@ def _insert_text(head: str, width: int, count: int, tail: str) -> str:
 
 
 _NO_ROUTE = SubmissionOutcome((), (Refusal(device_id="", reason=RefusalReason.NO_ROUTE),))
+_SENDER_REVOKED = SubmissionOutcome((), (Refusal(device_id="", reason=RefusalReason.REVOKED),))
 _ROUTE_STORED = RouteOutcome()
 
 
@@ -113,6 +114,8 @@ class Group:
 
     def _submit(self, message: Submission) -> SubmissionOutcome:
         recipients = message.recipients
+        if message.sender and self._inboxes.get(message.sender).refusal is RefusalReason.REVOKED:
+            return _SENDER_REVOKED
         if recipients is None:
             route = self._inboxes.get(message.sender).routes.get(message.channel) if message.sender else None
             if route is None:
@@ -141,8 +144,11 @@ class Group:
         elif accepting:
             payload_id = self._share(message.payload, len(accepting))
             accepted = tuple(self._store(each, message, size, None, payload_id) for each in accepting)
-        else:
+        elif refused:
             accepted = ()
+        else:
+            # A route with nobody else on it: told, or the sender would believe that it was heard.
+            return _NO_ROUTE
         return SubmissionOutcome(accepted, tuple(refused))
 
     def _reason_to_refuse(self, inbox: Inbox, message: Submission, size: int) -> RefusalReason | None:
@@ -152,7 +158,9 @@ class Group:
             route = inbox.routes.get(message.channel)
             if route is not None and message.sender not in route.members:
                 return RefusalReason.CHANNEL_CONFLICT
-        if inbox.next_number > MAX_INBOX_NUMBER or self._disk_is_low:
+        if self._disk_is_low:
+            return RefusalReason.DISK_LOW
+        if inbox.next_number > MAX_INBOX_NUMBER:
             return RefusalReason.QUOTA
         if self._is_full(inbox, size):
             if inbox not in self._confirmed:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -121,6 +121,16 @@ def inbox_state(connection: sqlite3.Connection, device_id: str) -> InboxState | 
         (device_id,),
     ).fetchone()
     return None if row is None else InboxState(*row)
+
+
+def not_active(connection: sqlite3.Connection, device_ids: Sequence[str]) -> frozenset[str]:
+    """Those that do not exist or are not active."""
+    rows = connection.execute(
+        "SELECT wanted.value FROM json_each(?) AS wanted LEFT JOIN user_device AS d "
+        "ON d.device_id = wanted.value WHERE d.status IS NOT 'active'",
+        (json.dumps(list(device_ids)),),
+    )
+    return frozenset(device_id for [device_id] in rows)
 
 
 def routes_of(connection: sqlite3.Connection, device_id: str) -> dict[int, Route]:

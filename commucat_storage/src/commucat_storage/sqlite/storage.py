@@ -177,6 +177,9 @@ class SqliteStorage(Storage):
 
         return await self._write(work)
 
+    async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:
+        return await self._readers.run(reads.not_active, device_ids)
+
     async def newest_certificate(self, device_id: str) -> CertificateRow | None:
         return await self._readers.run(accounts.newest_certificate, device_id)
 
