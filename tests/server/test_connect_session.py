@@ -115,6 +115,7 @@ async def test_resume_confirms_what_the_client_already_has(server: Server) -> No
 
     second = await server.connect(BOB, resume=Resume(first.epoch, 2))
 
+    assert second.ack["inbox"]["confirmed"] == 2
     assert await received(second, 1) == [(3, b"three")]
     state = await server.storage.inbox_state(BOB.device_id)
     assert state is not None

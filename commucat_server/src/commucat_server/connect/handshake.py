@@ -209,8 +209,13 @@ class Handshake:
         await self._record(blake3(token.encode()).digest(), established)
 
 
-def ack_json(context: ConnectContext, session: ServerSession, welcome: Welcome) -> dict[str, Any]:
-    """The final Ack: everything a client may need to know to begin."""
+def ack_json(
+    context: ConnectContext, session: ServerSession, welcome: Welcome, confirmed: int
+) -> dict[str, Any]:
+    """The final Ack: everything a client may need to know to begin.
+
+    ``confirmed`` is the inbox's watermark, after the client's resume was applied.
+    """
     entrance = welcome.entrance
     certificate = entrance.certificate
     inbox = entrance.admitted.inbox
@@ -245,7 +250,7 @@ def ack_json(context: ConnectContext, session: ServerSession, welcome: Welcome) 
         },
         "device_certificate": certificate.to_wire(),
         "capabilities": [DELIVERY_ACK, SEND_ONLY],
-        "inbox": {"epoch": inbox.epoch, "next": inbox.next_number, "confirmed": inbox.confirmed},
+        "inbox": {"epoch": inbox.epoch, "next": inbox.next_number, "confirmed": confirmed},
     }
 
 

@@ -107,7 +107,7 @@ class EstablishedSession:
         await self._resume()
         self._context.registry.attach(self._live)
         try:
-            ack = ack_json(self._context, self._session, self._welcome)
+            ack = ack_json(self._context, self._session, self._welcome, self._live.cursor)
             with trio.fail_after(self._context.settings.write_stall):
                 await self._stream.send(self._session.establish(ack))
             if self._live.receives:
