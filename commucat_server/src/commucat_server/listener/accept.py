@@ -47,7 +47,7 @@ async def serve_listeners(
 ) -> None:
     """Serve connections until ``shutdown`` is requested and they have come to an end.
 
-    At shutdown the listening sockets are closed and every connection gets a GOAWAY. Requests finish;
+    At shutdown the listening sockets are closed and every connection ends with a GOAWAY. Requests finish;
     ``/connect`` handlers watch ``shutdown`` and end their streams by themselves; what is left after
     ``settings.drain_timeout`` is cancelled.
 

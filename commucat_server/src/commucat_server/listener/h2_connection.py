@@ -9,7 +9,6 @@ import h2.events
 import h2.exceptions
 import structlog
 import trio
-from hyperframe.frame import GoAwayFrame
 
 from commucat_server.listener.asgi import AsgiApp, AsgiOrigin, answer_request
 from commucat_server.listener.errors import PeerViolationError, StreamLostError, StreamMisuseError
@@ -114,10 +113,10 @@ class H2Connection:
         if self._nursery is None:
             self._reading.cancel()
         elif not self._going_away and self._lost is None:
+            # GOAWAY itself follows the last stream: libraries on both sides, the one used here among
+            # them, take it for the end and would drop the last frames of streams that are open.
+            # New streams are refused meanwhile.
             self._going_away = True
-            # The library's own GOAWAY would forbid it to send anything after, also on open streams.
-            last = self._protocol.highest_inbound_stream_id
-            self.writer.pull(GoAwayFrame(0, last_stream_id=last, error_code=NO_ERROR).serialize())
             self._end_if_unused()
 
     # What the streams need
@@ -173,7 +172,7 @@ class H2Connection:
                 if first:
                     first = False
                     self._set_deadline()
-        if self._lost is None and not self._going_away:
+        if self._lost is None:
             self._protocol.close_connection(NO_ERROR)
             self.writer.pull()
 

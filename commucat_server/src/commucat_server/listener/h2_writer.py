@@ -102,10 +102,9 @@ class H2Writer:
         """Tell the stream when what is queued now has been passed to the kernel."""
         self._batch.append(stream)
 
-    def pull(self, frame: bytes = b"") -> None:
-        """Take what the protocol library has queued, then ``frame``; wake up if there is any."""
-        data = self._protocol.data_to_send() + frame
-        if data:
+    def pull(self) -> None:
+        """Take what the protocol library has queued; wake up if there is any."""
+        if data := self._protocol.data_to_send():
             self._out.append(data)
             self._work.set()
 
