@@ -17,7 +17,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commucat_cli": ALL_BUT_CLI,
 }
 # The commands share the configuration and the composition of the server, never its insides.
-SERVER_FOR_CLI = ("commucat_server.app", "commucat_server.config", "commucat_server.provision")
+SERVER_FOR_CLI = (
+    "commucat_server.app",
+    "commucat_server.config",
+    "commucat_server.provision",
+    # What operators share with it: the rules of handles and codes, and how it opens its certificate.
+    "commucat_server.identity.admissions",
+    "commucat_server.identity.tokens",
+    "commucat_server.listener.errors",
+    "commucat_server.listener.tls",
+)
 EVENT_LOOPS = {"trio", "trio_asyncio", "asyncio", "anyio", "sniffio"}
 WITHOUT_EVENT_LOOP = ("commucat_crypto", "commucat_proto", "commucat_media", "commucat_ledger")
 # The drivers of packages whose core has none.

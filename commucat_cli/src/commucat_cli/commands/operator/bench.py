@@ -1,19 +1,23 @@
 """``commucat-cli bench``."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeAlias
 
+import trio
 import typer
 
 from commucat_cli.bench import Plan, Scenario, measure
 from commucat_cli.bench.payload import HEADER_LEN
 from commucat_cli.bench.plan import MAX_RECEIVERS, MAX_SIZE
-from commucat_cli.commands.outcome import run_command
+from commucat_cli.commands.outcome import FAILURE, run_command
 from commucat_cli.errors import AddressError
 from commucat_cli.terminal import warn
 from commucat_cli.transport import ServerAddress
+
+TERMINATED = 143  # 128 + SIGTERM, as shells count
 
 bench_app = typer.Typer(
     help="Measure a server under load: its own fresh one, or the one at --server.", no_args_is_help=True
@@ -127,8 +131,25 @@ def _bench(
 
 
 async def _measure_and_print(plan: Plan, as_json: bool) -> int:
-    result = await measure(plan)
+    result = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_give_up_at_sigterm, nursery.cancel_scope)
+        result = await measure(plan)
+        nursery.cancel_scope.cancel()
+    if result is None:
+        return TERMINATED
     for problem in result.problems:
         warn(problem)
     print(json.dumps(result.figures, indent=2) if as_json else result.table())
-    return 0 if result.whole else 1
+    return 0 if result.whole else FAILURE
+
+
+async def _give_up_at_sigterm(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Unlike the signal's default, a cancellation ends the server and the clients, too."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return

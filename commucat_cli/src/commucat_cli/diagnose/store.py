@@ -1,0 +1,91 @@
+"""The database and the Noise keys in it."""
+
+import time
+from collections.abc import Iterator
+
+import trio
+
+from commucat_cli.diagnose.finding import Finding, failure, ok
+from commucat_server.config import ServerConfig
+from commucat_server.provision import ProvisionError, load_noise_keys
+from commucat_storage import (
+    Secret,
+    SqliteSettings,
+    SqliteStatus,
+    Storage,
+    StorageError,
+    open_sqlite,
+    sqlite_status,
+)
+
+CHECKED_BYTES = 64 * 2**20
+"""Databases up to this size are read as a whole, which takes well below a second."""
+_MIB = 2**20
+
+
+class _KeysAsTheyAre:
+    """The store's keys for reading: without a key the server makes one, an examination must not."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.active_secrets = storage.active_secrets
+        self.latest_secret_version = storage.latest_secret_version
+
+    async def insert_secret(self, secret: Secret) -> None:
+        raise ProvisionError("the store has no Noise key yet; start the server once")
+
+
+def check_store(config: ServerConfig, *, full: bool) -> Iterator[Finding]:
+    """Schema, damage, writing, Noise keys."""
+    path = config.storage.path
+    if not path.exists():
+        yield failure(
+            "database", f"{path}: does not exist; start the server once, or run: commucat-cli migrate"
+        )
+        return
+    try:
+        status = sqlite_status(path)
+    except StorageError as exc:
+        yield failure("database", str(exc))
+        return
+    if status.pending:
+        # Opening it would apply them, and that is for the operator to decide.
+        yield failure(
+            "database", f"{path}: migrations pending: {', '.join(status.pending)}; run: commucat-cli migrate"
+        )
+        return
+    yield ok("database", f"{path}: schema version {status.schema_version}, {status.size_bytes // _MIB} MiB")
+    yield from trio.run(_open_and_check, config, status, full)
+
+
+async def _open_and_check(config: ServerConfig, status: SqliteStatus, full: bool) -> list[Finding]:
+    checked = full or status.size_bytes <= CHECKED_BYTES
+    settings = SqliteSettings(quick_check_bytes=2**62 if checked else 0)
+    findings: list[Finding] = []
+    try:
+        # Opening reads the pages for damage, and fails with what it found.
+        async with open_sqlite(config.storage.path, settings=settings) as storage:
+            text = "no damage found" if checked else "not checked for damage because of its size; --full does"
+            findings.append(ok("database-integrity", text))
+            findings.append(await _check_writing(storage))
+            findings.append(await _check_noise_keys(storage, config))
+    except StorageError as exc:
+        findings.append(failure("database-integrity", str(exc)))
+    return findings
+
+
+async def _check_writing(storage: Storage) -> Finding:
+    started = trio.current_time()
+    try:
+        await storage.check()
+    except StorageError as exc:
+        return failure("database-writable", str(exc))
+    return ok("database-writable", f"a commit took {(trio.current_time() - started) * 1000:.1f} ms")
+
+
+async def _check_noise_keys(storage: Storage, config: ServerConfig) -> Finding:
+    try:
+        keys = await load_noise_keys(_KeysAsTheyAre(storage), config, int(time.time()))
+    except ProvisionError as exc:
+        return failure("noise-keys", str(exc))
+    newest = keys[0]
+    return ok("noise-keys", f"{len(keys)} active, version {newest.version} is {newest.keys.public.hex()}")
