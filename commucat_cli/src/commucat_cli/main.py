@@ -14,7 +14,7 @@ from commucat_cli.commands.login import login
 from commucat_cli.commands.operator import register as register_operator_commands
 from commucat_cli.commands.outcome import INTERRUPTED
 from commucat_cli.commands.send import send
-from commucat_cli.terminal import report_error
+from commucat_cli.terminal import occupy_standard_streams, report_error
 
 app = typer.Typer(
     name="commucat-cli",
@@ -58,6 +58,7 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    occupy_standard_streams()
     try:
         app()
     except KeyboardInterrupt:

@@ -51,11 +51,28 @@ def report_error(text: str) -> None:
 
 
 def _to_stderr(line: str) -> None:
+    if sys.stderr is None:
+        return  # closed by whoever started us; print() would take standard output instead
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         # Standard error is gone, too: there is nobody left to tell.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
+
+
+def occupy_standard_streams() -> None:
+    """Make sure that descriptors 0 to 2 belong to nobody else.
+
+    Of a process that was started with one of them closed, the next file it opens takes its
+    number: messages would be written into the profile's database. The placeholders refuse to
+    be read (0) and written (1), so that a command fails instead of losing messages.
+    """
+    for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is taken: exactly this one, as those below are open.
+            os.open(os.devnull, flags)
 
 
 class OutputClosedError(CliError):

@@ -6,11 +6,12 @@
 
 from commucat_cli.client.answers import Answer, Refusal
 from commucat_cli.client.channels import derive_channel
-from commucat_cli.client.connection import Connection, SessionInfo, attach, connect
+from commucat_cli.client.connection import Connection, SessionInfo
 from commucat_cli.client.fingerprint import fingerprint, safety_number
 from commucat_cli.client.inbox import InboxReader, ReceivedMessage
 from commucat_cli.client.lasting import keep_connected
 from commucat_cli.client.login import LoginRequest, log_in
+from commucat_cli.client.opening import attach, connect
 from commucat_cli.client.outbox import Outbox, OutgoingMessage
 from commucat_cli.client.peers import PeerDirectory, rotation_statement
 from commucat_cli.client.session import open_session

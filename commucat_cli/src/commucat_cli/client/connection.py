@@ -4,9 +4,7 @@ Lean on purpose, so that load tests can use it: frames are encoded when they are
 everything queued is encrypted into as few Noise messages as it fits when the writer wakes.
 """
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -21,12 +19,10 @@ from commucat_cli.client.answers import (
 )
 from commucat_cli.client.rest import answer_within, read_json, read_problem
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
-from commucat_cli.transport import H2Client, H2Stream, ServerAddress, Timeouts, Trust, open_h2
-from commucat_crypto import StaticKeyPair
+from commucat_cli.transport import H2Client, H2Stream, Timeouts
 from commucat_proto import (
     AuthReceived,
     ClientEvent,
-    ClientParameters,
     ClientSession,
     ClientState,
     Established,
@@ -62,7 +58,7 @@ class SessionInfo:
 
 
 class Connection:
-    """A session. Made by :func:`connect` or :func:`attach`; use it within that block only."""
+    """A session. Made by ``connect`` or ``attach``; use it within that block only."""
 
     def __init__(
         self, client: H2Client, stream: H2Stream, session: ClientSession, timeouts: Timeouts
@@ -312,53 +308,3 @@ class Connection:
             self._stream.end()
             with trio.move_on_after(self._timeouts.close, shield=True):
                 await self._ended.wait()
-
-
-@asynccontextmanager
-async def connect(
-    address: ServerAddress,
-    trust: Trust,
-    parameters: ClientParameters,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-) -> AsyncIterator[Connection]:
-    """Connect to a server and open a session; it is closed in order at the end of the block.
-
-    Raises:
-        CliError: what went wrong, in words for a person.
-    """
-    async with (
-        open_h2(address, trust, timeouts) as client,
-        attach(client, parameters, timeouts) as connection,
-    ):
-        yield connection
-
-
-@asynccontextmanager
-async def attach(
-    client: H2Client,
-    parameters: ClientParameters,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-) -> AsyncIterator[Connection]:
-    """Open a session on a connection that is there already.
-
-    Raises:
-        CliError: what went wrong, in words for a person.
-    """
-    session = ClientSession(
-        parameters, ephemeral=StaticKeyPair.generate(), proof_randomness=secrets.token_bytes(64)
-    )
-    stream = await client.open_stream("POST", "/connect", [("content-type", "application/octet-stream")])
-    connection = Connection(client, stream, session, timeouts)
-    with answer_within(timeouts.handshake, "the server does not finish the handshake"):
-        await connection.establish(with_code=parameters.code is not None)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.run)
-        try:
-            yield connection
-        except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery's group
-            failure = exc
-        await connection.close()
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import attrs
 
-from commucat_cli.client.connection import attach
+from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import ServerInfo, fetch_server_info
 from commucat_cli.client.session import read_own_certificate, trust_of
 from commucat_cli.errors import CliError, ProfileError, TrustError

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import trio
 
-from commucat_cli.client.connection import Connection, SessionInfo, attach
+from commucat_cli.client.connection import Connection, SessionInfo
+from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import fetch_server_info
 from commucat_cli.errors import (
+    CliError,
     HandshakeRefused,
     NotCommuCatError,
     RetryableError,
@@ -107,7 +109,10 @@ def read_own_certificate(info: SessionInfo, *, device_id: str, account: Account)
 
 async def _check_server(client: H2Client, account: Account, timeouts: Timeouts) -> None:
     """A refused handshake may only mean that this is another server: say so if it is."""
-    info = await fetch_server_info(client, timeouts)
+    try:
+        info = await fetch_server_info(client, timeouts)
+    except CliError:
+        return  # the refusal itself tells more than this
     changed = [
         name
         for name, same in (

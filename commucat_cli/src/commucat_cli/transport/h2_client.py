@@ -4,8 +4,6 @@ One task reads, one task writes. The writer takes everything that is waiting on 
 and passes it on in one ``send_all``; whoever has something to send calls :meth:`H2Client.wake`.
 """
 
-from collections.abc import Callable, Sequence
-
 import attrs
 import h2.config
 import h2.connection
@@ -16,18 +14,17 @@ import trio
 
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError, ServerBusyError
 from commucat_cli.transport.goaway import GoawayFilter
+from commucat_cli.transport.h2_stream import H2Stream, Headers
 
 READ_LEN = 65_536
 STREAM_WINDOW = 1024 * 1024
 """Bytes the server may send ahead on a stream: a frame of the default limit, as a whole."""
 CONNECTION_WINDOW = 4 * 1024 * 1024
 FRAME_LEN = 65_536  # fewer, larger DATA frames: h2 costs per frame
-WRITE_LEN = 262_144
-"""Bytes taken from one stream for one ``send_all``."""
 MAX_BODY_LEN = 1024 * 1024
 """Bytes of a REST answer that are accepted."""
 
-Headers = Sequence[tuple[str, str]]
+_LAST_READ = 1.0  # seconds the reader gets to find the end of a connection that takes nothing more
 
 
 @attrs.frozen(kw_only=True)
@@ -37,129 +34,6 @@ class Response:
     status: int
     headers: dict[str, str]
     body: bytes = attrs.field(repr=False)
-
-
-class H2Stream:
-    """One request and its answer. Made by :meth:`H2Client.open_stream`."""
-
-    def __init__(self, client: "H2Client", stream_id: int, *, end_sent: bool) -> None:
-        self._client = client
-        self.stream_id = stream_id
-        self.fill: Callable[[], bytes] | None = None
-        """Asked by the writer for bytes whenever it wakes and has sent what it had."""
-        self._outbox = bytearray()
-        self._end_requested = False
-        self._end_sent = end_sent
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._chunks: list[bytes] = []
-        self._credit = 0
-        self._ended = False
-        self._failure: CliError | None = None
-        self._news = trio.Event()
-
-    def send(self, data: bytes) -> None:
-        """Queue request body bytes; they leave as flow control permits."""
-        self._outbox += data
-        self._client.wake()
-
-    def end(self) -> None:
-        """End the request body after what is queued."""
-        self._end_requested = True
-        self._client.wake()
-
-    async def response(self) -> tuple[int, dict[str, str]]:
-        """Status and headers, once they are there.
-
-        Raises:
-            CliError: the connection or the stream ended before.
-        """
-        while not self._status:
-            self._raise_failure()
-            if self._ended:
-                raise ConnectionLostError("the server ended the request without an answer")
-            await self._wait()
-        return self._status, self._headers
-
-    async def receive(self) -> bytes:
-        """Body bytes that have arrived since, at least one; ``b""`` at the end of the body.
-
-        Taking them lets the server send more.
-
-        Raises:
-            CliError: the connection or the stream broke.
-        """
-        while not self._chunks:
-            self._raise_failure()
-            if self._ended:
-                return b""
-            await self._wait()
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        credit, self._credit = self._credit, 0
-        self._client.release(self.stream_id, credit)
-        return data
-
-    async def _wait(self) -> None:
-        self._news = trio.Event()
-        await self._news.wait()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    # -- called by the client -------------------------------------------------------------------
-
-    @property
-    def is_over(self) -> bool:
-        """Both sides have ended it."""
-        return self._ended and self._end_sent
-
-    def on_headers(self, headers: Headers) -> None:
-        fields = dict(headers)
-        status = fields.pop(":status", "")
-        # 502, the code for an answer that makes no sense, in place of what is not a status.
-        self._status = int(status) if status.isascii() and status.isdigit() else 502
-        self._headers = fields
-        self._news.set()
-
-    def on_data(self, data: bytes, credit: int) -> None:
-        if data:
-            self._chunks.append(data)
-        self._credit += credit
-        self._news.set()
-
-    def on_end(self, failure: CliError | None) -> None:
-        if not self._ended:
-            self._ended = True
-            self._failure = failure
-            self._news.set()
-
-    def write_into(self, connection: h2.connection.H2Connection) -> None:
-        """Move what may be sent now into the connection's buffer."""
-        if self._end_sent:
-            return
-        outbox = self._outbox
-        budget = WRITE_LEN
-        while budget > 0:
-            if not outbox and self.fill is not None:
-                outbox += self.fill()
-            if not outbox:
-                break
-            room = min(
-                budget,
-                connection.local_flow_control_window(self.stream_id),
-                connection.max_outbound_frame_size,
-                len(outbox),
-            )
-            if room <= 0:
-                return
-            connection.send_data(self.stream_id, bytes(outbox[:room]))
-            del outbox[:room]
-            budget -= room
-        if self._end_requested and not outbox:
-            connection.end_stream(self.stream_id)
-            self._end_sent = True
 
 
 class H2Client:
@@ -295,6 +169,8 @@ class H2Client:
                 try:
                     await self._transport.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    # What was sent to us before may say why, so the reader goes first.
+                    await trio.sleep(_LAST_READ)
                     self._lose(ConnectionLostError("the connection to the server was lost"))
                     scope.cancel()
                     return
@@ -316,7 +192,7 @@ class H2Client:
                 events = self._h2.receive_data(self._incoming.feed(bytes(data)))
             except h2.exceptions.ProtocolError as exc:
                 return self._lose(self._protocol_failure(exc))
-            self._spoke_h2 = True
+            self._spoke_h2 = self._spoke_h2 or bool(events)
             for event in events:
                 self._dispatch(event)
             self.wake()

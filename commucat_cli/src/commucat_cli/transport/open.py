@@ -1,5 +1,6 @@
 """From a server's address to a running HTTP/2 connection, with a deadline on each step."""
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -102,7 +103,7 @@ def _reason(exc: OSError) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     found = cause if isinstance(cause, OSError) else exc
-    return (found.strerror or str(found)).lower()
+    return (os.strerror(found.errno) if found.errno else str(found)).lower()
 
 
 async def _do_tls_handshake(
@@ -138,7 +139,7 @@ def tls_failure(cause: BaseException | None, address: ServerAddress, trust: Trus
         return TrustError(
             f"the server's certificate is not trusted by {trust.described}; {remedy} ({cause.verify_message})"
         )
-    if isinstance(cause, ssl.SSLError):
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
         reason = (cause.reason or "").upper()
         if "VERSION" in reason or "PROTOCOL" in reason:
             return NotCommuCatError(f"{where} does not speak TLS 1.3")
