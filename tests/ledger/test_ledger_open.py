@@ -191,6 +191,10 @@ async def test_a_dead_disk_does_not_keep_the_program(
             await ledger.append(record())
     assert logs[-1]["event"] == "ledger not drained at close"
     stalled[0].go_on.set()
+    # What it still writes must not meet the next test's patches.
+    for thread in threading.enumerate():
+        if thread.name == "commucat-ledger":
+            thread.join()
 
 
 async def test_write_errors_are_logged_and_counted_and_the_chain_goes_on(

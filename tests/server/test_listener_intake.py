@@ -41,17 +41,16 @@ def parse(data: bytes) -> list[Frame]:
 
 
 def meaning(frames: list[Frame]) -> list[object]:
-    """What frames say, with the borders of plain DATA frames removed."""
+    """What frames say, with the borders of plain DATA frames removed, and streams apart."""
     said: list[object] = []
+    plain: dict[int, bytes] = {}
     for frame in frames:
         if isinstance(frame, DataFrame) and not set(frame.flags):
-            if said and isinstance(said[-1], tuple) and said[-1][0] == frame.stream_id:
-                said[-1] = (frame.stream_id, said[-1][1] + frame.data)
-            else:
-                said.append((frame.stream_id, frame.data))
+            plain[frame.stream_id] = plain.get(frame.stream_id, b"") + frame.data
         else:
-            said.append(frame.serialize())
-    return said
+            said += [plain, frame.serialize()]
+            plain = {}
+    return [*said, plain]
 
 
 @given(frames, st.lists(st.integers(1, 40)))

@@ -206,7 +206,7 @@ class ClientSession:
         return events
 
     def _receive_clear(self, frame: Frame) -> ClientEvent:
-        value = frame.control
+        value = None if frame.type.is_opaque else frame.control
         if not isinstance(value, dict):
             raise HandshakeRefusedError(HandshakeDetail.INVALID, "the server sent no JSON object")
         if frame.type is FrameType.ERROR:

@@ -1,10 +1,10 @@
 """The CommuCat server: routes end-to-end encrypted messages between devices.
 
-Started by ``commucat-server``; :func:`serve` runs it inside another Trio program.
+Started by ``commucat-server``. To run it inside another Trio program, see
+:func:`commucat_server.app.serve`; it is not imported here, because operators' tools that
+only read the configuration should not load the whole server.
 """
 
-from commucat_server.app import RunningServer, serve
 from commucat_server.config import ConfigError, ServerConfig, load_config
-from commucat_server.listener import ShutdownSignal
 
-__all__ = ["ConfigError", "RunningServer", "ServerConfig", "ShutdownSignal", "load_config", "serve"]
+__all__ = ["ConfigError", "ServerConfig", "load_config"]

@@ -5,12 +5,20 @@ from typing import Any
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 
 from commucat_proto import SUPPORTED_VERSIONS
 from commucat_server.api.authentication import authenticate
 from commucat_server.api.context import ApiContext
-from commucat_server.api.problems import ProblemError, on_http_exception, on_problem, problem
+from commucat_server.api.problems import (
+    ProblemError,
+    on_http_exception,
+    on_problem,
+    on_storage_error,
+    on_unexpected,
+)
 from commucat_server.connect.handshake import keepalive_interval
+from commucat_server.listener import AsgiApp
 from commucat_server.ops.times import rfc3339
 from commucat_storage import DeviceStatus, StorageError
 
@@ -18,7 +26,7 @@ _NO_STORE = {"cache-control": "no-store"}
 _Request = Request[Any, Any, State]
 
 
-def build_application(context: ApiContext) -> Litestar:
+def build_application(context: ApiContext) -> AsgiApp:
     """An ASGI application over the given services."""
 
     @get("/healthz", sync_to_thread=False)
@@ -81,7 +89,7 @@ def build_application(context: ApiContext) -> Litestar:
         )
 
     @get("/api/devices/{device_id:str}/certificate")
-    async def device_certificate(request: _Request, device_id: str) -> Response[dict[str, Any]]:
+    async def device_certificate(request: _Request, device_id: FromPath[str]) -> Response[dict[str, Any]]:
         """The certificate that a sender needs to seal to a device."""
         await authenticate(request, context)
         device = await context.storage.load_device(device_id)
@@ -91,19 +99,25 @@ def build_application(context: ApiContext) -> Litestar:
         certificate = await context.issuer.current(device)
         return _json({"certificate": certificate.to_wire()})
 
-    def on_storage_error(_: _Request, exc: StorageError) -> Response[bytes]:
-        return problem(503, detail="the store is not available; try again later")
-
-    return Litestar(
+    application = Litestar(
         route_handlers=[healthz, readyz, server_info, device_certificate],
         exception_handlers={
             ProblemError: on_problem,
             HTTPException: on_http_exception,
             StorageError: on_storage_error,
+            Exception: on_unexpected,
         },
         openapi_config=None,
         logging_config=None,
     )
+
+    async def answering_head(scope: Any, receive: Any, send: Any) -> None:
+        """HEAD is GET without a body (RFC 9110, section 9.3.2), and the listener sends none."""
+        await application(
+            scope | {"method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send
+        )
+
+    return answering_head
 
 
 def _json(document: dict[str, Any]) -> Response[dict[str, Any]]:

@@ -30,8 +30,8 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
     header = request.headers.get("authorization")
     if header is None:
         raise ProblemError(401, "missing Authorization header")
-    # The blank after the scheme is gone when the header held nothing else.
-    token = "" if header == "Bearer" else header.removeprefix("Bearer ").strip()
+    scheme, _, rest = header.partition(" ")
+    token = (rest if scheme.lower() == "bearer" else header).strip()
     if not token:
         raise ProblemError(401, "empty token provided")
     now = int(context.clock())

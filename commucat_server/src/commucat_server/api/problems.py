@@ -3,8 +3,13 @@
 from typing import Any
 
 import orjson
+import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotAuthorizedException
+
+from commucat_storage import StorageError
+
+log = structlog.get_logger("commucat.api")
 
 TITLES = {
     400: "BadRequest",
@@ -54,6 +59,16 @@ def problem(
 
 def on_problem(_: Request[Any, Any, Any], exc: ProblemError) -> Response[bytes]:
     return problem(exc.status, detail=exc.detail or _DEFAULT_DETAILS.get(exc.status))
+
+
+def on_storage_error(_: Request[Any, Any, Any], exc: StorageError) -> Response[bytes]:
+    return problem(503, detail="the store is not available; try again later")
+
+
+def on_unexpected(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+    """A mistake of ours: told in the log, and to nobody else."""
+    log.error("request failed", method=request.method, path=request.url.path, exc_info=exc)
+    return problem(500, detail=_DEFAULT_DETAILS[500])
 
 
 def on_http_exception(_: Request[Any, Any, Any], exc: HTTPException) -> Response[bytes]:

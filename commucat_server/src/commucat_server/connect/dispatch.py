@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from commucat_proto import Frame, FrameType, json_text
+from commucat_proto import MAX_CONTROL_JSON_LEN, MAX_FRAME_LEN, Frame, FrameType, json_text
 from commucat_server.connect.context import ConnectContext
 from commucat_server.routing.live import LiveSession
 from commucat_server.routing.presence import MAX_STATE_LEN, ONLINE
@@ -30,6 +30,13 @@ from commucat_storage import (
 )
 
 MAX_DEVICE_ID_LEN = 128
+MAX_BATCH = 128
+"""Frames of one read that are committed together. The journal counts a message as one row, but
+its route may name hundreds of devices: a longer batch would be one enormous transaction."""
+MAX_MESSAGE_LEN = MAX_FRAME_LEN - 15
+"""Bytes of a payload that fit a frame whatever its header: type, channel, sequence and length take
+1 + 5 + 5 + 4 bytes at most, and the receiver's inbox number may be longer than the sender's sequence."""
+_REFUSED_LEN = MAX_CONTROL_JSON_LEN - 1024  # what the refusals may take of an answer's JSON
 
 _TITLES = {
     RefusalReason.UNKNOWN_DEVICE: "unknown device",
@@ -100,15 +107,19 @@ class FrameDispatcher:
             if operation is not None:
                 batch.append(operation)
                 asked.append(_Asked(frame.channel, frame.sequence, frame.type is not FrameType.ACK))
+            if len(batch) == MAX_BATCH:
+                await self._submit(batch, asked)
+                batch, asked = [], []
         if batch:
-            self._pending += 1
-            try:
-                await self._context.inbox.submit(
-                    tuple(batch), lambda result: self._batch_done(batch, asked, result)
-                )
-            except BaseException:
-                self._pending -= 1
-                raise
+            await self._submit(batch, asked)
+
+    async def _submit(self, batch: Sequence[Operation], asked: Sequence[_Asked]) -> None:
+        self._pending += 1
+        try:
+            await self._context.inbox.submit(batch, lambda result: self._batch_done(asked, result))
+        except BaseException:
+            self._pending -= 1
+            raise
 
     @property
     def pending(self) -> int:
@@ -125,6 +136,8 @@ class FrameDispatcher:
     # -- one frame, one operation -------------------------------------------------------------------
 
     def _message(self, frame: Frame) -> Operation:
+        if len(frame.payload) > MAX_MESSAGE_LEN:
+            raise RefusedFrameError("too_large", f"a message has at most {MAX_MESSAGE_LEN} bytes")
         expires_at = int(self._context.clock()) + self._context.settings.relay_ttl
         return Submission(self._live.device_id, frame.channel, frame.type, frame.payload, expires_at)
 
@@ -168,16 +181,13 @@ class FrameDispatcher:
             raise RefusedFrameError(
                 "bad_request", f"state must be a text of at most {MAX_STATE_LEN} characters"
             )
-        await self._context.presence.publish(self._live.device_id, state)
+        # A send-only session is not where its device can be reached, and ends without a trace.
+        if self._live.receives:
+            await self._context.presence.publish(self._live.device_id, state)
 
     # -- answers ------------------------------------------------------------------------------------
 
-    def _batch_done(
-        self,
-        batch: Sequence[Operation],
-        asked: Sequence[_Asked],
-        result: tuple[Outcome, ...] | CommitFailedError,
-    ) -> None:
+    def _batch_done(self, asked: Sequence[_Asked], result: tuple[Outcome, ...] | CommitFailedError) -> None:
         self._pending -= 1
         if isinstance(result, CommitFailedError):
             for one in asked:
@@ -212,13 +222,12 @@ class FrameDispatcher:
 
     def _answer_refused(self, asked: _Asked, accepted: bool, refused: tuple[Refusal, ...]) -> None:
         """The Ack names who refused; when nobody accepts, it is an Error."""
-        named = [{"device": r.device_id, "reason": r.reason.value} for r in refused]
+        extra = _named(refused)
         if accepted:
-            payload = json_text.dumps({"ack": asked.sequence, "refused": named})
+            payload = json_text.dumps({"ack": asked.sequence, **extra})
             self._live.answer(FrameType.ACK, asked.channel, payload)
             return
         first = refused[0].reason
-        extra: dict[str, Any] = {"refused": named}
         if first is RefusalReason.DISK_LOW:
             extra["retry"] = True
         self._refuse(asked.channel, asked.sequence, first.value, _TITLES[first], **extra)
@@ -226,6 +235,19 @@ class FrameDispatcher:
     def _refuse(self, channel: int, sequence: int, kind: str, detail: str, **extra: Any) -> None:
         error = {"error": kind, "title": "Frame refused", "detail": detail, "ref": sequence, **extra}
         self._live.answer(FrameType.ERROR, channel, json_text.dumps(error))
+
+
+def _named(refused: Sequence[Refusal]) -> dict[str, Any]:
+    """Who refused, as members of an answer; those that do not fit a frame are counted only."""
+    named: list[Mapping[str, str]] = []
+    room = _REFUSED_LEN
+    for each in refused:
+        one = {"device": each.device_id, "reason": each.reason.value}
+        room -= len(json_text.dumps(one)) + 1
+        if room < 0:
+            return {"refused": named, "refused_more": len(refused) - len(named)}
+        named.append(one)
+    return {"refused": named}
 
 
 def _ignore(frame: Frame) -> None:

@@ -132,9 +132,13 @@ class Handshake:
             wait = self._context.new_user_limit.take(identity_of(self._stream.remote_host))
             if wait > 0.0:
                 raise HandshakeRefusedError(HandshakeDetail.PAIRING, "too many new devices from this address")
-        entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
-        await self._record_success(hello, entrance)
-        return Welcome(hello=hello, entrance=entrance, token=self._candidate.token, bound=proved.bound)
+        # What the store has written must be recorded and told: neither the handshake's deadline nor
+        # the end of the connection may come between. A store that hangs still ends it.
+        with trio.move_on_after(self._context.settings.handshake_timeout, shield=True):
+            entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
+            await self._record_success(hello, entrance)
+            return Welcome(hello=hello, entrance=entrance, token=self._candidate.token, bound=proved.bound)
+        raise HandshakeRefusedError(HandshakeDetail.TIMEOUT, "the store or the ledger does not answer")
 
     # -- telling and recording ------------------------------------------------------------------
 
@@ -142,10 +146,13 @@ class Handshake:
         self._context.counters.handshakes_failed += 1
         kind = "decode" if failure.undecodable else "handshake"
         told = failure.reason if failure.undecodable else failure.detail.value
-        await self._record_failure(kind, {"error": kind, "detail": told}, cause=failure.reason)
-        with trio.move_on_after(self._context.settings.drain_timeout):
-            await self._stream.send(failure.reply)
-            await self._stream.end()
+        try:
+            # The client first: a ledger whose disk stalls must not keep it waiting.
+            with trio.move_on_after(self._context.settings.drain_timeout):
+                await self._stream.send(failure.reply)
+                await self._stream.end()
+        finally:
+            await self._record_failure(kind, {"error": kind, "detail": told}, cause=failure.reason)
 
     async def _record_failure(self, reason: str, detail: dict[str, Any], cause: str = "") -> None:
         hello, candidate = self._hello, self._candidate

@@ -22,7 +22,7 @@ from commucat_server.listener import ConnectStream, StreamLostError
 from commucat_server.routing.live import LiveSession
 from commucat_server.routing.presence import ONLINE
 from commucat_server.security.rate import identity_of
-from commucat_storage import Confirm, ConfirmOutcome, StorageError
+from commucat_storage import CommitFailedError, Confirm, ConfirmOutcome, Outcome, StorageError
 
 log = structlog.get_logger("commucat.connect")
 
@@ -108,8 +108,7 @@ class EstablishedSession:
         self._context.registry.attach(self._live)
         try:
             ack = ack_json(self._context, self._session, self._welcome, self._live.cursor)
-            with trio.fail_after(self._context.settings.write_stall):
-                await self._stream.send(self._session.establish(ack))
+            await self._send(self._session.establish(ack))
             if self._live.receives:
                 await self._context.presence.publish(self._live.device_id, ONLINE)
             async with trio.open_nursery() as nursery:
@@ -210,16 +209,29 @@ class EstablishedSession:
         live.take_page(page)
 
     async def _flush(self) -> None:
-        """Send what is queued, with a deadline on a client that takes nothing."""
+        """Send what is queued."""
         frames = self._live.take()
         if not frames:
             return
         self._context.counters.frames_egress += len(frames)
         taken = self._live.taken
-        with trio.fail_after(self._context.settings.write_stall):
-            await self._stream.send(self._session.seal(frames))
+        await self._send(self._session.seal(frames))
         self._live.written = taken
         self._writes.unpark_all()
+
+    async def _send(self, data: bytes) -> None:
+        """Send, waiting for as long as the client takes something of what was sent before.
+
+        Raises:
+            TooSlowError: it took no byte for ``write_stall`` seconds.
+        """
+        while True:
+            waiting = self._stream.outbox_bytes
+            with trio.move_on_after(self._context.settings.write_stall):
+                await self._stream.send(data)
+                return
+            if self._stream.outbox_bytes >= waiting:
+                raise trio.TooSlowError
 
     async def _say_farewell(self, error: Mapping[str, Any]) -> None:
         """Answer what is in the journal already, tell the reason, end the stream properly."""
@@ -248,16 +260,17 @@ class EstablishedSession:
                 await self._writes.park()
             upto = live.written
             await self._stream.confirm()
-            await self._context.storage.enqueue(
-                [Confirm(live.device_id, live.epoch, upto)], _logged_confirmation
+            await self._context.inbox.submit(
+                [Confirm(live.device_id, live.epoch, upto)], self._confirmation_done
             )
             confirmed = upto
 
-
-def _logged_confirmation(result: object) -> None:
-    if isinstance(result, Exception):
-        # Not lost: the rows stay and are delivered again.
-        log.warning("confirmation not stored", reason=str(result))
+    def _confirmation_done(self, result: tuple[Outcome, ...] | CommitFailedError) -> None:
+        match result:
+            case (ConfirmOutcome(applied, _),):
+                self._context.counters.relay_confirmed += applied
+            case _:
+                pass  # A failed commit: the rows stay and are delivered again.
 
 
 async def _problem(stream: ConnectStream, status: int, title: str, retry_after: int | None = None) -> None:
@@ -266,5 +279,6 @@ async def _problem(stream: ConnectStream, status: int, title: str, retry_after: 
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))
     await stream.start(status, headers)
-    await stream.send(body)
+    if stream.method != "HEAD":
+        await stream.send(body)
     await stream.end()

@@ -99,24 +99,28 @@ class _Exchange:
         self.announced = int(stream.headers.get("content-length", "0"))
 
     async def receive(self) -> Message:
-        if not self._body_ended:
-            data = b""
-            try:
-                with trio.move_on_after(self._settings.stall_timeout) as waiting:
-                    data = await self._stream.receive()
-            except StreamLostError:
-                return {"type": "http.disconnect"}
-            self._received += len(data)
-            if waiting.cancelled_caught:
-                await self._answer(408, "RequestTimeout", "request body did not arrive in time")
-                await self._stop()
-            elif self._received > self._settings.max_body:
-                await self.refuse_body()
-                await self._stop()
-            self._body_ended = not data
-            return {"type": "http.request", "body": data, "more_body": bool(data)}
-        await self._stream.wait_closed()
+        try:
+            if not self._body_ended:
+                return await self._receive_body()
+            await self._stream.wait_closed()
+        except StreamLostError:
+            # Whatever the application does now, nobody listens.
+            self.abandoned = True
         return {"type": "http.disconnect"}
+
+    async def _receive_body(self) -> Message:
+        data = b""
+        with trio.move_on_after(self._settings.stall_timeout) as waiting:
+            data = await self._stream.receive()
+        self._received += len(data)
+        if waiting.cancelled_caught:
+            await self._answer(408, "RequestTimeout", "request body did not arrive in time")
+            await self._stop()
+        elif self._received > self._settings.max_body:
+            await self.refuse_body()
+            await self._stop()
+        self._body_ended = not data
+        return {"type": "http.request", "body": data, "more_body": bool(data)}
 
     async def send(self, message: Message) -> None:
         match message["type"]:

@@ -1,10 +1,10 @@
 """Looks at HTTP/2 frames before the protocol library does: joins small ones, refuses floods.
 
 A chat client sends one small DATA frame per message, and the library spends more time per frame than the
-rest of the server per message. Consecutive DATA frames of one stream mean the same as one frame with their
-bytes (RFC 9113, section 6.1: frame borders carry no meaning, and flow control counts bytes), so they are
-joined here, at a fraction of the cost. The same pass sees every frame header, which makes it the place for
-limits that must hold before memory is spent.
+rest of the server per message. DATA frames of one stream with no other kind of frame between them mean the
+same as one frame with their bytes (RFC 9113, section 6.1: frame borders carry no meaning, and flow control
+counts bytes; section 5.1: streams are independent), so they are joined here, at a fraction of the cost. The
+same pass sees every frame header, which makes it the place for limits that must hold before memory is spent.
 """
 
 import struct
@@ -27,6 +27,10 @@ _ENHANCE_YOUR_CALM = 11
 
 JOINED_SIZE = 2**20
 """Largest frame that joining makes; the protocol library must accept it."""
+_SMALL = 64
+"""DATA frames below so many bytes that cannot be joined cost us far more than their sender."""
+_UPDATES_PER_DATA, _UPDATES_PER_REQUEST = 10, 2
+"""WINDOW_UPDATEs that a DATA frame of ours, and a request of the peer, may cause before they are a flood."""
 
 
 class FrameIntake:
@@ -44,6 +48,7 @@ class FrameIntake:
         "_preface_left",
         "_resets",
         "_settings",
+        "_updates",
         "peer_going_away",
     )
 
@@ -55,15 +60,18 @@ class FrameIntake:
         self._interval_end = 0.0
         self._control = 0
         self._resets = 0
+        # WINDOW_UPDATEs beyond those that the peer's requests may cause.
+        self._updates = 0
         self.peer_going_away = False
         """The peer sent GOAWAY: it opens no more streams, and those that are open go on."""
 
-    def feed(self, data: bytes | bytearray, now: float) -> bytes:
+    def feed(self, data: bytes | bytearray, now: float, data_sent: int = 0) -> bytes:
         """Take what arrived; return the complete frames in it, joined.
 
         Args:
             data: bytes as the network split them.
             now: seconds on any monotonic clock, for the flood guards.
+            data_sent: DATA frames that this side has sent on the connection.
 
         Raises:
             PeerViolationError: a frame is too large, or a limit is exceeded.
@@ -78,8 +86,9 @@ class FrameIntake:
         if self._held:
             data = self._held + data
         position, end = 0, len(data)
-        run: list[bytes | bytearray] = []
-        run_stream = run_size = 0
+        # The payloads of plain DATA frames by stream, since the last frame of another kind.
+        runs: dict[int, list[bytes | bytearray]] = {}
+        runs_size = 0
         while end - position >= _HEADER_SIZE:
             high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
             length = high << 16 | low
@@ -89,20 +98,18 @@ class FrameIntake:
             following = payload + length
             if following > end:
                 break
-            if kind == _DATA and length and not flags:
-                if stream != run_stream or run_size + length > JOINED_SIZE:
-                    if run:
-                        _join(run, run_stream, run_size, out)
-                        run = []
-                    run_stream, run_size = stream, 0
+            plain = kind == _DATA and length and not flags
+            if runs and (not plain or runs_size + length > JOINED_SIZE):
+                _join(runs, out)
+                runs, runs_size = {}, 0
+            if plain:
+                run = runs.get(stream)
+                if run is None:
+                    run = runs[stream] = []
                 run.append(data[payload:following])
-                run_size += length
+                runs_size += length
             else:
-                if run:
-                    _join(run, run_stream, run_size, out)
-                    run = []
-                run_stream = run_size = 0
-                self._judge(kind, flags, length, now)
+                self._judge(kind, flags, length, now, data_sent)
                 if kind == _GOAWAY:
                     # The library would stop sending at once; streams that are open may finish
                     # (RFC 9113, section 6.8).
@@ -110,8 +117,7 @@ class FrameIntake:
                 else:
                     out.append(data[position:following])
             position = following
-        if run:
-            _join(run, run_stream, run_size, out)
+        _join(runs, out)
         self._held = bytes(data[position:]) if position < end else b""
         return b"".join(out)
 
@@ -137,21 +143,26 @@ class FrameIntake:
         if self._control > self._settings.max_control_frames:
             raise PeerViolationError(_ENHANCE_YOUR_CALM, "too many control frames")
 
-    def _judge(self, kind: int, flags: int, length: int, now: float) -> None:
+    def _judge(self, kind: int, flags: int, length: int, now: float, data_sent: int) -> None:
         if kind in (_HEADERS, _CONTINUATION):
             self._block_size = length if kind == _HEADERS else self._block_size + length
             if self._block_size > self._settings.max_header_size:
                 raise PeerViolationError(_ENHANCE_YOUR_CALM, "header block too large")
-            if kind == _CONTINUATION and not length:
+            if kind == _HEADERS:
+                self._updates -= _UPDATES_PER_REQUEST
+            elif not length:
                 self.count_control(now)
         elif kind == _RST_STREAM:
             self.count_reset(now)
         elif kind == _DATA:
-            if not length and not flags & _END_STREAM:
+            if length < _SMALL and not flags & _END_STREAM:
                 self.count_control(now)
-        elif kind == _WINDOW_UPDATE or (kind == _PING and flags & _ACK):
-            # Window updates belong to the flow of data; an answer is judged by who knows the question.
-            return
+        elif kind == _WINDOW_UPDATE:
+            self._updates += 1
+            if self._updates > data_sent * _UPDATES_PER_DATA:
+                self.count_control(now)
+        elif kind == _PING and flags & _ACK:
+            return  # An answer is judged by who knows the question.
         else:
             self.count_control(now)
 
@@ -161,6 +172,8 @@ class FrameIntake:
             self._control = self._resets = 0
 
 
-def _join(run: list[bytes | bytearray], stream: int, size: int, out: list[bytes | bytearray]) -> None:
-    out.append(_HEADER.pack(size >> 16, size & 0xFFFF, _DATA, 0, stream))
-    out.extend(run)
+def _join(runs: dict[int, list[bytes | bytearray]], out: list[bytes | bytearray]) -> None:
+    for stream, run in runs.items():
+        size = sum(map(len, run))
+        out.append(_HEADER.pack(size >> 16, size & 0xFFFF, _DATA, 0, stream))
+        out.extend(run)

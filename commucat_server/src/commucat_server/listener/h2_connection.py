@@ -1,5 +1,6 @@
 """One HTTP/2 connection: a reader, a writer, and one task per stream, in one nursery."""
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -177,7 +178,7 @@ class H2Connection:
             self.writer.pull()
 
     def _take(self, data: bytes | bytearray) -> None:
-        frames = self._intake.feed(data, trio.current_time())
+        frames = self._intake.feed(data, trio.current_time(), self.writer.data_frames)
         for event in self._protocol.take_frames(frames):
             match event:
                 case h2.events.DataReceived(stream_id=stream_id):
@@ -209,9 +210,9 @@ class H2Connection:
             self._end_if_unused()
 
     def _unblock(self, stream_id: int) -> None:
-        streams = [self._streams[stream_id]] if stream_id in self._streams else []
-        for stream in streams if stream_id else self._streams.values():
-            if stream.blocked:
+        """The peer has opened the window of a stream, or of all of them (0)."""
+        for stream in self._streams.values() if stream_id == 0 else [self._streams.get(stream_id)]:
+            if stream is not None and stream.blocked:
                 stream.blocked = False
                 self.writer.offer(stream)
 
@@ -224,7 +225,9 @@ class H2Connection:
             self._intake.count_reset(trio.current_time())
             return
         if len(fields) > self.settings.max_header_count:
-            self.send_head(stream_id, [(b":status", b"431")], end=True)
+            # Refused if the same read held the peer's reset: the library has seen that already.
+            with contextlib.suppress(StreamMisuseError):
+                self.send_head(stream_id, [(b":status", b"431")], end=True)
             self.reset_stream(stream_id, NO_ERROR)
             return
         head = RequestHead.from_fields(fields)

@@ -213,6 +213,8 @@ class H2Stream(HttpStream):
         if self._lost is None and not (self._end_flushed and self._peer_ended):
             self._lost = reason
             self.outbox.clear()
+            # A window that opens now must not bring it back to the writer.
+            self.blocked = False
             self._arrived.set()
             self._notify()
 

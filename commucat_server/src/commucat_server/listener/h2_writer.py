@@ -41,6 +41,7 @@ class H2Writer:
         "_settings",
         "_transport",
         "_work",
+        "data_frames",
         "pings",
     )
 
@@ -52,6 +53,8 @@ class H2Writer:
         lose: Callable[[str], None],
     ) -> None:
         self.pings = Pings()
+        self.data_frames = 0
+        """DATA frames sent so far."""
         self._transport = transport
         self._protocol = protocol
         self._settings = settings
@@ -159,11 +162,13 @@ class H2Writer:
         if window <= 0 and stream.outbox:
             stream.blocked = True
             return 0
-        chunk = stream.take(min(window, protocol.max_outbound_frame_size))
+        # A peer may accept frames of 16 MiB; one of these would be one write, and hold up everybody else.
+        chunk = stream.take(min(window, protocol.max_outbound_frame_size, self._settings.write_size))
         if stream.outbox:
             self._sendable[stream.stream_id] = stream
         ends = stream.ending and not stream.outbox
         protocol.send_data(stream.stream_id, chunk, end_stream=ends)
+        self.data_frames += 1
         stream.framed_to(stream.framed + len(chunk), ended=ends, pings=self.pings.sent)
         self._batch.append(stream)
         return len(chunk)

@@ -71,5 +71,6 @@ class ListenerSettings:
     max_resets: int = attrs.field(default=200, validator=ge(1))
     """Streams reset per ``flood_interval``, whoever sent the reset (CVE-2023-44487, CVE-2025-8671)."""
     max_control_frames: int = attrs.field(default=1_000, validator=ge(1))
-    """PING, SETTINGS, PRIORITY, empty DATA and unknown frames per ``flood_interval``. They cost a peer no
-    flow control, and us time and answers (CVE-2019-9512, -9513, -9515, -9518)."""
+    """PING, SETTINGS, PRIORITY, unknown frames, padded DATA of a few bytes, and WINDOW_UPDATE without DATA to
+    cause it, per ``flood_interval``. They cost a peer little or no flow control, and us time and answers
+    (CVE-2019-9511, -9512, -9513, -9515, -9518)."""

@@ -14,6 +14,8 @@ import trio
 
 _RECORD_SIZE = 16_384  # RFC 8446, section 5.1
 _RECEIVE_SIZE = 65_536
+_UNSENT_LIMIT = 4_096
+"""Answers to key updates that may wait for the next write: 150 of them. A peer may ask for any number."""
 
 
 class TlsStream(trio.abc.Stream):
@@ -66,7 +68,7 @@ class TlsStream(trio.abc.Stream):
         ``b""`` means that the peer has ended the connection, politely or not.
 
         Raises:
-            trio.BrokenResourceError: what came is no TLS of this connection.
+            trio.BrokenResourceError: what came is no TLS of this connection, or nothing but key updates.
         """
         limit = _RECEIVE_SIZE if max_bytes is None else max_bytes
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -75,6 +77,9 @@ class TlsStream(trio.abc.Stream):
             try:
                 first = self._tls.read(_RECORD_SIZE)
             except ssl.SSLWantReadError:
+                if self._outgoing.pending > _UNSENT_LIMIT:
+                    self._broken = True
+                    raise trio.BrokenResourceError("flood of key updates") from None
                 await self._receive_pending()
                 waited = True
                 continue

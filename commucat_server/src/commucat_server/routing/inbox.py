@@ -7,13 +7,9 @@ journal's completion call.
 
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.registry import Registry
 from commucat_storage import CommitFailedError, Operation, Outcome, Storage, Submission, SubmissionOutcome
-
-log = structlog.get_logger("commucat.inbox")
 
 Answer = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
@@ -35,13 +31,15 @@ class Inbox:
 
         def done(result: tuple[Outcome, ...] | CommitFailedError) -> None:
             if isinstance(result, CommitFailedError):
-                self._counters.commits_failed += 1
-                log.error("commit failed", reason=str(result))
+                self._counters.commits_failed += 1  # The store logs why, once for as long as it fails.
             else:
                 self._deliver(batch, result)
             answer(result)
 
-        await self._storage.enqueue(batch, done)
+        try:
+            await self._storage.enqueue(batch, done)
+        except CommitFailedError as exc:
+            done(exc)  # The journal takes nothing any more: to a sender that is one more failed commit.
 
     def _deliver(self, batch: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
         receiver = self._registry.receiver

@@ -6,6 +6,7 @@ from typing import Any
 from commucat_server.routing.live import LiveSession
 
 REVOKED = {"error": "revoked", "title": "Device revoked", "detail": "this device was revoked"}
+RENEWED = {"error": "renewed", "title": "Inbox renewed", "detail": "connect again", "retry": True}
 REPLACED = {"error": "replaced", "title": "Session replaced", "detail": "a newer session took over"}
 
 
@@ -18,13 +19,18 @@ class Registry:
         self._closing: Mapping[str, Any] | None = None
 
     def attach(self, session: LiveSession) -> None:
-        """Enter a session. A receiving one replaces the device's older one, which is told."""
+        """Enter a session. A receiving one replaces the device's older one, which is told.
+
+        So is one that counts in an earlier epoch: the new numbers mean nothing to it.
+        """
         self._sessions.add(session)
+        older = self._receivers.get(session.device_id)
         if session.receives:
-            older = self._receivers.get(session.device_id)
             self._receivers[session.device_id] = session
             if older is not None:
                 older.end(REPLACED)
+        elif older is not None and older.epoch != session.epoch:
+            older.end(RENEWED)
         if self._closing is not None:
             session.end(self._closing)
 

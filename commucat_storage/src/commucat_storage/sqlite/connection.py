@@ -29,7 +29,7 @@ def connect_writer(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
         raise StorageUnavailableError(
             f"cannot write the database {path}: {exc.strerror}; check the data directory, its owner and mode"
         ) from exc
-    connection = _connect(str(path), settings, uri=False)
+    connection = _connect(str(path), path, settings, uri=False)
     try:
         _refuse_foreign(connection, path)
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -56,7 +56,7 @@ def connect_reader(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
     """Open ``path``, which must exist, for reading only. Errors as for :func:`connect_writer`."""
     if not path.is_file():
         raise StorageUnavailableError(f"there is no database at {path}")
-    connection = _connect(f"{path.absolute().as_uri()}?mode=rw", settings, uri=True)
+    connection = _connect(f"{path.absolute().as_uri()}?mode=rw", path, settings, uri=True)
     try:
         connection.execute("PRAGMA query_only = ON")
         connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
@@ -89,7 +89,7 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
     return StorageError(f"{path}: {error}")
 
 
-def _connect(target: str, settings: SqliteSettings, *, uri: bool) -> sqlite3.Connection:
+def _connect(target: str, path: Path, settings: SqliteSettings, *, uri: bool) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(
             target,
@@ -102,7 +102,7 @@ def _connect(target: str, settings: SqliteSettings, *, uri: bool) -> sqlite3.Con
             cached_statements=_CACHED_STATEMENTS,
         )
     except sqlite3.Error as exc:
-        raise translate(exc, Path(target)) from exc
+        raise translate(exc, path) from exc
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
 

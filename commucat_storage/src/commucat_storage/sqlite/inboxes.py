@@ -125,7 +125,8 @@ class InboxCache:
         self._weight += 1 + inbox.route_members
 
     def _load(self, device_ids: list[str]) -> None:
-        wanted = json.dumps(device_ids)
+        # SQLite cuts a text of JSON at a NUL: such an id, which no device has, would find another's rows.
+        wanted = json.dumps([device_id for device_id in device_ids if "\0" not in device_id])
         loaded: dict[str, Inbox] = {}
         for row in self._connection.execute(_LOAD, (wanted,)).fetchall():
             inbox = Inbox(None if row[1] == "active" else RefusalReason.REVOKED)

@@ -117,6 +117,8 @@ class Journal:
         self._crash = crash
         self._backlog.close("the store is closed" if crash is None else "the journal's thread has died")
         self._fail_untold("the journal's thread has died")
+        # A thread that died in its turn has not ended it, and the loop would wait for it in every pass.
+        self._turns.idle()
         self._ended.set()
 
     def _fail_untold(self, reason: str) -> None:

@@ -74,7 +74,7 @@ def migrate_sqlite(path: Path, *, settings: SqliteSettings | None = None) -> lis
     """
     connection = connect_writer(path, settings or SqliteSettings())
     try:
-        return apply_migrations(connection, bundled_migrations())
+        return apply_migrations(connection, path, bundled_migrations())
     except sqlite3.Error as exc:
         raise translate(exc, path) from exc
     finally:
@@ -98,7 +98,7 @@ def sqlite_status(path: Path) -> SqliteStatus:
             raise translate(exc, path) from exc
         finally:
             connection.close()
-    pending = _pending(applied, migrations)
+    pending = _pending(path, applied, migrations)
     return SqliteStatus(
         schema_version=max(applied, default=0),
         latest_version=migrations[-1].version,
@@ -107,15 +107,17 @@ def sqlite_status(path: Path) -> SqliteStatus:
     )
 
 
-def apply_migrations(connection: sqlite3.Connection, migrations: tuple[Migration, ...]) -> list[str]:
-    """Apply what is pending, each migration in a transaction of its own."""
+def apply_migrations(
+    connection: sqlite3.Connection, path: Path, migrations: tuple[Migration, ...]
+) -> list[str]:
+    """Apply what is pending, each migration in a transaction of its own; ``path`` is for the errors."""
     done = []
-    pending = _pending(_read_applied(connection), migrations)
+    pending = _pending(path, _read_applied(connection), migrations)
     while pending:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Once more under the lock: another process may have been quicker.
-            pending = _pending(_read_applied(connection), migrations)
+            pending = _pending(path, _read_applied(connection), migrations)
             if pending:
                 _apply(connection, pending[0])
                 done.append(pending[0].name)
@@ -161,19 +163,25 @@ def _read_applied(connection: sqlite3.Connection) -> dict[int, tuple[str, bytes]
     return {version: (name, checksum) for version, name, checksum in rows}
 
 
-def _pending(applied: dict[int, tuple[str, bytes]], migrations: tuple[Migration, ...]) -> list[Migration]:
+def _pending(
+    path: Path, applied: dict[int, tuple[str, bytes]], migrations: tuple[Migration, ...]
+) -> list[Migration]:
     bundled = {migration.version: migration for migration in migrations}
     for version in sorted(applied):
         name, checksum = applied[version]
         if version not in bundled:
             raise SchemaError(
-                f"the database has migration {version} ({name}), which this program does not know; "
+                f"the database {path} has migration {version} ({name}), which this program does not know; "
                 "run the version of the program that wrote it, or a newer one"
             )
         if checksum != bundled[version].checksum:
-            raise SchemaError(f"migration {version} ({name}) is not the one that was applied: it was edited")
+            raise SchemaError(
+                f"migration {version} ({name}) is not the one that the database {path} had: it was edited"
+            )
     last = max(applied, default=0)
     for migration in migrations:
         if migration.version < last and migration.version not in applied:
-            raise SchemaError(f"migration {migration.version} ({migration.name}) was left out")
+            raise SchemaError(
+                f"migration {migration.version} ({migration.name}) was left out of the database {path}"
+            )
     return [migration for migration in migrations if migration.version > last]

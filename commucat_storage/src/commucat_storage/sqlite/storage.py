@@ -70,7 +70,7 @@ async def open_sqlite(
 def _open(path: Path, settings: SqliteSettings, turns: Turns) -> tuple[sqlite3.Connection, ReaderPool]:
     connection = connect_writer(path, settings)
     try:
-        apply_migrations(connection, bundled_migrations())
+        apply_migrations(connection, path, bundled_migrations())
         return connection, ReaderPool(path, settings, turns)
     except sqlite3.Error as exc:
         connection.close()

@@ -77,8 +77,8 @@ class Turns(trio.abc.Instrument):
         self._end_turn()
 
     def idle(self) -> None:
-        """The writer has nothing left to do. The loop may just have said that there is something
-        (``wanted``), which this undoes; then the writer finds it at once and computes."""
+        """The writer has nothing left to do, or has ended. The loop may just have said that there is
+        something (``wanted``), which this undoes; then the writer finds it at once and computes."""
         self._writer_wanted = False
         self._end_turn()
 
