@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import trio
 
 from commucat_proto import MAX_CONTROL_JSON_LEN, MAX_FRAME_LEN, Frame, FrameType, json_text
 from commucat_server.connect.context import ConnectContext
@@ -33,6 +34,9 @@ MAX_DEVICE_ID_LEN = 128
 MAX_BATCH = 128
 """Frames of one read that are committed together. The journal counts a message as one row, but
 its route may name hundreds of devices: a longer batch would be one enormous transaction."""
+MAX_PENDING = 8
+"""Batches of one session that may wait for the disk, for the same reason: whoever sends to many
+must not fill the journal for everybody. Enough to keep the disk busy while the next read comes in."""
 MAX_MESSAGE_LEN = MAX_FRAME_LEN - 15
 """Bytes of a payload that fit a frame whatever its header: type, channel, sequence and length take
 1 + 5 + 5 + 4 bytes at most, and the receiver's inbox number may be longer than the sender's sequence."""
@@ -73,7 +77,7 @@ class FrameDispatcher:
         self._context = context
         self._live = live
         self._pending = 0
-        self._idle: Callable[[], None] | None = None
+        self._progress = trio.lowlevel.ParkingLot()
         self._handlers: Mapping[FrameType, Callable[[Frame], Operation | None]] = {
             FrameType.MSG: self._message,
             FrameType.KEY_UPDATE: self._key_update,
@@ -114,6 +118,8 @@ class FrameDispatcher:
             await self._submit(batch, asked)
 
     async def _submit(self, batch: Sequence[Operation], asked: Sequence[_Asked]) -> None:
+        while self._pending >= MAX_PENDING:
+            await self._progress.park()
         self._pending += 1
         try:
             await self._context.inbox.submit(batch, lambda result: self._batch_done(asked, result))
@@ -121,17 +127,10 @@ class FrameDispatcher:
             self._pending -= 1
             raise
 
-    @property
-    def pending(self) -> int:
-        """Batches in the journal that are not answered yet."""
-        return self._pending
-
-    def when_answered(self, call: Callable[[], None]) -> None:
-        """Call back once, as soon as no batch is pending."""
-        if self._pending == 0:
-            call()
-        else:
-            self._idle = call
+    async def answered(self) -> None:
+        """Return when every batch that was submitted has been answered."""
+        while self._pending:
+            await self._progress.park()
 
     # -- one frame, one operation -------------------------------------------------------------------
 
@@ -189,6 +188,7 @@ class FrameDispatcher:
 
     def _batch_done(self, asked: Sequence[_Asked], result: tuple[Outcome, ...] | CommitFailedError) -> None:
         self._pending -= 1
+        self._progress.unpark_all()
         if isinstance(result, CommitFailedError):
             for one in asked:
                 if one.acknowledged:
@@ -197,9 +197,6 @@ class FrameDispatcher:
         else:
             for one, outcome in zip(asked, result, strict=True):
                 self._answer(one, outcome)
-        if self._pending == 0 and self._idle is not None:
-            call, self._idle = self._idle, None
-            call()
 
     def _answer(self, asked: _Asked, outcome: Outcome) -> None:
         match outcome:

@@ -236,18 +236,13 @@ class EstablishedSession:
     async def _say_farewell(self, error: Mapping[str, Any]) -> None:
         """Answer what is in the journal already, tell the reason, end the stream properly."""
         with trio.fail_after(self._context.settings.drain_timeout):
-            await self._answered()
+            await self._dispatcher.answered()
             await self._flush()
             if error:
                 self._live.answer_last(FrameType.ERROR, error)
                 await self._flush()
             await self._stream.end()
             await self._stream.flushed()
-
-    async def _answered(self) -> None:
-        done = trio.Event()
-        self._dispatcher.when_answered(done.set)
-        await done.wait()
 
     # -- confirmation by the transport ------------------------------------------------------------
 
