@@ -28,6 +28,9 @@ async def test_a_writer_that_died_gets_no_more_turns(tmp_path: Path, monkeypatch
                 patched.setattr("commucat_storage.sqlite.group.Group.flush", dies)
                 with pytest.raises(CommitFailedError, match="died"):
                     await storage.commit([message("a")])
+            # Whoever runs a server on it learns that it must be started anew.
+            with pytest.raises(StorageError, match="died"):
+                await storage.wait_failed()
             given.clear()
             for _ in range(20):
                 await trio.lowlevel.checkpoint()

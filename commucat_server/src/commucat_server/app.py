@@ -77,7 +77,8 @@ async def serve(
     ``started`` is called with the address once clients can connect.
 
     Raises:
-        StorageError, ProvisionError, LedgerError, TlsConfigError: it cannot start; the text says why.
+        StorageError, ProvisionError, LedgerError, TlsConfigError: it cannot start, or the store has
+            failed for good; the text says why.
         OSError: the address cannot be bound.
     """
     settings = SqliteSettings(
@@ -139,6 +140,7 @@ async def _serve_services(
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(upkeep.run)
+        nursery.start_soon(storage.wait_failed)
         nursery.start_soon(_end_sessions_at, shutdown, services.registry)
         address = listeners[0].socket.getsockname()
         async with trio.open_nursery() as serving:

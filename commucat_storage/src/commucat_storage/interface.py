@@ -6,6 +6,7 @@ methods for the slow paths (connect, REST, operators).
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.errors import CommitFailedError
@@ -167,6 +168,16 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     async def purge_expired(self, now: int) -> Purged:
         """Delete what has expired (messages, sessions, codes), in bounded steps."""
+
+    @abc.abstractmethod
+    async def wait_failed(self) -> NoReturn:
+        """Wait until the store cannot commit any more, for good; a full disk is not such a case.
+
+        A server that goes on without it could only refuse: it should end and be started again.
+
+        Raises:
+            StorageError: that has happened.
+        """
 
     @abc.abstractmethod
     async def check(self) -> None:

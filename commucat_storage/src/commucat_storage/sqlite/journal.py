@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 
@@ -84,10 +85,23 @@ class Journal:
             raise StorageError(
                 f"the disk of {self._path} did not answer within {self._settings.close_timeout} s"
             )
-        if self._crash is not None:
-            raise StorageError("the journal's thread died") from self._crash
+        self._raise_crash()
         if self._callback_error is not None:
             raise StorageError("a callback of the journal raised") from self._callback_error
+
+    async def wait_failed(self) -> NoReturn:
+        """Wait until the thread has died.
+
+        Raises:
+            StorageError: it has.
+        """
+        await self._ended.wait()
+        self._raise_crash()
+        await trio.sleep_forever()  # closed in order: nothing will fail any more
+
+    def _raise_crash(self) -> None:
+        if self._crash is not None:
+            raise StorageError("the journal's thread died") from self._crash
 
     # -- in the event-loop thread ----------------------------------------------------------------
 

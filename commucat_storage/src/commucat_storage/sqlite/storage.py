@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import trio
 
@@ -233,6 +233,9 @@ class SqliteStorage(Storage):
             sessions=await self._purge(expiry.purge_sessions, now),
             codes=await self._purge(expiry.purge_codes, now),
         )
+
+    async def wait_failed(self) -> NoReturn:
+        await self._journal.wait_failed()
 
     async def check(self) -> None:
         def work(transaction: Transaction) -> None:
