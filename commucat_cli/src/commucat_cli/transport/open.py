@@ -139,7 +139,9 @@ def tls_failure(cause: BaseException | None, address: ServerAddress, trust: Trus
         return TrustError(
             f"the server's certificate is not trusted by {trust.described}; {remedy} ({cause.verify_message})"
         )
-    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+    # A hang-up is one of these two, or no TLS error at all, depending on the version of Python.
+    hung_up = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    if isinstance(cause, ssl.SSLError) and not hung_up:
         reason = (cause.reason or "").upper()
         if "VERSION" in reason or "PROTOCOL" in reason:
             return NotCommuCatError(f"{where} does not speak TLS 1.3")
