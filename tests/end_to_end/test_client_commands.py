@@ -173,6 +173,28 @@ def test_listen_takes_what_it_was_asked_for_and_no_more(server: ServerProcess) -
     assert done.stdout == ""
 
 
+def test_sending_leaves_the_senders_own_inbox_alone(server: ServerProcess) -> None:
+    alice, bob = login(server, "alice"), login(server, "bob")
+    waiting = [str(n) for n in range(50)]
+    assert alice.send(bob, "--stdin", stdin="".join(f"{n}\n" for n in waiting)).returncode == 0
+
+    assert bob.send(alice, "an answer").returncode == 0
+
+    assert [message["text"] for message in bob.listen(50)] == waiting
+    assert [message["text"] for message in alice.listen(1)] == ["an answer"]
+
+
+def test_listening_for_3_of_10_leaves_7(server: ServerProcess) -> None:
+    alice, bob = login(server, "alice"), login(server, "bob")
+    assert alice.send(bob, "--stdin", stdin="".join(f"{n}\n" for n in range(10))).returncode == 0
+
+    first, rest = bob.listen(3), bob.listen(7)
+
+    assert [message["text"] for message in first + rest] == [str(n) for n in range(10)]
+    assert [message["sequence"] for message in first + rest] == list(range(1, 11))
+    assert bob.run("listen", "--count", "1", "--timeout", "0.5").returncode == 1
+
+
 def test_what_was_not_read_from_our_output_is_delivered_again(server: ServerProcess) -> None:
     alice, bob = login(server, "alice"), login(server, "bob")
     with bob.running("listen", "--json") as listening:
