@@ -22,6 +22,8 @@ _REFUSALS = {
     "no_route": "the channel was not joined",
     "too_many_routes": "too many channels are joined",
     "storage": "the server could not store it",
+    "disk_low": "the server's disk is full",
+    "too_large": "the message is too large",
 }
 
 
