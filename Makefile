@@ -19,9 +19,9 @@ $(STAMP): pyproject.toml constraints.txt commucat_cli/pyproject.toml commucat_cr
 
 run: setup
 	@echo "The server keeps everything in $(DATA)/ and stops with Ctrl-C. In another terminal:"
-	@echo "  $(BIN)/commucat-cli login --server https://localhost:8443 --handle alice --profile alice --tls-ca $(DATA)/tls/cert.pem"
-	@echo "  $(BIN)/commucat-cli login --server https://localhost:8443 --handle bob --profile bob --tls-ca $(DATA)/tls/cert.pem"
-	@echo "  $(BIN)/commucat-cli chat --profile alice --to DEVICE_ID_OF_BOB      (and the same for bob in a third one)"
+	@echo "  $(BIN)/commucat-cli login --server https://localhost:8443 --handle alice --profile profiles/alice --tls-ca $(DATA)/tls/cert.pem"
+	@echo "  $(BIN)/commucat-cli login --server https://localhost:8443 --handle bob --profile profiles/bob --tls-ca $(DATA)/tls/cert.pem"
+	@echo "  $(BIN)/commucat-cli chat --profile profiles/alice --to DEVICE_ID_OF_BOB      (and the same for bob in a third one)"
 	@$(BIN)/commucat-server --data-dir "$(DATA)"
 
 test: setup

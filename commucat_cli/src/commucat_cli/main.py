@@ -1,5 +1,6 @@
 """``commucat-cli``: puts the commands together and starts one of them."""
 
+import io
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -12,9 +13,10 @@ from commucat_cli.commands.fingerprint import fingerprint
 from commucat_cli.commands.listen import listen
 from commucat_cli.commands.login import login
 from commucat_cli.commands.operator import register as register_operator_commands
-from commucat_cli.commands.outcome import INTERRUPTED
+from commucat_cli.commands.outcome import FAILURE, INTERRUPTED
 from commucat_cli.commands.send import send
-from commucat_cli.terminal import occupy_standard_streams, report_error
+from commucat_cli.errors import CliError
+from commucat_cli.terminal import abandon_output, occupy_standard_streams, print_now, report_error
 
 app = typer.Typer(
     name="commucat-cli",
@@ -33,7 +35,7 @@ register_operator_commands(app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"commucat-cli {_version()}")
+        print_now(f"commucat-cli {_version()}")
         raise typer.Exit
 
 
@@ -59,12 +61,23 @@ def _options(
 def main() -> None:
     """The console script."""
     occupy_standard_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's character set does not have must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:
         # Before or after a command's own work, which reports its interruption itself.
         report_error("interrupted")
         sys.exit(INTERRUPTED)
+    except CliError as exc:
+        report_error(str(exc))  # of --version, which is no command
+        sys.exit(FAILURE)
+    except OSError as exc:
+        # The help text; commands report their own errors.
+        abandon_output()
+        report_error(f"standard output cannot be written: {exc.strerror}")
+        sys.exit(FAILURE)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the window or hide lines, so none reaches the terminal.
 
 import os
 import re
+import select
 import sys
 
 import trio
@@ -99,11 +100,37 @@ class Output:
     def _write_all(self, data: memoryview) -> None:
         try:
             while data:
-                data = data[os.write(self._fd, data) :]
+                try:
+                    data = data[os.write(self._fd, data) :]
+                except BlockingIOError:
+                    # Whoever shares the pipe or terminal with us has made it non-blocking.
+                    select.select([], [self._fd], [])
         except OSError as exc:
             raise OutputClosedError(
                 f"standard output cannot be written: {exc.strerror}; what was not printed stays on the server"
             ) from exc
+
+
+def print_now(text: str) -> None:
+    """Print to standard output, past Python's buffer.
+
+    Raises:
+        OutputClosedError: nobody reads it, or the disk behind it is full.
+    """
+    if sys.stdout is None:
+        raise OutputClosedError("standard output is closed")
+    try:
+        print(text, flush=True)
+    except OSError as exc:
+        abandon_output()
+        raise OutputClosedError(f"standard output cannot be written: {exc.strerror}") from exc
+
+
+def abandon_output() -> None:
+    """Let what is left in Python's buffer go, or the interpreter complains about it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class LineReader:
@@ -132,7 +159,7 @@ class LineReader:
             # os.read and not sys.stdin: a thread that waits inside Python's buffered reader
             # would hold its lock while the interpreter shuts down.
             try:
-                data = await trio.to_thread.run_sync(os.read, self._fd, READ_LEN, abandon_on_cancel=True)
+                data = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
             except OSError as exc:
                 raise CliError(f"standard input cannot be read: {exc.strerror}") from exc
             self._ended = not data
@@ -146,3 +173,10 @@ class LineReader:
             return line.removesuffix(b"\r").decode()
         except UnicodeDecodeError as exc:
             raise CliError(f"line {self._count} of standard input is not UTF-8") from exc
+
+    def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._fd, READ_LEN)
+            except BlockingIOError:
+                select.select([self._fd], [], [])  # as for Output

@@ -40,6 +40,8 @@ MAX_QUEUED = 256 * 1024
 """Bytes of frames that may wait for the network before :meth:`Connection.room` waits."""
 MAX_DELIVERED = 1024
 """Frames that may wait for their reader; beyond, the server is left to wait."""
+MAX_DELIVERED_BYTES = 4 * 1024 * 1024
+"""The same for the bytes of their payloads."""
 
 OnAnswer = Callable[[Answer], None]
 
@@ -74,6 +76,7 @@ class Connection:
         self._confirmed = 0
         self._answers: dict[int, OnAnswer] = {}
         self._delivered: list[Frame] = []
+        self._delivered_bytes = 0
         self._farewell: Mapping[str, Any] | None = None
         self._failure: CliError | None = None
         self._lot = trio.lowlevel.ParkingLot()
@@ -158,6 +161,7 @@ class Connection:
             self._raise_failure()
             await self._lot.park()
         frames, self._delivered = self._delivered, []
+        self._delivered_bytes = 0
         self._lot.unpark_all()
         return frames
 
@@ -190,10 +194,7 @@ class Connection:
         self._stream.send(self._session.start())
         status, headers = await self._stream.response()
         if status != 200:
-            body = bytearray()
-            while data := await self._stream.receive():
-                body += data
-            raise read_problem(status, headers, bytes(body), "/connect")
+            raise read_problem(status, headers, await self._stream.whole_body(), "/connect")
         while self._info is None:
             data = await self._stream.receive()
             events = self._session.receive_data(data)
@@ -230,12 +231,16 @@ class Connection:
         """Read until the end of the session."""
         try:
             while self._failure is None:
-                while len(self._delivered) >= MAX_DELIVERED and not self._closing:
+                while self._reader_is_behind and not self._closing:
                     # Not reading keeps the stream's window shut: the server waits, not our memory.
                     await self._lot.park()
                 self._take(self._session.receive_data(await self._stream.receive()))
         except CliError as exc:
             self._end(session_end(self._farewell) if self._farewell is not None else exc)
+
+    @property
+    def _reader_is_behind(self) -> bool:
+        return len(self._delivered) >= MAX_DELIVERED or self._delivered_bytes >= MAX_DELIVERED_BYTES
 
     def _take(self, events: Sequence[ClientEvent]) -> None:
         for event in events:
@@ -253,6 +258,7 @@ class Connection:
         if frame.type is not FrameType.ACK and frame.type is not FrameType.ERROR:
             if not self._closing:  # nobody will take it; the server keeps what is not confirmed
                 self._delivered.append(frame)
+                self._delivered_bytes += len(frame.payload)
             return
         value = frame.control
         if not isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from commucat_cli.client.session import read_own_certificate, trust_of
 from commucat_cli.errors import CliError, ProfileError, TrustError
 from commucat_cli.profile import TLS_CA_NAME, Account, Profile
 from commucat_cli.profile.files import write_private
-from commucat_cli.transport import ServerAddress, Timeouts, open_h2
+from commucat_cli.transport import ServerAddress, Timeouts, Trust, open_h2
 from commucat_crypto import NoisePattern
 from commucat_proto import DELIVERY_ACK, SEND_ONLY, ClientParameters, UserHint
 
@@ -48,8 +48,10 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 f"profile {profile.directory} belongs to handle {before.handle!r}; "
                 "use another profile for another handle"
             )
-    trust = _keep_trust(profile, request, before)
-    async with open_h2(request.address, trust_of(profile.directory, trust), timeouts) as client:
+    ca = None if request.ca_file is None else _read_ca(request.ca_file)
+    trust = _chosen_trust(request, before)
+    checked = Trust(ca_file=request.ca_file, pem=ca) if ca is not None else trust_of(profile.directory, trust)
+    async with open_h2(request.address, checked, timeouts) as client:
         info = await fetch_server_info(client, timeouts)
         if completed:
             assert before is not None
@@ -67,7 +69,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 handle=request.handle,
             )
             # Pinned before the server learns of this device: what a repeated login must find.
-            profile.state.save_account(account)
+            _keep(profile, account, ca)
         if account.pattern.value not in info.patterns:
             offered = ", ".join(sorted(info.patterns))
             raise CliError(f"the server does not offer the pattern {account.pattern.value}, only {offered}")
@@ -91,7 +93,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
             if completed and connection.info.user_id != account.user_id:
                 raise TrustError("the server takes this device for another user than at the first login")
             account = attrs.evolve(account, user_id=connection.info.user_id, certificate=certificate)
-            profile.state.save_account(account)
+            _keep(profile, account, ca)
     return account
 
 
@@ -104,18 +106,33 @@ def _same_server(account: Account, info: ServerInfo) -> Account:
     return account
 
 
-def _keep_trust(profile: Profile, request: LoginRequest, before: Account | None) -> str:
-    """Remember how TLS is to be checked. The CA file is copied: the profile must not depend on its place."""
+def _chosen_trust(request: LoginRequest, before: Account | None) -> str:
+    """How TLS is to be checked from now on."""
     if request.insecure:
         return "insecure"
-    if request.ca_file is None:
-        return before.trust if before is not None and before.trust == "file" else "system"
+    if request.ca_file is not None:
+        return "file"
+    return before.trust if before is not None and before.trust == "file" else "system"
+
+
+def _read_ca(path: Path) -> str:
     try:
-        with request.ca_file.open("rb") as file:
+        with path.open("rb") as file:
             data = file.read(MAX_CA_LEN + 1)
     except OSError as exc:
-        raise TrustError(f"cannot read the CA file {request.ca_file}: {exc.strerror}") from exc
+        raise TrustError(f"cannot read the CA file {path}: {exc.strerror}") from exc
     if len(data) > MAX_CA_LEN or b"-----BEGIN CERTIFICATE-----" not in data:
-        raise TrustError(f"{request.ca_file} holds no certificate in PEM form")
-    write_private(profile.directory / TLS_CA_NAME, data)
-    return "file"
+        raise TrustError(f"{path} holds no certificate in PEM form")
+    # Certificates in PEM form are ASCII; what stands between them is for people.
+    return data.decode("ascii", "ignore")
+
+
+def _keep(profile: Profile, account: Account, ca: str | None) -> None:
+    """Remember an account, and a copy of the CA file: the profile must not depend on its place.
+
+    Not before the server was found to be the right one by it: a wrong file given to a
+    repeated login must not lock a working profile out.
+    """
+    if ca is not None:
+        write_private(profile.directory / TLS_CA_NAME, ca.encode())
+    profile.state.save_account(account)

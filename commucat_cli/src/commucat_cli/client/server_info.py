@@ -38,7 +38,7 @@ async def fetch_server_info(client: H2Client, timeouts: Timeouts) -> ServerInfo:
         response = await client.get(PATH, [("accept", "application/json")])
     value = read_json(response, PATH)
     versions = value.get("supported_versions", list(SUPPORTED_VERSIONS))
-    if not isinstance(versions, list) or not set(SUPPORTED_VERSIONS).intersection(versions):
+    if not isinstance(versions, list) or not any(one in SUPPORTED_VERSIONS for one in versions):
         raise NotCommuCatError(f"the server speaks other protocol versions than this client ({versions})")
     domain = value.get("domain")
     if not isinstance(domain, str):

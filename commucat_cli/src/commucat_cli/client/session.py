@@ -28,6 +28,7 @@ Notice = Callable[[str], None]
 
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 5.0
+"""Also how long a session must last before the waits begin anew."""
 
 
 def trust_of(directory: Path, trust: str) -> Trust:
@@ -130,21 +131,27 @@ async def _check_server(client: H2Client, account: Account, timeouts: Timeouts) 
 
 
 class Backoff:
-    """Waits between attempts to connect: doubling, with jitter, reset by success."""
+    """Waits between attempts to connect: doubling, with jitter, until a session has lasted."""
 
     def __init__(self, notice: Notice) -> None:
         self._notice = notice
         self._wait = FIRST_WAIT
         self._told: str | None = None
+        self._connected_at: float | None = None
 
     def succeeded(self) -> None:
         if self._told is not None:
             self._notice("connected again")
-        self._wait = FIRST_WAIT
         self._told = None
+        self._connected_at = trio.current_time()
 
     async def after(self, failure: RetryableError) -> None:
         """Tell why (once for the same reason) and wait."""
+        # Being admitted is not enough: a server that lets everybody in and drops them at once
+        # would be asked several times a second for ever.
+        if self._connected_at is not None and trio.current_time() - self._connected_at >= LONGEST_WAIT:
+            self._wait = FIRST_WAIT
+        self._connected_at = None
         text = str(failure)
         if text != self._told:
             self._told = text

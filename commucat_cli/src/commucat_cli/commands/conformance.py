@@ -8,7 +8,7 @@ import typer
 from commucat_cli.commands.outcome import FAILURE, finish
 from commucat_cli.conformance.vectors import run_directory
 from commucat_cli.errors import CliError
-from commucat_cli.terminal import one_line
+from commucat_cli.terminal import one_line, print_now
 
 conformance_app = typer.Typer(help="Check this installation against test vectors.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def vectors(
 
     def command() -> int:
         try:
-            counts = run_directory(directory, lambda line: print(one_line(line)))
+            counts = run_directory(directory, lambda line: print_now(one_line(line)))
         except OSError as exc:
             raise CliError(f"cannot read {directory}: {exc.strerror}") from exc
         return FAILURE if counts.failed else 0

@@ -1,5 +1,6 @@
 """A received message as a line of text or of JSON."""
 
+import contextlib
 import json
 from datetime import UTC, datetime
 
@@ -26,7 +27,10 @@ def text_line(message: ReceivedMessage) -> str:
     """Local time, sender and text; further lines of the text are indented."""
     when = "?"
     if message.sent_at <= _MAX_TIME:
-        when = datetime.fromtimestamp(message.sent_at / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        moment = datetime.fromtimestamp(message.sent_at / 1000, UTC)
+        # East of Greenwich the calendar ends some hours earlier.
+        with contextlib.suppress(OverflowError):
+            when = moment.astimezone().strftime("%Y-%m-%d %H:%M")
     text = printable(message.text).replace("\n", "\n    ")
     return f"[{when}] {printable(message.sender)}: {text}\n"
 

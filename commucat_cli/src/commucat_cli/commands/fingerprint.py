@@ -8,7 +8,7 @@ import typer
 
 from commucat_cli.client import PeerDirectory, open_session, safety_number
 from commucat_cli.client import fingerprint as fingerprint_of
-from commucat_cli.commands.options import ProfileOption, warn_if_insecure
+from commucat_cli.commands.options import ProfileOption, device_id, warn_if_insecure
 from commucat_cli.commands.outcome import run_command
 from commucat_cli.profile import Profile, open_profile
 from commucat_cli.terminal import Output, one_line
@@ -17,7 +17,10 @@ from commucat_cli.terminal import Output, one_line
 def fingerprint(
     profile: ProfileOption,
     peer: Annotated[
-        str | None, typer.Option("--peer", metavar="DEVICE", help="Show the safety number with this device.")
+        str | None,
+        typer.Option(
+            "--peer", metavar="DEVICE", callback=device_id, help="Show the safety number with this device."
+        ),
     ] = None,
 ) -> None:
     """Show this device's fingerprint, or the safety number that both sides of a conversation see equal.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commucat_cli.client import LoginRequest, log_in
-from commucat_cli.commands.options import ProfileOption, warn_if_insecure
+from commucat_cli.commands.options import ProfileOption, encodable, warn_if_insecure
 from commucat_cli.commands.outcome import run_command
 from commucat_cli.errors import AddressError
 from commucat_cli.profile import open_profile_for_login
@@ -31,7 +31,10 @@ def login(
     handle: Annotated[str, typer.Option("--handle", metavar="NAME", help="The user's name on the server.")],
     profile: ProfileOption,
     code: Annotated[
-        str | None, typer.Option("--code", help="One-time enrolment code from the server's operator.")
+        str | None,
+        typer.Option(
+            "--code", callback=encodable, help="One-time enrolment code from the server's operator."
+        ),
     ] = None,
     tls_ca: Annotated[
         Path | None,

@@ -6,6 +6,23 @@ from typing import Annotated
 import typer
 
 from commucat_cli.terminal import warn
+from commucat_proto.hello import MAX_DEVICE_ID_LEN
+
+
+def device_id(text: str | None) -> str | None:
+    """Callback of options that name a device."""
+    text = encodable(text)
+    if text is not None and not 0 < len(text) <= MAX_DEVICE_ID_LEN:
+        raise typer.BadParameter(f"a device id has 1 to {MAX_DEVICE_ID_LEN} characters")
+    return text
+
+
+def encodable(text: str | None) -> str | None:
+    """Callback of options whose text goes to the server; bytes that are not UTF-8 arrive as surrogates."""
+    if text is not None and not text.isprintable():
+        raise typer.BadParameter("holds control characters, or is not UTF-8")
+    return text
+
 
 ProfileOption = Annotated[
     Path,
@@ -22,7 +39,9 @@ ChannelOption = Annotated[
         "--channel", min=1, max=0xFFFF_FFFF, help="Channel number; by default one derived from both devices."
     ),
 ]
-PeerOption = Annotated[str, typer.Option("--to", metavar="DEVICE", help="Device id of the other side.")]
+PeerOption = Annotated[
+    str, typer.Option("--to", metavar="DEVICE", callback=device_id, help="Device id of the other side.")
+]
 
 
 def warn_if_insecure(trust: str) -> None:

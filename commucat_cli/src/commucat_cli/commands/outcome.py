@@ -43,9 +43,6 @@ def _status_of(exc: BaseException) -> int | None:
         if isinstance(leaf, CliError):
             report_error(str(leaf))
             return FAILURE
-    if isinstance(leaves[0], BrokenPipeError):
-        report_error("standard output is closed")
-        return FAILURE
     if os.environ.get("COMMUCAT_TRACEBACK"):
         traceback.print_exception(exc)
     report_error(

@@ -8,6 +8,7 @@ transaction of its own.
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,11 +90,14 @@ class Cursor:
 
 
 class ProfileState:
-    """The open database. Methods may be called from any thread, one at a time."""
+    """The open database. Methods may be called from any thread; one waits for the other."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._db = connection
+        # One connection has one transaction: in ``chat``, :meth:`settle` runs in a worker
+        # thread while the sending task pins a key.
+        self._lock = threading.Lock()
 
     def account(self) -> Account | None:
         """The account, None before the first login reached the server."""
@@ -208,20 +212,22 @@ class ProfileState:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as exc:
             raise self._damaged(exc) from exc
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._db.execute("COMMIT")
+                finally:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
         except sqlite3.Error as exc:
             raise self._damaged(exc) from exc
 
@@ -250,7 +256,7 @@ def open_state(directory: Path, *, create: bool) -> Iterator[ProfileState]:
     except OSError as exc:
         raise ProfileError(f"cannot open {path}: {exc.strerror}") from exc
     try:
-        # Calls come from one task at a time, but settle() runs in a worker thread.
+        # settle() runs in a worker thread; the lock of ProfileState keeps calls apart.
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )

@@ -21,8 +21,6 @@ STREAM_WINDOW = 1024 * 1024
 """Bytes the server may send ahead on a stream: a frame of the default limit, as a whole."""
 CONNECTION_WINDOW = 4 * 1024 * 1024
 FRAME_LEN = 65_536  # fewer, larger DATA frames: h2 costs per frame
-MAX_BODY_LEN = 1024 * 1024
-"""Bytes of a REST answer that are accepted."""
 
 _LAST_READ = 1.0  # seconds the reader gets to find the end of a connection that takes nothing more
 
@@ -145,12 +143,7 @@ class H2Client:
         """
         stream = await self.open_stream("GET", path, headers, end=True)
         status, fields = await stream.response()
-        body = bytearray()
-        while data := await stream.receive():
-            body += data
-            if len(body) > MAX_BODY_LEN:
-                raise NotCommuCatError(f"the answer to {path} is longer than {MAX_BODY_LEN} bytes")
-        return Response(status=status, headers=fields, body=bytes(body))
+        return Response(status=status, headers=fields, body=await stream.whole_body())
 
     # -- tasks ------------------------------------------------------------------------------------
 

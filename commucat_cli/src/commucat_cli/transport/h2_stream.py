@@ -1,15 +1,21 @@
 """One request on an HTTP/2 connection: body bytes out as flow control permits, answer in."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import h2.connection
 import trio
 
-from commucat_cli.errors import CliError, ConnectionLostError
+from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
 
 WRITE_LEN = 262_144
 """Bytes taken from one stream for one ``send_all``."""
+
+MAX_BODY_LEN = 1024 * 1024
+"""Bytes of an answer's body that are accepted where it is wanted as a whole."""
+
+_STATUS = re.compile("[1-9][0-9]{2}")
 
 Headers = Sequence[tuple[str, str]]
 
@@ -85,6 +91,20 @@ class H2Stream:
         self._client.release(self.stream_id, credit)
         return data
 
+    async def whole_body(self) -> bytes:
+        """The body to its end.
+
+        Raises:
+            NotCommuCatError: it is longer than ``MAX_BODY_LEN``.
+            CliError: the connection or the stream broke.
+        """
+        body = bytearray()
+        while data := await self.receive():
+            body += data
+            if len(body) > MAX_BODY_LEN:
+                raise NotCommuCatError(f"the server's answer is longer than {MAX_BODY_LEN} bytes")
+        return bytes(body)
+
     async def _wait(self) -> None:
         self._news = trio.Event()
         await self._news.wait()
@@ -104,7 +124,7 @@ class H2Stream:
         fields = dict(headers)
         status = fields.pop(":status", "")
         # 502, the code for an answer that makes no sense, in place of what is not a status.
-        self._status = int(status) if status.isascii() and status.isdigit() else 502
+        self._status = int(status) if _STATUS.fullmatch(status) else 502
         self._headers = fields
         self._news.set()
 

@@ -14,6 +14,8 @@ class Trust:
 
     ca_file: Path | None = None
     """PEM file; a server's self-signed certificate in it trusts itself."""
+    pem: str | None = attrs.field(default=None, repr=False)
+    """Content of ``ca_file`` when it was read already; the file is only named then."""
     insecure: bool = False
     """Check nothing. Noise still proves the pinned server, but others can read REST requests."""
 
@@ -42,7 +44,10 @@ def client_context(trust: Trust) -> ssl.SSLContext:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         return context
     try:
-        context.load_verify_locations(cafile=trust.ca_file)
+        if trust.pem is not None:
+            context.load_verify_locations(cadata=trust.pem)
+        else:
+            context.load_verify_locations(cafile=trust.ca_file)
     except ssl.SSLError as exc:
         raise TrustError(f"{trust.ca_file} holds no certificate in PEM form") from exc
     except OSError as exc:

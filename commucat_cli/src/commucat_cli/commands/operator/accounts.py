@@ -17,7 +17,7 @@ from commucat_cli.commands.operator.settings import (
     prepare_store_directory,
 )
 from commucat_cli.commands.outcome import finish
-from commucat_cli.terminal import printable
+from commucat_cli.terminal import print_now, printable
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admissions import HANDLE, MAX_DISPLAY_NAME_LEN
 from commucat_server.identity.tokens import enrolment_code_hash, new_enrolment_code, new_id
@@ -119,7 +119,7 @@ def _print(registered: Registered) -> None:
     lines["code"] = registered.code
     lines["code_expires_at"] = datetime.fromtimestamp(registered.expires_at, UTC).isoformat()
     for name, value in lines.items():
-        print(f"{name}={printable(value)}")
+        print_now(f"{name}={printable(value)}")
 
 
 async def _register(settings: ServerConfig, registration: Registration) -> Registered:

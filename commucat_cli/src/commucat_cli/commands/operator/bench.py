@@ -4,7 +4,7 @@ import json
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeAlias
+from typing import Annotated, TypeAlias
 
 import trio
 import typer
@@ -14,7 +14,7 @@ from commucat_cli.bench.payload import HEADER_LEN
 from commucat_cli.bench.plan import MAX_RECEIVERS, MAX_SIZE
 from commucat_cli.commands.outcome import FAILURE, run_command
 from commucat_cli.errors import AddressError
-from commucat_cli.terminal import warn
+from commucat_cli.terminal import print_now, warn
 from commucat_cli.transport import ServerAddress
 
 TERMINATED = 143  # 128 + SIGTERM, as shells count
@@ -48,86 +48,48 @@ Stall: TypeAlias = Annotated[
 ]
 
 
-@bench_app.command()
-def relay(
-    messages: Messages = 20_000,
-    size: Size = 256,
-    window: Window = 500,
-    receivers: Receivers = 1,
-    server: Server = None,
-    tls_ca: TlsCa = None,
-    stall: Stall = 30.0,
-    as_json: AsJson = False,
-) -> None:
-    """One sender, receivers that are connected. Exits with 1 unless each message came exactly once."""
-    _bench(
-        Scenario.RELAY,
-        messages=messages,
-        size=size,
-        window=window,
-        receivers=receivers,
-        server=server,
-        tls_ca=tls_ca,
-        stall=stall,
-        as_json=as_json,
-    )
+def _add(scenario: Scenario, description: str) -> None:
+    """Add the command of a scenario; all take the same options."""
+
+    @bench_app.command(scenario.value, help=description)
+    def command(
+        messages: Messages = 20_000,
+        size: Size = 256,
+        window: Window = 500,
+        receivers: Receivers = 1,
+        server: Server = None,
+        tls_ca: TlsCa = None,
+        stall: Stall = 30.0,
+        as_json: AsJson = False,
+    ) -> None:
+        if server is None and tls_ca is not None:
+            raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
+        if server is not None:
+            try:
+                ServerAddress.parse(server)
+            except AddressError as exc:
+                raise typer.BadParameter(str(exc), param_hint="--server") from exc
+        plan = Plan(
+            scenario=scenario,
+            messages=messages,
+            size=size,
+            window=window,
+            receivers=receivers,
+            server=server,
+            tls_ca=tls_ca,
+            stall=stall,
+        )
+        run_command(partial(_measure_and_print, plan, as_json))
 
 
-@bench_app.command()
-def offline(
-    messages: Messages = 20_000,
-    size: Size = 256,
-    window: Window = 500,
-    receivers: Receivers = 1,
-    server: Server = None,
-    tls_ca: TlsCa = None,
-    stall: Stall = 30.0,
-    as_json: AsJson = False,
-) -> None:
-    """First everything is sent, then receivers come and fetch it. Exits with 1 unless all is there."""
-    _bench(
-        Scenario.OFFLINE,
-        messages=messages,
-        size=size,
-        window=window,
-        receivers=receivers,
-        server=server,
-        tls_ca=tls_ca,
-        stall=stall,
-        as_json=as_json,
-    )
-
-
-def _bench(
-    scenario: Scenario,
-    *,
-    messages: int,
-    size: int,
-    window: int,
-    receivers: int,
-    server: str | None,
-    tls_ca: Path | None,
-    stall: float,
-    as_json: bool,
-) -> NoReturn:
-    if server is None and tls_ca is not None:
-        raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
-    if server is not None:
-        try:
-            ServerAddress.parse(server)
-        except AddressError as exc:
-            raise typer.BadParameter(str(exc), param_hint="--server") from exc
-    plan = Plan(
-        scenario=scenario,
-        messages=messages,
-        size=size,
-        window=window,
-        receivers=receivers,
-        server=server,
-        tls_ca=tls_ca,
-        stall=stall,
-    )
-    run_command(partial(_measure_and_print, plan, as_json))
+_add(
+    Scenario.RELAY,
+    "One sender, receivers that are connected. Exits with 1 unless each message came exactly once.",
+)
+_add(
+    Scenario.OFFLINE,
+    "First everything is sent, then receivers come and fetch it. Exits with 1 unless all is there.",
+)
 
 
 async def _measure_and_print(plan: Plan, as_json: bool) -> int:
@@ -140,7 +102,7 @@ async def _measure_and_print(plan: Plan, as_json: bool) -> int:
         return TERMINATED
     for problem in result.problems:
         warn(problem)
-    print(json.dumps(result.figures, indent=2) if as_json else result.table())
+    print_now(json.dumps(result.figures, indent=2) if as_json else result.table())
     return 0 if result.whole else FAILURE
 
 

@@ -12,7 +12,7 @@ import typer
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, load
 from commucat_cli.commands.outcome import FAILURE, finish
 from commucat_cli.diagnose import Finding, Status, examine
-from commucat_cli.terminal import one_line
+from commucat_cli.terminal import one_line, print_now
 from commucat_server.config import ConfigError
 
 
@@ -50,10 +50,10 @@ def diagnose(
 def _print(findings: Sequence[Finding], *, ok: bool, as_json: bool) -> None:
     if as_json:
         checks = [{"name": f.name, "status": f.status.value, "text": one_line(f.text)} for f in findings]
-        print(json.dumps({"ok": ok, "checks": checks}, indent=2))
+        print_now(json.dumps({"ok": ok, "checks": checks}, indent=2))
         return
     for finding in findings:
-        print(f"{finding.status.value:4} {finding.name}: {one_line(finding.text)}")
+        print_now(f"{finding.status.value:4} {finding.name}: {one_line(finding.text)}")
 
 
 def _findings(config: Path | None, data_dir: Path | None, bind: str | None, *, full: bool) -> list[Finding]:

@@ -8,6 +8,7 @@ from commucat_cli.commands.operator.settings import (
     prepare_store_directory,
 )
 from commucat_cli.commands.outcome import finish
+from commucat_cli.terminal import print_now
 from commucat_storage import migrate_sqlite, sqlite_status
 
 
@@ -23,8 +24,8 @@ def migrate(config: ConfigFile = None, data_dir: DataDirectory = None) -> None:
             settings = load(config, data_dir)
             prepare_store_directory(settings)
             for name in migrate_sqlite(settings.storage.path):
-                print(f"applied={name}")
-            print(f"schema_version={sqlite_status(settings.storage.path).schema_version}")
+                print_now(f"applied={name}")
+            print_now(f"schema_version={sqlite_status(settings.storage.path).schema_version}")
         return 0
 
     finish(command)
