@@ -61,8 +61,11 @@ async def sender(where: Reach, name: str, *members: str) -> AsyncIterator[Connec
 
 
 @asynccontextmanager
-async def receiver(where: Reach, name: str) -> AsyncIterator[Connection]:
+async def receiver(where: Reach, name: str, *friends: str) -> AsyncIterator[Connection]:
+    """A session that receives; ``friends`` may fill its inbox as strangers may not."""
     async with device(where, name, DELIVERY_ACK) as connection:
+        if friends:
+            await connection.join(CHANNEL, [device_id(friend) for friend in friends])
         yield connection
 
 

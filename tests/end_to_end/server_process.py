@@ -120,6 +120,10 @@ class ServerProcess:
     def stop(self) -> int:
         """SIGTERM: drain; returns the exit code."""
         os.kill(self.pid, signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended by itself."""
         return self._reap()
 
     def _reap(self) -> int:

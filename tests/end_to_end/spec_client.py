@@ -312,6 +312,11 @@ class Http2:
     def close(self) -> None:
         self._socket.close()
 
+    @property
+    def offers_extended_connect(self) -> bool:
+        """RFC 8441, section 3; known once something was received."""
+        return self._h2.remote_settings.enable_connect_protocol == 1
+
     def start(self, method: str, path: str, headers: Mapping[str, str], *, end: bool) -> int:
         stream_id = self._h2.get_next_available_stream_id()
         pseudo = [

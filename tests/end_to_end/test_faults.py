@@ -177,7 +177,7 @@ async def test_receiver_that_stops_reading_costs_bounded_memory_and_no_message(t
     with server_process(tmp_path, SHORT) as server:
         where = await reach(server)
         payloads = [b"%06d" % n + bytes(4000) for n in range(24_000)]  # 96 MB
-        async with receiver(where, "bob"):
+        async with receiver(where, "bob", "alice"):
             pass
         async with sender(where, "alice", "bob") as alice:
             before = server.rss_kib()

@@ -107,7 +107,7 @@ def test_database_that_cannot_be_used_is_named(tmp_path: Path, damage: str) -> N
     else:
         change = {
             "newer": "INSERT INTO schema_migration SELECT 9999, 'x', checksum, applied_at "
-            "FROM schema_migration",
+            "FROM schema_migration WHERE version = 1",
             "edited": "UPDATE schema_migration SET checksum = zeroblob(32)",
         }[damage]
         with sqlite3.connect(database) as connection:

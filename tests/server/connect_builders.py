@@ -28,6 +28,7 @@ from commucat_proto import (
     json_text,
 )
 from commucat_proto.server_session import ServerKey
+from commucat_server.calls.service import CallService
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.session import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
@@ -104,6 +105,10 @@ class MemoryConnectStream(ConnectStream):
         await trio.lowlevel.checkpoint()
         self.ended = True
         self._changed.unpark_all()
+
+    async def wait_closed(self) -> None:
+        while not (self.lost or self.ended):
+            await self._changed.park()
 
     def reset(self) -> None:
         self.lose()
@@ -299,6 +304,7 @@ async def running_server(
         trio.open_nursery() as nursery,
     ):
         registry, counters = Registry(), Counters()
+        inbox = Inbox(storage, registry, counters)
         issuer = CertificateIssuer(AUTHORITY, storage, clock)
         rules: dict[str, Any] = {
             "domain": DOMAIN,
@@ -332,12 +338,15 @@ async def running_server(
             admissions=Admissions(storage, issuer, AdmissionPolicy(**(rules | (policy or {}))), clock),
             issuer=issuer,
             registry=registry,
-            inbox=Inbox(storage, registry, counters),
-            presence=PresenceBoard(storage, ttl=30, clock=clock),
+            inbox=inbox,
+            presence=PresenceBoard(storage, registry, ttl=30, clock=clock),
+            calls=CallService(inbox=inbox, ledger=ledger, clock=clock, ring_timeout=60),
             counters=counters,
             connect_limit=RateLimit(burst=200, period=1.0, clock=time.monotonic),
             new_user_limit=RateLimit(burst=new_devices_per_hour, period=3600.0, clock=time.monotonic),
             clock=clock,
         )
+        nursery.start_soon(context.presence.tell_peers)
+        nursery.start_soon(context.calls.run)
         yield Server(context=context, nursery=nursery, handler=ConnectHandler(context))
         nursery.cancel_scope.cancel()

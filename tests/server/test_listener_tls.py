@@ -117,18 +117,26 @@ async def test_older_tls_is_refused(tmp_path: Path) -> None:
         await trio.aclose_forcefully(tls)
 
 
-@pytest.mark.parametrize("alpn", [(), ("http/1.1",)])
-async def test_peer_without_h2_gets_a_clear_end(tmp_path: Path, alpn: tuple[str, ...]) -> None:
-    with structlog.testing.capture_logs() as logs:
-        async with running(tmp_path) as server:
-            tls = trio.SSLStream(await server.dial(), client_tls(*alpn), server_hostname="127.0.0.1")
-            try:
-                # An end the peer can tell from a broken network.
-                assert await tls.receive_some() == b""
-            except trio.BrokenResourceError as exc:
-                assert "NO_APPLICATION_PROTOCOL" in str(exc.__cause__)  # noqa: PT017
-            await trio.aclose_forcefully(tls)
-    assert [entry["event"] for entry in logs if entry["log_level"] == "info"] == ["peer does not speak h2"]
+@pytest.mark.parametrize("alpn", [(), ("http/1.1",), ("h3", "http/1.1")])
+async def test_without_h2_the_peer_is_served_http_1(tmp_path: Path, alpn: tuple[str, ...]) -> None:
+    async with running(tmp_path) as server:
+        tls = trio.SSLStream(await server.dial(), client_tls(*alpn), server_hostname="127.0.0.1")
+        await tls.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        with trio.fail_after(5):
+            while data := await tls.receive_some():
+                answer += data
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"hello" in answer
+        await trio.aclose_forcefully(tls)
+
+
+async def test_h2_is_preferred(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        tls = trio.SSLStream(await server.dial(), client_tls("http/1.1", "h2"), server_hostname="127.0.0.1")
+        await tls.do_handshake()
+        assert tls.selected_alpn_protocol() == "h2"
+        await trio.aclose_forcefully(tls)
 
 
 async def test_plain_text_is_refused(tmp_path: Path) -> None:

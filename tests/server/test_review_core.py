@@ -14,7 +14,8 @@ from commucat_ledger import Ledger, LedgerRecord
 from commucat_proto import MAX_FRAME_LEN, SEND_ONLY, Frame, FrameType, HandshakeFailed, encode_frame
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
-from commucat_server.connect.dispatch import MAX_BATCH, MAX_MESSAGE_LEN
+from commucat_server.connect.dispatch import MAX_BATCH
+from commucat_server.connect.frames.messages import MAX_MESSAGE_LEN
 from commucat_server.connect.session import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.routing.live import WINDOW_BYTES

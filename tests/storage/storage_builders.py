@@ -7,12 +7,18 @@ from commucat_storage import (
     Admission,
     AdmissionKind,
     CertificateRow,
+    ChangeGroup,
     Confirm,
+    CreateGroup,
     Device,
     DeviceStatus,
     EnrolmentCode,
+    GroupAction,
+    GroupOutcome,
+    GroupRole,
     InboxRow,
     InboxState,
+    InviteMember,
     KeyEvent,
     Operation,
     Outcome,
@@ -126,6 +132,48 @@ def by_route(sender: str, channel: int = 7, payload: bytes = b"meow") -> Submiss
 
 def route(name: str, channel: int, *members: str, relay: bool = False) -> SetRoute:
     return SetRoute(name, channel, Route(members=frozenset(members), relay=relay))
+
+
+def group_route(name: str, channel: int, group_id: str = "g", *, relay: bool = False) -> SetRoute:
+    return SetRoute(name, channel, Route(group_id=group_id, relay=relay))
+
+
+def create(
+    sender: str, *members: str, group_id: str = "g", channel: int = 7, **roles: GroupRole
+) -> CreateGroup:
+    """``members`` come in as plain members, ``roles`` with the role given."""
+    named = (*((name, GroupRole.MEMBER) for name in members), *roles.items())
+    return CreateGroup(sender, channel, group_id, named, True, 10, b"created", LATER, NOW)
+
+
+def invite(
+    sender: str, name: str, role: GroupRole = GroupRole.MEMBER, *, group_id: str = "g", channel: int = 7
+) -> InviteMember:
+    return InviteMember(sender, channel, group_id, name, role, 11, b"invited", LATER)
+
+
+def change(
+    sender: str,
+    action: GroupAction,
+    name: str | None = None,
+    role: GroupRole | None = None,
+    *,
+    group_id: str = "g",
+    channel: int = 7,
+) -> ChangeGroup:
+    return ChangeGroup(sender, channel, group_id, action, name or sender, role, 12, b"changed", LATER)
+
+
+def notified(outcome: Outcome) -> dict[str, int]:
+    """Who got the notice of a change that was made."""
+    assert isinstance(outcome, GroupOutcome)
+    assert outcome.refused is None
+    return dict(outcome.notice.accepted)
+
+
+def not_changed(outcome: Outcome) -> RefusalReason | None:
+    assert isinstance(outcome, GroupOutcome)
+    return outcome.refused
 
 
 def refused(outcome: Outcome) -> dict[str, RefusalReason]:

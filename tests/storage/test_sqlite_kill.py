@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commucat_storage import open_sqlite
+from commucat_storage import GroupRole, open_sqlite
 from storage.storage_builders import add_devices, message, numbers, send, stored
 
 DEVICES = ("a", "b", "c")
@@ -48,9 +48,9 @@ trio.run(main)
 """
 
 
-def run_and_kill(path: Path) -> list[list[str]]:
+def run_and_kill(path: Path, program: str = CHILD, *arguments: str) -> list[list[str]]:
     """Let a child commit for a while, kill it, and return what it had acknowledged."""
-    command = [sys.executable, "-c", CHILD, str(path), str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", program, str(path), str(Path(__file__).parents[1]), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         output = "".join(child.stdout.readline() for _ in range(LINES_BEFORE_THE_KILL))
@@ -107,3 +107,60 @@ async def test_numbers_go_on_where_the_killed_process_stood(tmp_path: Path) -> N
         await send(storage, message("a"))
         assert page.head >= last
         assert numbers(await stored(storage, "a", above=page.head)) == [page.head + 1]
+
+
+GROUP_CHILD = """
+import pathlib, sys, trio
+sys.path.insert(0, sys.argv[2])
+from commucat_storage import GroupAction, open_sqlite
+from storage.storage_builders import change, create, invite
+
+async def main():
+    async with open_sqlite(pathlib.Path(sys.argv[1])) as storage:
+        turn = 0
+        while True:
+            turn += 1
+            group_id = sys.argv[3] + str(turn)
+            changes = (
+                create("a", "b", group_id=group_id),
+                invite("a", "c", group_id=group_id),
+                change("a", GroupAction.REMOVE, "b", group_id=group_id),
+                change("a", GroupAction.TRANSFER, "c", group_id=group_id),
+                change("a", GroupAction.LEAVE, group_id=group_id),
+            )
+            for index, each in enumerate(changes):
+                [outcome] = await storage.commit([each])
+                assert outcome.refused is None, outcome
+                print(group_id, index, len(outcome.notice.accepted), flush=True)
+
+trio.run(main)
+"""
+
+AFTER = [{"a", "b"}, {"a", "b", "c"}, {"a", "c"}, {"a", "c"}, {"c"}]
+OWNERS = ["a", "a", "a", "c", "c"]
+MOST_NOTICES = 2  # of one change
+
+
+async def test_after_kill_9_every_acknowledged_change_of_a_group_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, *DEVICES)
+    steps: dict[str, int] = {}
+    told = 0
+    for prefix in ("x", "y"):
+        for group_id, step, notices in run_and_kill(path, GROUP_CHILD, prefix):
+            steps[group_id] = int(step)
+            told += int(notices)
+    async with open_sqlite(path) as storage:
+        for group_id, step in steps.items():
+            group = await storage.load_group(group_id)
+            assert group is not None
+            owners = [name for name, role in group.members.items() if role is GroupRole.OWNER]
+            # One more may have been committed than was told.
+            possible = [(AFTER[at], OWNERS[at]) for at in (step, min(step + 1, 4))]
+            assert (set(group.members), *owners) in possible
+        rows = [
+            len((await storage.read_after(n, 0, limit_rows=10**6, limit_bytes=2**30, now=0)).rows)
+            for n in DEVICES
+        ]
+    assert told <= sum(rows) <= told + 2 * MOST_NOTICES

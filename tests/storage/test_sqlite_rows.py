@@ -3,20 +3,34 @@
 import sqlite3
 from pathlib import Path
 
+import attrs
 import pytest
 
-from commucat_storage import SqliteSettings, open_sqlite
+from commucat_storage import (
+    Operation,
+    RefusalReason,
+    Resolve,
+    RouteOutcome,
+    SqliteSettings,
+    open_sqlite,
+)
 from commucat_storage.sqlite import expiry
 from commucat_storage.sqlite.connection import connect_writer
 from commucat_storage.sqlite.inboxes import NEVER, InboxCache
 from commucat_storage.sqlite.turns import Turns
-from commucat_storage.sqlite.writer import Entry, Transaction, Writer
+from commucat_storage.sqlite.writer import Entry, Transaction, Work, Writer
 from storage.storage_builders import (
     LATER,
     NOW,
+    accepted,
     add_devices,
+    by_route,
     confirm,
+    create,
+    group_route,
+    known,
     message,
+    notified,
     route,
     send,
 )
@@ -81,7 +95,7 @@ async def test_a_search_for_expired_messages_that_was_interrupted_is_begun_again
         return expiry.purge_messages([expiry.Step(1)], NOW, transaction)
 
     assert writer.commit([Entry(done=lambda result: None, work=one_step)]) == [
-        (0, [expiry.Step(1, expiry.STEP_ROWS, LATER)])
+        (expiry.Found(), [expiry.Step(1, expiry.STEP_ROWS, LATER)])
     ]
     writer.close()
 
@@ -124,3 +138,97 @@ async def test_the_writer_remembers_a_bounded_number_of_inboxes(path: Path) -> N
     cache.forget("d")
     assert loaded("d") == 1
     connection.close()
+
+
+async def test_a_question_writes_nothing_to_the_log(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b")
+        await send(storage, create("a", "b"), route("b", 7, "a"))
+        log = path.with_name("store.db-wal")
+        before = log.read_bytes()
+
+        for _ in range(10):
+            await send(storage, Resolve("a", 7), Resolve("b", 7), Resolve("b", 8))
+
+        assert log.read_bytes() == before
+
+
+async def test_what_strangers_hold_is_counted_in_each_inbox(path: Path) -> None:
+    held = "SELECT rows, bytes, stranger_rows, stranger_bytes FROM inbox_offset ORDER BY inbox"
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b", "s")
+        await send(storage, route("b", 1, "s"), *[message("a", "b", sender="s")] * 3, message("a"))
+        assert rows_of(path, held) == [(4, 16, 3, 12), (3, 12, 0, 0), (0, 0, 0, 0)]
+        await confirm(storage, "a", 1)
+        assert rows_of(path, held)[0] == (3, 12, 2, 8)
+        # Near the end of its numbers: the rows are renumbered.
+        await storage.revoke_device("s", NOW)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(f"UPDATE inbox_offset SET next_number = {2**31 + 5} WHERE inbox = 1")
+    connection.close()
+    async with open_sqlite(path) as storage:
+        assert (await storage.admit(known("a"))).inbox.next_number == 4
+    renumbered = (
+        "SELECT position & 4294967295, stranger FROM relay_queue AS q "
+        "JOIN user_device AS d ON d.inbox = q.position >> 32 WHERE device_id = 'a'"
+    )
+    assert rows_of(path, renumbered) == [(1, 1), (2, 1), (3, 0)]
+    counted = "SELECT stranger_rows, stranger_bytes FROM inbox_offset JOIN user_device USING (inbox)"
+    assert rows_of(path, f"{counted} WHERE device_id = 'a'") == [(2, 8)]
+
+
+async def test_a_long_report_ends_the_run_early(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "LONG_REPORT", 100)
+    asked = attrs.evolve(message("a", sender="s", expires_at=NOW), report=True)
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "s")
+        await send(storage, route("a", 1, "s"))
+        for _ in range(3):
+            await send(storage, *[asked] * 1000)
+
+        runs = [await storage.purge_expired(NOW) for _ in range(4)]
+
+    assert [(each.messages, len(each.expired), each.more) for each in runs] == [
+        (1000, 1000, True),
+        (1000, 1000, True),
+        (1000, 1000, True),
+        (0, 0, False),
+    ]
+
+
+async def test_groups_changed_by_another_process_are_noticed(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b", "c")
+        await send(storage, create("a", "b", "c"), by_route("a"))
+        other = sqlite3.connect(path)
+        with other:
+            other.execute("DELETE FROM group_member WHERE device_id = 'b'")
+        other.close()
+
+        assert set(accepted((await send(storage, by_route("a")))[0])) == {"c"}
+
+
+async def test_a_group_that_could_not_be_committed_is_forgotten(path: Path) -> None:
+    settings = SqliteSettings()
+    connection = connect_writer(path, settings)
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b")
+    writer = Writer(connection, path, settings, Turns())
+
+    def entry(*operations: Operation, work: Work | None = None) -> Entry:
+        return Entry(done=lambda result: None, batch=operations, work=work)
+
+    def fails(transaction: Transaction) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(sqlite3.OperationalError):
+        writer.commit([entry(create("a", "b"), by_route("a")), entry(work=fails)])
+    [outcomes] = writer.commit([entry(group_route("b", 7), create("a", "b"), by_route("a"))])
+    writer.close()
+    assert isinstance(outcomes, tuple)
+    joined, again, sent = outcomes
+
+    assert joined == RouteOutcome(RefusalReason.GROUP_UNKNOWN)
+    assert notified(again) == {"b": 1}
+    assert accepted(sent) == {"b": 2}

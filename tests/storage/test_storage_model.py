@@ -12,13 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commucat_storage import (
+    ChangeGroup,
     Confirm,
     ConfirmOutcome,
+    CreateGroup,
     DropRoute,
+    ExpiredMessage,
+    GroupAction,
+    GroupOutcome,
+    GroupRole,
+    InviteMember,
     Operation,
     Outcome,
     Refusal,
     RefusalReason,
+    Resolve,
+    ResolveOutcome,
     Route,
     RouteOutcome,
     SetRoute,
@@ -33,7 +42,13 @@ from storage.storage_builders import LATER, NOW, add_devices
 MAX_ROWS = 8
 MAX_BYTES = 60
 MAX_ROUTES = 2
-DEVICES = ("a", "b", "c")
+MAX_MEMBERS = 4
+MAX_OWNED = 2
+STRANGER_ROWS = 3
+STRANGER_BYTES = 40
+DEVICES = ("a", "b", "c", "d")
+GROUPS = ("g", "h")
+RANKS = [GroupRole.MEMBER, GroupRole.ADMIN, GroupRole.CO_OWNER, GroupRole.OWNER]
 NAMES = (*DEVICES, "ghost")
 SOON = NOW + 10
 
@@ -45,11 +60,26 @@ def open_small_sqlite(directory: Path) -> AbstractAsyncContextManager[Storage]:
         max_rows=MAX_ROWS,
         max_bytes=MAX_BYTES,
         max_routes=MAX_ROUTES,
+        max_group_members=MAX_MEMBERS,
+        max_owned_groups=MAX_OWNED,
+        stranger_rows=STRANGER_ROWS,
+        stranger_bytes=STRANGER_BYTES,
         group_rows=4,
         journal_rows=12,
         cached_inboxes=2,
+        cached_group_members=2,
     )
     return open_sqlite(directory / "store.db", settings=limits)
+
+
+@attrs.frozen
+class ModelRow:
+    sender: str
+    channel: int
+    payload: bytes
+    expires_at: int
+    report: bool
+    stranger: bool
 
 
 @attrs.define
@@ -57,8 +87,14 @@ class ModelInbox:
     epoch: str
     next_number: int = 1
     confirmed: int = 0
-    rows: dict[int, tuple[int, bytes, int]] = attrs.Factory(dict)
+    rows: dict[int, ModelRow] = attrs.Factory(dict)
     routes: dict[int, Route] = attrs.Factory(dict)
+
+
+@attrs.define
+class ModelGroup:
+    members: dict[str, GroupRole]
+    wanting: set[str]
 
 
 class Model:
@@ -66,11 +102,14 @@ class Model:
 
     def __init__(self, epochs: dict[str, str]) -> None:
         self.inboxes = {name: ModelInbox(epoch) for name, epoch in epochs.items()}
+        self.groups: dict[str, ModelGroup] = {}
 
     def apply(self, operation: Operation) -> Outcome:
         match operation:
             case Submission():
                 return self.submit(operation)
+            case Resolve():
+                return self.resolve(operation)
             case Confirm(name, epoch, number):
                 inbox = self.inboxes.get(name)
                 if inbox is None or inbox.epoch != epoch or not inbox.confirmed <= number < inbox.next_number:
@@ -79,66 +118,271 @@ class Model:
                 inbox.rows = {each: row for each, row in inbox.rows.items() if each > number}
                 return ConfirmOutcome(True, number)
             case SetRoute(name, channel, route):
-                inbox = self.inboxes.get(name)
-                if inbox is None:
-                    return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
-                if channel not in inbox.routes and len(inbox.routes) == MAX_ROUTES:
-                    return RouteOutcome(RefusalReason.TOO_MANY_ROUTES)
-                inbox.routes[channel] = route
-                return RouteOutcome()
+                return RouteOutcome(self.set_route(name, channel, route))
             case DropRoute(name, channel):
                 inbox = self.inboxes.get(name)
                 if inbox is None:
                     return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
                 inbox.routes.pop(channel, None)
                 return RouteOutcome()
+            case CreateGroup():
+                return self.create(operation)
+            case InviteMember():
+                return self.invite(operation)
+            case ChangeGroup():
+                return self.change(operation)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def route(self, name: str, channel: int) -> Route | None:
+        inbox = self.inboxes.get(name)
+        return inbox.routes.get(channel) if inbox else None
+
+    def audience(
+        self, sender: str, channel: int, named: tuple[str, ...] | None
+    ) -> tuple[RefusalReason | None, tuple[str, ...], str | None]:
+        route = self.route(sender, channel)
+        group_id = route.group_id if route else None
+        if group_id is not None and sender not in self.groups[group_id].members:
+            return RefusalReason.NOT_MEMBER, (), None
+        if named is None:
+            if route is None:
+                return RefusalReason.NO_ROUTE, (), None
+            members = route.members if group_id is None else self.groups[group_id].members
+            named = tuple(sorted(members))
+        return None, tuple(name for name in dict.fromkeys(named) if name != sender), group_id
+
+    def conflict(self, name: str, sender: str, channel: int, group_id: str | None) -> RefusalReason | None:
+        if name not in self.inboxes:
+            return RefusalReason.UNKNOWN_DEVICE
+        if group_id is not None and name not in self.groups[group_id].members:
+            return RefusalReason.NOT_MEMBER
+        route = self.route(name, channel)
+        if not sender or route is None or sender in route.members:
+            return None
+        if group_id is not None and route.group_id == group_id:
+            return None
+        return RefusalReason.CHANNEL_CONFLICT
+
+    def is_stranger(self, name: str, sender: str) -> bool:
+        if not sender or any(sender in route.members for route in self.inboxes[name].routes.values()):
+            return False
+        return not any(name in group.wanting and sender in group.members for group in self.groups.values())
+
+    def resolve(self, question: Resolve) -> Outcome:
+        reason, named, group_id = self.audience(question.sender, question.channel, None)
+        conflicts = {name: self.conflict(name, question.sender, question.channel, group_id) for name in named}
+        refused = [Refusal(device_id=name, reason=why) for name, why in conflicts.items() if why]
+        if not named:
+            refused = [Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE)]
+        return ResolveOutcome(tuple(name for name in named if conflicts[name] is None), tuple(refused))
 
     def submit(self, message: Submission) -> Outcome:
-        recipients = message.recipients
-        if recipients is None:
-            sender = self.inboxes.get(message.sender)
-            route = sender.routes.get(message.channel) if sender else None
-            if route is None:
-                return SubmissionOutcome((), (Refusal(device_id="", reason=RefusalReason.NO_ROUTE),))
-            recipients = tuple(sorted(route.members))
+        reason, named, group_id = self.audience(message.sender, message.channel, message.recipients)
+        if not named:
+            why = Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE)
+            return SubmissionOutcome((), (why,))
+        return self.deliver(message, named, group_id)
+
+    def deliver(self, message: Submission, named: tuple[str, ...], group_id: str | None) -> SubmissionOutcome:
         accepted: list[tuple[str, int]] = []
         refused: list[Refusal] = []
-        for name in dict.fromkeys(recipients):
-            if name == message.sender:
-                continue
-            reason = self.reason_to_refuse(name, message)
+        for name in named:
+            reason = self.conflict(name, message.sender, message.channel, group_id)
+            stranger = reason is None and self.is_stranger(name, message.sender)
+            if reason is None and self.is_full(name, len(message.payload), stranger):
+                reason = RefusalReason.QUOTA
             if reason is not None:
                 refused.append(Refusal(device_id=name, reason=reason))
                 continue
             inbox = self.inboxes[name]
-            inbox.rows[inbox.next_number] = (message.channel, message.payload, message.expires_at)
+            inbox.rows[inbox.next_number] = ModelRow(
+                message.sender,
+                message.channel,
+                message.payload,
+                message.expires_at,
+                message.report,
+                stranger,
+            )
             accepted.append((name, inbox.next_number))
             inbox.next_number += 1
-        if not (accepted or refused):
-            refused.append(Refusal(device_id="", reason=RefusalReason.NO_ROUTE))
         return SubmissionOutcome(tuple(accepted), tuple(refused))
 
-    def reason_to_refuse(self, name: str, message: Submission) -> RefusalReason | None:
+    def is_full(self, name: str, size: int, stranger: bool) -> bool:
+        rows = list(self.inboxes[name].rows.values())
+        foreign = [row for row in rows if row.stranger]
+        if len(rows) >= MAX_ROWS or size_of(rows) + size > MAX_BYTES:
+            return True
+        return stranger and (len(foreign) >= STRANGER_ROWS or size_of(foreign) + size > STRANGER_BYTES)
+
+    # -- routes and groups -----------------------------------------------------------------------
+
+    def set_route(self, name: str, channel: int, route: Route) -> RefusalReason | None:
         inbox = self.inboxes.get(name)
         if inbox is None:
             return RefusalReason.UNKNOWN_DEVICE
-        route = inbox.routes.get(message.channel)
-        if message.sender and route is not None and message.sender not in route.members:
-            return RefusalReason.CHANNEL_CONFLICT
-        held = sum(len(payload) for _, payload, _ in inbox.rows.values())
-        if len(inbox.rows) >= MAX_ROWS or held + len(message.payload) > MAX_BYTES:
-            return RefusalReason.QUOTA
+        group = None
+        if route.group_id is not None:
+            group = self.groups.get(route.group_id)
+            if group is None:
+                return RefusalReason.GROUP_UNKNOWN
+            if name not in group.members:
+                return RefusalReason.NOT_MEMBER
+        if channel not in inbox.routes and len(inbox.routes) == MAX_ROUTES:
+            return RefusalReason.TOO_MANY_ROUTES
+        inbox.routes[channel] = route
+        if group is not None:
+            group.wanting.add(name)
         return None
 
-    def purge(self, now: int) -> int:
-        before = sum(len(inbox.rows) for inbox in self.inboxes.values())
-        for inbox in self.inboxes.values():
-            inbox.rows = {number: row for number, row in inbox.rows.items() if row[2] > now}
-        return before - sum(len(inbox.rows) for inbox in self.inboxes.values())
+    def create(self, creation: CreateGroup) -> Outcome:
+        sender = creation.sender
+        named = {sender, *(name for name, _ in creation.roles)}
+        owned = [group for group in self.groups.values() if group.members.get(sender) is GroupRole.OWNER]
+        if sender not in self.inboxes:
+            return GroupOutcome(RefusalReason.UNKNOWN_DEVICE)
+        if creation.group_id in self.groups:
+            return GroupOutcome(RefusalReason.GROUP_EXISTS)
+        if len(named) > MAX_MEMBERS:
+            return GroupOutcome(RefusalReason.GROUP_FULL)
+        routes = self.inboxes[sender].routes
+        if len(owned) == MAX_OWNED or (creation.channel not in routes and len(routes) == MAX_ROUTES):
+            return GroupOutcome(RefusalReason.TOO_MANY_ROUTES)
+        members = {name: granted(role) for name, role in creation.roles if name in self.inboxes}
+        members[sender] = GroupRole.OWNER
+        wanting = {name for name in members if name == sender or not self.is_stranger(name, sender)}
+        self.groups[creation.group_id] = ModelGroup(members, wanting)
+        routes[creation.channel] = Route(group_id=creation.group_id, relay=creation.relay)
+        return GroupOutcome(None, self.notify(creation, named))
+
+    def invite(self, invitation: InviteMember) -> Outcome:
+        group = self.groups.get(invitation.group_id)
+        reason = self.refuse_sender(invitation, group)
+        name, role = invitation.device_id, granted(invitation.role)
+        if reason is None and group is not None:
+            if not below(role, group.members[invitation.sender]):
+                reason = RefusalReason.NOT_ALLOWED
+            elif name in group.members:
+                reason = RefusalReason.ALREADY_MEMBER
+            elif len(group.members) == MAX_MEMBERS:
+                reason = RefusalReason.GROUP_FULL
+            elif name not in self.inboxes:
+                reason = RefusalReason.UNKNOWN_DEVICE
+            else:
+                reason = self.refuse_channel(invitation)
+        if reason is not None or group is None:
+            return GroupOutcome(reason)
+        if not self.is_stranger(name, invitation.sender):
+            group.wanting.add(name)
+        group.members[name] = role
+        return GroupOutcome(None, self.notify(invitation, set(group.members)))
+
+    def change(self, change: ChangeGroup) -> Outcome:
+        group = self.groups.get(change.group_id)
+        reason = self.refuse_sender(change, group)
+        name, role = change.device_id, change.role
+        if reason is None and group is not None:
+            own, theirs = group.members[change.sender], group.members.get(name)
+            match change.action:
+                case GroupAction.LEAVE:
+                    allowed = own is not GroupRole.OWNER or len(group.members) == 1
+                case GroupAction.TRANSFER:
+                    allowed = own is GroupRole.OWNER and name != change.sender
+                case GroupAction.REMOVE:
+                    allowed = theirs is not None and below(theirs, own)
+                case GroupAction.SET_ROLE:
+                    assert role is not None
+                    allowed = theirs is not None and below(theirs, own) and below(role, own)
+            if theirs is None:
+                reason = RefusalReason.NOT_MEMBER
+            elif not allowed:
+                reason = RefusalReason.NOT_ALLOWED
+            else:
+                reason = self.refuse_channel(change)
+        if reason is not None or group is None:
+            return GroupOutcome(reason)
+        notice = self.notify(change, set(group.members))
+        match change.action:
+            case GroupAction.SET_ROLE:
+                assert role is not None
+                group.members[name] = role
+            case GroupAction.TRANSFER:
+                group.members |= {change.sender: GroupRole.CO_OWNER, name: GroupRole.OWNER}
+            case _:
+                del group.members[name]
+                group.wanting.discard(name)
+        if not group.members:
+            del self.groups[change.group_id]
+            for inbox in self.inboxes.values():
+                inbox.routes = {
+                    each: route for each, route in inbox.routes.items() if route.group_id != change.group_id
+                }
+        return GroupOutcome(None, notice)
+
+    def refuse_sender(
+        self, operation: InviteMember | ChangeGroup, group: ModelGroup | None
+    ) -> RefusalReason | None:
+        if operation.sender not in self.inboxes:
+            return RefusalReason.UNKNOWN_DEVICE
+        if group is None:
+            return RefusalReason.GROUP_UNKNOWN
+        return None if operation.sender in group.members else RefusalReason.NOT_MEMBER
+
+    def refuse_channel(self, operation: InviteMember | ChangeGroup) -> RefusalReason | None:
+        route = self.route(operation.sender, operation.channel)
+        bound = route.group_id if route else None
+        return None if bound in (None, operation.group_id) else RefusalReason.CHANNEL_CONFLICT
+
+    def notify(
+        self, operation: CreateGroup | InviteMember | ChangeGroup, members: set[str]
+    ) -> SubmissionOutcome:
+        message = Submission(
+            operation.sender, operation.channel, operation.frame_type, operation.notice, operation.expires_at
+        )
+        named = tuple(sorted(members - {operation.sender}))
+        return self.deliver(message, named, operation.group_id)
+
+    def purge(self, now: int) -> tuple[int, set[ExpiredMessage]]:
+        count = 0
+        told = set()
+        for name, inbox in self.inboxes.items():
+            gone = {number: row for number, row in inbox.rows.items() if row.expires_at <= now}
+            inbox.rows = {number: row for number, row in inbox.rows.items() if number not in gone}
+            count += len(gone)
+            told |= {
+                ExpiredMessage(sender=row.sender, channel=row.channel, device_id=name, number=number)
+                for number, row in gone.items()
+                if row.report and row.sender
+            }
+        return count, told
+
+
+def below(role: GroupRole, other: GroupRole) -> bool:
+    return RANKS.index(role) < RANKS.index(other)
+
+
+def granted(role: GroupRole) -> GroupRole:
+    return GroupRole.ADMIN if role is GroupRole.OWNER else role
+
+
+def size_of(rows: list[ModelRow]) -> int:
+    return sum(len(row.payload) for row in rows)
+
+
+def change_of(
+    sender: str, channel: int, group_id: str, action: GroupAction, name: str, role: GroupRole, notice: bytes
+) -> ChangeGroup:
+    target = sender if action is GroupAction.LEAVE else name
+    asked = role if action is GroupAction.SET_ROLE else None
+    return ChangeGroup(sender, channel, group_id, action, target, asked, 12, notice, LATER)
 
 
 names = st.sampled_from(NAMES)
 channels = st.integers(1, 3)
+devices = st.sampled_from(DEVICES)
+groups = st.sampled_from(GROUPS)
+group_roles = st.sampled_from(GroupRole)
+notices = st.binary(max_size=6)
 # The epoch is filled in when the batch runs; "foreign" stays as it is.
 operations = st.one_of(
     st.builds(
@@ -149,14 +393,58 @@ operations = st.one_of(
         st.binary(max_size=20),
         st.sampled_from((SOON, LATER)),
         st.one_of(st.none(), st.lists(names, max_size=5).map(tuple)),
+        st.booleans(),
     ),
+    st.builds(Resolve, names, channels),
     st.builds(Confirm, names, st.sampled_from(("own", "own", "own", "foreign")), st.integers(0, 30)),
     st.builds(SetRoute, names, channels, st.builds(Route, members=st.frozensets(names), relay=st.booleans())),
+    st.builds(SetRoute, names, channels, st.builds(Route, group_id=groups, relay=st.booleans())),
     st.builds(DropRoute, names, channels),
 )
-batches = st.lists(operations, min_size=1, max_size=6)
+group_operations = st.one_of(
+    st.builds(
+        CreateGroup,
+        devices,
+        channels,
+        groups,
+        st.lists(st.tuples(names, group_roles), max_size=3).map(tuple),
+        st.booleans(),
+        st.just(10),
+        notices,
+        st.sampled_from((SOON, LATER)),
+        st.just(NOW),
+    ),
+    st.builds(
+        InviteMember, names, channels, groups, names, group_roles, st.just(11), notices, st.just(LATER)
+    ),
+    st.builds(change_of, names, channels, groups, st.sampled_from(GroupAction), names, group_roles, notices),
+)
+# All about one group that exists, on two channels.
+A_GROUP = CreateGroup(
+    "a", 1, "g", (("b", GroupRole.CO_OWNER), ("c", GroupRole.MEMBER)), True, 10, b"", LATER, NOW
+)
+busy = st.sampled_from((1, 2))
+group_life = st.one_of(
+    st.builds(Submission, devices, busy, st.just(1), notices, st.just(LATER)),
+    st.builds(Resolve, devices, busy),
+    st.builds(Confirm, devices, st.just("own"), st.integers(0, 9)),
+    st.builds(SetRoute, devices, busy, st.just(Route(group_id="g"))),
+    st.builds(
+        InviteMember, devices, busy, st.just("g"), devices, group_roles, st.just(11), notices, st.just(SOON)
+    ),
+    st.builds(
+        change_of, devices, busy, st.just("g"), st.sampled_from(GroupAction), devices, group_roles, notices
+    ),
+)
+batches = st.lists(st.one_of(operations, group_operations), min_size=1, max_size=6)
 steps = st.lists(
     st.one_of(st.lists(batches, min_size=1, max_size=3), st.sampled_from(("purge", "reopen"))), max_size=12
+)
+group_batches = st.lists(group_life, min_size=1, max_size=8)
+group_steps = st.lists(
+    st.one_of(st.lists(group_batches, min_size=1, max_size=3), st.sampled_from(("purge", "reopen"))),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -181,7 +469,8 @@ async def follow(opener: Opener, script: list[list[list[Operation]] | str]) -> N
 
 async def take(storage: Storage, model: Model, step: list[list[Operation]] | str) -> None:
     if isinstance(step, str):
-        assert (await storage.purge_expired(SOON)).messages == model.purge(SOON)
+        purged = await storage.purge_expired(SOON)
+        assert (purged.messages, set(purged.expired)) == model.purge(SOON)
         return
     told: list[object] = []
     expected: list[tuple[Outcome, ...]] = []
@@ -211,9 +500,13 @@ async def compare(storage: Storage, model: Model) -> None:
         assert page.complete
         assert page.head == inbox.next_number - 1
         assert {row.number: (row.channel, row.payload) for row in page.rows} == {
-            number: row[:2] for number, row in inbox.rows.items()
+            number: (row.channel, row.payload) for number, row in inbox.rows.items()
         }
         assert await storage.routes_of(name) == inbox.routes
+    for group_id in GROUPS:
+        group = await storage.load_group(group_id)
+        expected = model.groups.get(group_id)
+        assert (group and group.members) == (expected and expected.members)
 
 
 @pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
@@ -223,3 +516,12 @@ def test_the_store_does_what_the_model_does(
     opener: Opener, script: list[list[list[Operation]] | str]
 ) -> None:
     trio.run(follow, opener, script)
+
+
+@pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
+@settings(deadline=None)
+@given(script=group_steps)
+def test_a_group_reaches_whom_the_model_says(
+    opener: Opener, script: list[list[list[Operation]] | str]
+) -> None:
+    trio.run(follow, opener, [[[A_GROUP]], *script])

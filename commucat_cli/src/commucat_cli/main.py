@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from commucat_cli.chaos.command import chaos
 from commucat_cli.commands.chat import chat
 from commucat_cli.commands.conformance import conformance_app
 from commucat_cli.commands.fingerprint import fingerprint
@@ -31,6 +32,7 @@ for _command in (login, send, listen, chat, fingerprint):
     app.command()(_command)
 app.add_typer(conformance_app, name="conformance")
 register_operator_commands(app)
+app.command("chaos")(chaos)
 
 
 def _show_version(wanted: bool) -> None:

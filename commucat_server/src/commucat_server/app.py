@@ -17,6 +17,7 @@ from commucat_proto import ServerParameters
 from commucat_proto.server_session import ServerKey
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
+from commucat_server.calls.service import CallService
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.session import ConnectHandler
@@ -58,6 +59,8 @@ class _Services:
     registry: Registry
     counters: Counters
     presence: PresenceBoard
+    inbox: Inbox
+    calls: CallService
     issuer: CertificateIssuer
     policy: AdmissionPolicy
     noise_keys: tuple[NoiseKeyVersion, ...]
@@ -85,24 +88,30 @@ async def serve(
         max_rows=config.limits.inbox_rows,
         max_bytes=config.limits.inbox_bytes,
         max_routes=config.limits.routes_per_device,
+        stranger_rows=config.limits.stranger_rows,
+        stranger_bytes=config.limits.stranger_bytes,
     )
     async with (
         open_sqlite(config.storage.path, settings=settings) as storage,
         open_ledger(config.ledger.mode.value, config.ledger.target) as ledger,
     ):
-        services = await _build_services(config, data_dir, storage, clock)
+        services = await _build_services(config, data_dir, storage, ledger, clock)
         await _serve_services(config, data_dir, shutdown, storage, ledger, services, task_status)
         log.info("stopped", messages=services.counters.relay_enqueued)
 
 
 async def _build_services(
-    config: ServerConfig, data_dir: DataDir, storage: Storage, clock: Callable[[], float]
+    config: ServerConfig, data_dir: DataDir, storage: Storage, ledger: Ledger, clock: Callable[[], float]
 ) -> _Services:
-    server = config.server
+    server, limits = config.server, config.limits
+    registry, counters = Registry(), Counters()
+    inbox = Inbox(storage, registry, counters)
     return _Services(
-        registry=Registry(),
-        counters=Counters(),
-        presence=PresenceBoard(storage, ttl=config.limits.presence_ttl, clock=clock),
+        registry=registry,
+        counters=counters,
+        presence=PresenceBoard(storage, registry, ttl=limits.presence_ttl, clock=clock),
+        inbox=inbox,
+        calls=CallService(inbox=inbox, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout),
         issuer=CertificateIssuer(data_dir.federation_keys, storage, clock),
         policy=AdmissionPolicy(
             domain=server.domain,
@@ -140,6 +149,8 @@ async def _serve_services(
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(upkeep.run)
+        nursery.start_soon(services.presence.tell_peers)
+        nursery.start_soon(services.calls.run)
         nursery.start_soon(storage.wait_failed)
         nursery.start_soon(_end_sessions_at, shutdown, services.registry)
         address = listeners[0].socket.getsockname()
@@ -204,7 +215,8 @@ def _connect_context(
         admissions=Admissions(storage, services.issuer, services.policy, services.clock),
         issuer=services.issuer,
         registry=services.registry,
-        inbox=Inbox(storage, services.registry, services.counters),
+        inbox=services.inbox,
+        calls=services.calls,
         presence=services.presence,
         counters=services.counters,
         connect_limit=RateLimit(burst=limits.connects_per_second, period=1.0, clock=time.monotonic),

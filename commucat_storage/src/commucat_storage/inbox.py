@@ -10,7 +10,7 @@ import enum
 
 import attrs
 
-from commucat_storage.records import Route
+from commucat_storage.records import GroupRole, Route
 
 MAX_INBOX_NUMBER = 2**32 - 1  # the sequence field of a frame is 32 bits wide
 
@@ -24,11 +24,23 @@ class RefusalReason(enum.Enum):
     CHANNEL_CONFLICT = "channel_conflict"
     """The recipient has a route of its own on this channel that does not include the sender."""
     QUOTA = "quota"
+    """The inbox is full, or its share for senders to which the recipient has no relation: none of its
+    routes names them, they are in no group that it joined or was put into by somebody it has a relation
+    to, and they are no device of the same user."""
     DISK_LOW = "disk_low"
     """The store takes no messages until there is room on its disk again; try later."""
     NO_ROUTE = "no_route"
     """The sender has no route on this channel (``device_id`` of the refusal is empty)."""
     TOO_MANY_ROUTES = "too_many_routes"
+    """The sender has as many routes, members in them, or groups of its own as it may have."""
+    GROUP_EXISTS = "group_exists"
+    GROUP_UNKNOWN = "group_unknown"
+    NOT_MEMBER = "not_member"
+    """The sender is no member of the group, or the device meant is not."""
+    NOT_ALLOWED = "not_allowed"
+    """The sender's role does not reach so far."""
+    GROUP_FULL = "group_full"
+    ALREADY_MEMBER = "already_member"
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +66,8 @@ class Submission:
     expires_at: int
     recipients: tuple[str, ...] | None = None
     """``None``: whoever the sender's route on ``channel`` names when the batch commits."""
+    report: bool = False
+    """Whether the sender wants to know of rows that expire: see ``Purged.expired``."""
 
 
 @attrs.frozen
@@ -86,7 +100,87 @@ class Confirm:
     number: int
 
 
-Operation = Submission | SetRoute | DropRoute | Confirm
+@attrs.frozen
+class Resolve:
+    """Who would get a frame of this sender on this channel now. Writes nothing.
+
+    For frames that are never stored; goes through the journal so that it sees the Joins,
+    Leaves and group changes that came before it.
+    """
+
+    sender: str
+    channel: int
+
+
+@attrs.frozen
+class CreateGroup:
+    """Create a group with the sender as owner, bind the sender's route on ``channel`` to it, and
+    store ``notice`` for every member that accepts it. One transaction, all or nothing.
+
+    ``OWNER`` in ``roles`` counts as ``ADMIN``; the sender need not be named. Members that are
+    unknown or revoked are left out of the group and refused by name.
+    """
+
+    sender: str
+    channel: int
+    group_id: str
+    roles: tuple[tuple[str, GroupRole], ...]
+    relay: bool
+    frame_type: int
+    notice: bytes = attrs.field(repr=False)
+    expires_at: int
+    created_at: int
+
+
+@attrs.frozen
+class InviteMember:
+    """Add a device to a group; ``notice`` goes to every member and to the new one.
+
+    Needs a role above ``MEMBER``, and the granted role must be strictly below the sender's (a
+    granted ``OWNER`` counts as ``ADMIN``). Never changes the role of a member: ``ALREADY_MEMBER``.
+    """
+
+    sender: str
+    channel: int
+    group_id: str
+    device_id: str
+    role: GroupRole
+    frame_type: int
+    notice: bytes = attrs.field(repr=False)
+    expires_at: int
+
+
+class GroupAction(enum.Enum):
+    """What a :class:`ChangeGroup` does."""
+
+    REMOVE = "remove"
+    """Take out a member strictly below the sender."""
+    LEAVE = "leave"
+    """The sender goes. The owner must transfer first, unless it is the last: then the group ends."""
+    SET_ROLE = "role"
+    """Give a member strictly below the sender a role strictly below the sender's own."""
+    TRANSFER = "transfer"
+    """The owner makes another member owner and becomes co-owner."""
+
+
+@attrs.frozen
+class ChangeGroup:
+    """Change a group; ``notice`` goes to everybody who was a member before, the sender excepted."""
+
+    sender: str
+    channel: int
+    group_id: str
+    action: GroupAction
+    device_id: str
+    """The member meant; the sender itself for ``LEAVE``."""
+    role: GroupRole | None
+    """For ``SET_ROLE`` only."""
+    frame_type: int
+    notice: bytes = attrs.field(repr=False)
+    expires_at: int
+
+
+Operation = Submission | SetRoute | DropRoute | Confirm | Resolve | CreateGroup | InviteMember | ChangeGroup
 
 
 # -- outcomes, one for each operation, in the same order --------------------------------------
@@ -115,7 +209,23 @@ class ConfirmOutcome:
     watermark: int
 
 
-Outcome = SubmissionOutcome | RouteOutcome | ConfirmOutcome
+@attrs.frozen
+class ResolveOutcome:
+    """``recipients``: device ids that accept the sender's frames; some may not be connected."""
+
+    recipients: tuple[str, ...]
+    refused: tuple[Refusal, ...] = ()
+
+
+@attrs.frozen
+class GroupOutcome:
+    """``refused`` is None when the group was changed; ``notice`` then says who got it."""
+
+    refused: RefusalReason | None
+    notice: SubmissionOutcome = SubmissionOutcome(())
+
+
+Outcome = SubmissionOutcome | RouteOutcome | ConfirmOutcome | ResolveOutcome | GroupOutcome
 
 
 # -- reading ------------------------------------------------------------------------------------

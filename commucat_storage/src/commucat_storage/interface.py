@@ -15,6 +15,7 @@ from commucat_storage.records import (
     CertificateRow,
     Device,
     EnrolmentCode,
+    Group,
     Presence,
     Purged,
     Route,
@@ -74,6 +75,16 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     async def routes_of(self, device_id: str) -> dict[int, Route]:
         """The device's own routes by channel."""
+
+    @abc.abstractmethod
+    async def load_group(self, group_id: str) -> Group | None:
+        """The group with all its members."""
+
+    @abc.abstractmethod
+    async def peers_of(self, device_id: str, limit: int) -> tuple[str, ...]:
+        """Active devices that may know of this one's presence, at most ``limit``: members of its groups
+        (both must have agreed to be in it, or a stranger could put them together), and devices of which
+        each has a route to the other on the same channel."""
 
     # -- accounts ------------------------------------------------------------------------------
 
@@ -167,7 +178,10 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     async def purge_expired(self, now: int) -> Purged:
-        """Delete what has expired (messages, sessions, codes), in bounded steps."""
+        """Delete what has expired (messages, sessions, codes), in bounded steps.
+
+        Ends early with ``more`` when the report of expired messages has grown long.
+        """
 
     @abc.abstractmethod
     async def wait_failed(self) -> NoReturn:

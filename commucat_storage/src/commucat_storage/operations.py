@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 
-from commucat_storage.inbox import MAX_INBOX_NUMBER, Confirm, DropRoute, Operation, SetRoute, Submission
+from commucat_storage.inbox import (
+    MAX_INBOX_NUMBER,
+    ChangeGroup,
+    Confirm,
+    CreateGroup,
+    DropRoute,
+    GroupAction,
+    InviteMember,
+    Operation,
+    Resolve,
+    SetRoute,
+    Submission,
+)
 
 MAX_CHANNEL = 2**32 - 1
 MAX_FRAME_TYPE = 255
@@ -12,33 +24,64 @@ LATEST_EXPIRY = 2**62 - 1
 def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
     """Check the ranges; return the rows (recipients) and payload bytes that the batch may store.
 
-    A message that follows its sender's route counts as one row, because its recipients are known
-    only when it is stored.
+    A message that follows its sender's route or goes to a group counts as one row, because its
+    recipients are known only when it is stored.
 
     Raises:
-        ValueError: the batch is empty, or a number in it is out of range.
+        ValueError: the batch is empty, a number in it is out of range, or fields contradict each other.
     """
     if not batch:
         raise ValueError("an empty batch")
     rows = size = 0
     for operation in batch:
         if isinstance(operation, Submission):
-            if not 0 <= operation.channel <= MAX_CHANNEL:
-                raise ValueError(f"channel {operation.channel} is out of range")
-            if not 0 <= operation.frame_type <= MAX_FRAME_TYPE:
-                raise ValueError(f"frame type {operation.frame_type} is out of range")
-            if not 0 <= operation.expires_at <= LATEST_EXPIRY:
-                raise ValueError(f"expiry {operation.expires_at} is out of range")
+            _check_message(operation.channel, operation.frame_type, operation.expires_at)
             rows += len(operation.recipients or ()) or 1
             size += len(operation.payload)
         elif isinstance(operation, Confirm):
             if not 0 <= operation.number <= MAX_INBOX_NUMBER:
                 raise ValueError(f"inbox number {operation.number} is out of range")
             rows += 1
-        elif isinstance(operation, SetRoute | DropRoute):
-            if not 0 <= operation.channel <= MAX_CHANNEL:
-                raise ValueError(f"channel {operation.channel} is out of range")
+        elif isinstance(operation, SetRoute | DropRoute | Resolve):
+            _check_channel(operation.channel)
+            if isinstance(operation, SetRoute):
+                _check_route(operation)
             rows += 1
+        elif isinstance(operation, CreateGroup | InviteMember | ChangeGroup):
+            _check_message(operation.channel, operation.frame_type, operation.expires_at)
+            _check_group(operation)
+            rows += len(operation.roles) + 1 if isinstance(operation, CreateGroup) else 1
+            size += len(operation.notice)
         else:
             raise ValueError(f"not an operation: {operation!r}")
     return rows, size
+
+
+def _check_message(channel: int, frame_type: int, expires_at: int) -> None:
+    _check_channel(channel)
+    if not 0 <= frame_type <= MAX_FRAME_TYPE:
+        raise ValueError(f"frame type {frame_type} is out of range")
+    if not 0 <= expires_at <= LATEST_EXPIRY:
+        raise ValueError(f"expiry {expires_at} is out of range")
+
+
+def _check_channel(channel: int) -> None:
+    if not 0 <= channel <= MAX_CHANNEL:
+        raise ValueError(f"channel {channel} is out of range")
+
+
+def _check_route(operation: SetRoute) -> None:
+    if operation.route.group_id is not None and operation.route.members:
+        raise ValueError("a route to a group names no members of its own")
+
+
+def _check_group(operation: CreateGroup | InviteMember | ChangeGroup) -> None:
+    if not operation.group_id:
+        raise ValueError("a group needs an id")
+    if not operation.sender:
+        raise ValueError("a group is changed by a device")
+    if isinstance(operation, ChangeGroup):
+        if (operation.role is not None) != (operation.action is GroupAction.SET_ROLE):
+            raise ValueError("a role belongs to a change of role, and to nothing else")
+        if operation.action is GroupAction.LEAVE and operation.device_id != operation.sender:
+            raise ValueError("a device can only leave by itself")

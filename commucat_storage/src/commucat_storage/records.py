@@ -109,10 +109,31 @@ class Secret:
 
 @attrs.frozen(kw_only=True)
 class Route:
-    """Where a device's own frames on one channel go."""
+    """Where a device's own frames on one channel go: to named devices, or to a group's members."""
 
-    members: frozenset[str]
+    members: frozenset[str] = frozenset()
     relay: bool = False
+    group_id: str | None = None
+    """The group whose members, read when a message commits, are meant; ``members`` is empty then."""
+
+
+class GroupRole(enum.Enum):
+    """What a member may do to a group; each may act only on those strictly below."""
+
+    OWNER = "owner"
+    CO_OWNER = "co-owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+@attrs.frozen(kw_only=True)
+class Group:
+    """A group and its members; exactly one of them is the owner."""
+
+    group_id: str
+    created_at: int
+    relay: bool
+    members: dict[str, GroupRole]
 
 
 @attrs.frozen(kw_only=True)
@@ -125,9 +146,27 @@ class Presence:
 
 
 @attrs.frozen(kw_only=True)
+class ExpiredMessage:
+    """A message that was deleted before ``device_id`` confirmed it, and whose sender wants to know.
+
+    ``number`` counts in the inbox's epoch at that time.
+    """
+
+    sender: str
+    channel: int
+    device_id: str
+    number: int
+
+
+@attrs.frozen(kw_only=True)
 class Purged:
     """How many rows an upkeep run deleted."""
 
     messages: int
     sessions: int
     codes: int
+    expired: tuple[ExpiredMessage, ...] = ()
+    """Of the messages, those whose sender asked for a report. Told once: what was found by a run
+    that fails or is cancelled before its end is not told again. Includes those of revoked devices."""
+    more: bool = False
+    """The run ended early, because ``expired`` has grown long; run again for the rest."""

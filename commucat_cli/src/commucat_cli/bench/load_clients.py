@@ -49,9 +49,8 @@ class LoadTarget:
             info = await fetch_server_info(client, timeouts)
         return cls(address=address, trust=trust, domain=info.domain, noise_public=info.noise_public)
 
-    def new_device(self, role: str, capability: str) -> ClientParameters:
-        """A user with one device, fresh for this run."""
-        name = f"bench-{role}-{secrets.token_hex(8)}"
+    def new_device(self, name: str, capability: str) -> ClientParameters:
+        """A user with one device."""
         return ClientParameters(
             domain=self.domain,
             server_static=self.noise_public,
@@ -64,6 +63,22 @@ class LoadTarget:
 
     def connect(self, device: ClientParameters) -> AbstractAsyncContextManager[Connection]:
         return connect(self.address, self.trust, device)
+
+
+def sender_of(run: str) -> str:
+    """Device id of a run's sender, which its receivers must know beforehand."""
+    return f"bench-sender-{run}"
+
+
+async def befriend(connection: Connection, run: str) -> None:
+    """Give the receiver a route to the sender: strangers may fill a small part of an inbox only.
+
+    Raises:
+        CliError: the server refuses.
+    """
+    joined = await connection.join(CHANNEL, [sender_of(run)])
+    if joined.error is not None:
+        raise CliError(f"the server refuses the receiver's channel: {joined.text}")
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -85,7 +100,7 @@ async def send(job: SenderJob, start: Start) -> SenderReport:
     """
     target = await LoadTarget.find(job.server, job.tls_ca)
     payloads = make_payloads(bytes.fromhex(job.run), job.messages, job.size)
-    async with target.connect(target.new_device("sender", SEND_ONLY)) as connection:
+    async with target.connect(target.new_device(sender_of(job.run), SEND_ONLY)) as connection:
         joined = await connection.join(CHANNEL, job.devices)
         if joined.error is not None:
             raise CliError(f"the server refuses the sender's channel: {joined.text}")
@@ -170,10 +185,13 @@ async def receive(job: ReceiverJob, start: Start) -> ReceiverReport:
     async with AsyncExitStack() as sessions:
         for device in receiving.devices:
             if job.away:
-                async with target.connect(device):
-                    pass  # makes the inbox that messages will wait in
+                # Makes the inbox that messages will wait in.
+                async with target.connect(device) as connection:
+                    await befriend(connection, job.run)
             else:
-                receiving.connections.append(await sessions.enter_async_context(target.connect(device)))
+                connection = await sessions.enter_async_context(target.connect(device))
+                await befriend(connection, job.run)
+                receiving.connections.append(connection)
         await start(Ready(devices=[device.device_id for device in receiving.devices]))
         return await receiving.run()
 
@@ -184,7 +202,10 @@ class _Receiving:
     def __init__(self, target: LoadTarget, job: ReceiverJob) -> None:
         self._target = target
         self._job = job
-        self.devices = [target.new_device("receiver", DELIVERY_ACK) for _ in range(job.receivers)]
+        self.devices = [
+            target.new_device(f"bench-receiver-{secrets.token_hex(8)}", DELIVERY_ACK)
+            for _ in range(job.receivers)
+        ]
         self.connections: list[Connection] = []
         """Of the devices in their order; empty when they are away."""
         self._tallies = [Tally(bytes.fromhex(job.run), job.messages, job.size) for _ in self.devices]

@@ -202,6 +202,10 @@ class LimitsSection:
         default=30 * _DAY, validator=_between(1, 10 * _YEAR), metadata=env("COMMUCAT_RELAY_TTL")
     )
     """How long an undelivered message is kept."""
+    ring_timeout: int = attrs.field(
+        default=60, validator=_between(1, 3600), metadata=env("COMMUCAT_RING_TIMEOUT")
+    )
+    """How long a call rings, and how long frames of a call wait for a device that is away."""
     inbox_rows: int = attrs.field(
         default=1_000_000, validator=_between(1, 100_000_000), metadata=env("COMMUCAT_INBOX_ROWS")
     )
@@ -210,6 +214,13 @@ class LimitsSection:
         default=1024**3, validator=_between(1, 1024**4), metadata=env("COMMUCAT_INBOX_BYTES")
     )
     """Bytes that may wait for one device."""
+    stranger_rows: int = attrs.field(
+        default=1000, validator=_between(1, 100_000_000), metadata=env("COMMUCAT_STRANGER_ROWS")
+    )
+    """Messages of senders without a relation to the device, of those that may wait for it."""
+    stranger_bytes: int = attrs.field(
+        default=16 * 1024**2, validator=_between(1, 1024**4), metadata=env("COMMUCAT_STRANGER_BYTES")
+    )
     routes_per_device: int = attrs.field(
         default=1000, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_ROUTES_PER_DEVICE")
     )

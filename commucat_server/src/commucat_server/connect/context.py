@@ -6,6 +6,7 @@ import attrs
 
 from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
+from commucat_server.calls.service import CallService
 from commucat_server.identity.admissions import Admissions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
@@ -48,6 +49,7 @@ class ConnectContext:
     registry: Registry
     inbox: Inbox
     presence: PresenceBoard
+    calls: CallService
     counters: Counters
     connect_limit: RateLimit
     new_user_limit: RateLimit

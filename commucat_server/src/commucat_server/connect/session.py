@@ -1,8 +1,9 @@
 """One `/connect` stream from its request to its end.
 
-Three tasks at most: a reader (bytes -> machine -> frames -> journal), a writer (everything
-queued -> as few Noise messages as fit -> one send), and, for clients that do not confirm
-what they receive, a confirmer that asks the transport.
+Two tasks: a reader (bytes -> machine -> frames -> journal) and a writer (everything queued ->
+as few Noise messages as fit -> one send, or frame by frame if the mode packs each alone).
+For clients that do not confirm what they receive a confirmer asks the transport, and modes
+that need signs of life have a task that gives them.
 """
 
 import math
@@ -13,14 +14,33 @@ import structlog
 import trio
 
 from commucat_crypto import StaticKeyPair
-from commucat_proto import FramesReceived, FrameType, PeerClosed, ServerEvent, ServerSession, SessionFailed
+from commucat_proto import (
+    FramesReceived,
+    FrameType,
+    PeerClosed,
+    ServerEvent,
+    ServerSession,
+    SessionFailed,
+    json_text,
+)
 from commucat_server.connect.context import ConnectContext
 from commucat_server.connect.dispatch import FrameDispatcher
-from commucat_server.connect.handshake import Handshake, Welcome, ack_json
+from commucat_server.connect.handshake import Handshake, Welcome, ack_json, keepalive_interval
+from commucat_server.connect.modes import (
+    GONE,
+    NEW,
+    FramedStream,
+    Refusal,
+    Upstream,
+    Upstreams,
+    feed_upstream,
+    open_mode,
+    upstream_of,
+)
+from commucat_server.identity.admissions import user_json
 from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, StreamLostError
 from commucat_server.routing.live import LiveSession
-from commucat_server.routing.presence import ONLINE
 from commucat_server.security.rate import identity_of
 from commucat_storage import CommitFailedError, Confirm, ConfirmOutcome, Outcome, StorageError
 
@@ -30,12 +50,6 @@ PAGE_ROWS = 512
 PAGE_BYTES = 512 * 1024
 """One read of the store while a session catches up; several fit in a connection's outbox."""
 
-_HEAD = (
-    ("content-type", "application/octet-stream"),
-    ("cache-control", "no-store"),
-    ("x-commucat-connect-mode", "binary"),
-)
-
 
 class ConnectHandler:
     """Serves `/connect` streams; the listener calls it once for each."""
@@ -43,10 +57,15 @@ class ConnectHandler:
     def __init__(self, context: ConnectContext) -> None:
         self._context = context
         self._handshakes = 0
+        self._upstreams = Upstreams()
 
     async def __call__(self, stream: ConnectStream) -> None:
-        if stream.method not in ("POST", "GET"):
-            await _problem(stream, 404, "Not Found")
+        asked = upstream_of(stream.query)
+        name = asked.get("upstream")
+        if name is not None and (known := self._upstreams.find(name)) is not None:
+            patience = self._context.settings.write_stall
+            refusal = await feed_upstream(known, asked.get("offset", ""), stream, patience)
+            await _answer(stream, refusal)
             return
         identity = identity_of(stream.remote_host)
         wait = self._context.connect_limit.take(identity)
@@ -54,22 +73,33 @@ class ConnectHandler:
             self._context.counters.rate_limited += 1
             await _problem(stream, 429, "Too Many Requests", retry_after=max(1, math.ceil(wait)))
             return
+        if name not in (None, NEW):
+            await _answer(stream, GONE)
+            return
+        upstream = self._upstreams.open() if name == NEW else None
         try:
-            # Sent before the request body is read: a failed handshake is an Error frame
-            # in a 200 response, never an HTTP status.
-            await stream.start(200, _HEAD)
-            session = ServerSession(self._context.parameters, ephemeral=StaticKeyPair.generate())
-            self._handshakes += 1
-            try:
-                welcome = await Handshake(self._context, stream, session).run()
-            finally:
-                self._handshakes -= 1
-            if welcome is not None:
-                self._context.connect_limit.give_back(identity)
-                self._context.counters.handshakes += 1
-                await EstablishedSession(self._context, stream, session, welcome).run()
+            await self._serve(stream, upstream, identity)
         except StreamLostError:
             pass  # the peer went away first: an ordinary end
+        finally:
+            if upstream is not None:
+                self._upstreams.close(upstream)
+
+    async def _serve(self, stream: ConnectStream, upstream: Upstream | None, identity: str) -> None:
+        self._handshakes += 1
+        try:
+            opened = await open_mode(stream, keepalive_interval(self._context.settings.keepalive), upstream)
+            if isinstance(opened, Refusal):
+                await _answer(stream, opened)
+                return
+            session = ServerSession(self._context.parameters, ephemeral=StaticKeyPair.generate())
+            welcome = await Handshake(self._context, opened, session).run()
+        finally:
+            self._handshakes -= 1
+        if welcome is not None:
+            self._context.connect_limit.give_back(identity)
+            self._context.counters.handshakes += 1
+            await EstablishedSession(self._context, opened, session, welcome).run()
 
 
 class EstablishedSession:
@@ -80,12 +110,14 @@ class EstablishedSession:
     ) -> None:
         self._context = context
         self._stream = stream
+        self._framed = stream if isinstance(stream, FramedStream) else None
         self._session = session
         self._welcome = welcome
         self._work = trio.lowlevel.ParkingLot()
         self._writes = trio.lowlevel.ParkingLot()
         inbox = welcome.entrance.admitted.inbox
         device = welcome.entrance.admitted.device
+        self._user = user_json(welcome.entrance.admitted.user)
         self._live = LiveSession(
             device_id=device.device_id,
             user_id=device.user_id,
@@ -110,11 +142,13 @@ class EstablishedSession:
             ack = ack_json(self._context, self._session, self._welcome, self._live.cursor)
             await self._send(self._session.establish(ack))
             if self._live.receives:
-                await self._context.presence.publish(self._live.device_id, ONLINE)
+                await self._context.presence.arrive(self._live.device_id, self._user)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_until_end, nursery.cancel_scope)
                 if self._live.receives and not self._live.delivery_ack:
                     nursery.start_soon(self._confirm_by_transport)
+                if self._framed is not None:
+                    nursery.start_soon(self._framed.keep_alive)
                 await self._read_until_end()
         except* StreamLostError:
             pass  # the peer went away first: what it missed waits in its inbox
@@ -126,6 +160,7 @@ class EstablishedSession:
             if gone and self._live.receives:
                 with trio.move_on_after(self._context.settings.drain_timeout, shield=True):
                     await self._context.presence.leave(self._live.device_id)
+                    await self._context.calls.disconnected(self._live.device_id)
 
     async def _resume(self) -> None:
         """Apply the cursor that the Hello brought; only now is it known whose it is."""
@@ -215,12 +250,18 @@ class EstablishedSession:
             return
         self._context.counters.frames_egress += len(frames)
         taken = self._live.taken
-        await self._send(self._session.seal(frames))
+        if self._framed is None:
+            await self._send(self._session.seal(frames))
+        else:
+            for frame in frames:
+                await self._send(self._session.seal((frame,)), frame)
         self._live.written = taken
         self._writes.unpark_all()
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes, frame: bytes = b"") -> None:
         """Send, waiting for as long as the client takes something of what was sent before.
+
+        ``frame`` is what ``data`` is in clear, for a mode that packs frames.
 
         Raises:
             TooSlowError: it took no byte for ``write_stall`` seconds.
@@ -228,7 +269,10 @@ class EstablishedSession:
         while True:
             waiting = self._stream.outbox_bytes
             with trio.move_on_after(self._context.settings.write_stall):
-                await self._stream.send(data)
+                if self._framed is not None and frame:
+                    await self._framed.send_frame(frame, data)
+                else:
+                    await self._stream.send(data)
                 return
             if self._stream.outbox_bytes >= waiting:
                 raise trio.TooSlowError
@@ -268,12 +312,43 @@ class EstablishedSession:
                 pass  # A failed commit: the rows stay and are delivered again.
 
 
-async def _problem(stream: ConnectStream, status: int, title: str, retry_after: int | None = None) -> None:
-    body = b'{"type":"about:blank","title":"%s","status":%d}' % (title.encode(), status)
+async def _answer(stream: ConnectStream, refusal: Refusal | None) -> None:
+    """Answer a request that begins no stream: 204 if nothing is wrong with it."""
+    if refusal is None:
+        await stream.start(204, [("cache-control", "no-store")])
+        await stream.end()
+        return
+    await _problem(
+        stream,
+        refusal.status,
+        refusal.title,
+        detail=refusal.detail,
+        expected=refusal.expected,
+        allow=refusal.allow,
+    )
+
+
+async def _problem(
+    stream: ConnectStream,
+    status: int,
+    title: str,
+    *,
+    detail: str | None = None,
+    retry_after: int | None = None,
+    expected: int | None = None,
+    allow: str = "",
+) -> None:
+    document: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
+    if detail is not None:
+        document["detail"] = detail
+    if expected is not None:
+        document["expected"] = expected
     headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
     if retry_after is not None:
         headers.append(("retry-after", str(retry_after)))
+    if allow:
+        headers.append(("allow", allow))
     await stream.start(status, headers)
     if stream.method != "HEAD":
-        await stream.send(body)
+        await stream.send(json_text.dumps(document))
     await stream.end()

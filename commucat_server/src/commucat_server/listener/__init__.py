@@ -1,4 +1,4 @@
-"""The path bytes take: accept, TLS 1.3, HTTP/2, one task per stream.
+"""The path bytes take: accept, TLS 1.3, HTTP/2 or HTTP/1.1, one task per stream.
 
 Streams to ``/connect`` go to a handler coroutine as ``ConnectStream``; every other request goes to an ASGI
 3 application. Back-pressure holds in both directions: a handler that does not receive stops its peer, and
@@ -14,16 +14,18 @@ from commucat_server.listener.errors import (
     StreamMisuseError,
     TlsConfigError,
 )
-from commucat_server.listener.h2_connection import ConnectHandler, H2Connection
+from commucat_server.listener.h1_connection import H1Connection
+from commucat_server.listener.h2_connection import H2Connection
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
-from commucat_server.listener.stream import ConnectStream
+from commucat_server.listener.stream import ConnectHandler, ConnectStream
 from commucat_server.listener.tls import tls_context
 
 __all__ = [
     "AsgiApp",
     "ConnectHandler",
     "ConnectStream",
+    "H1Connection",
     "H2Connection",
     "LifespanError",
     "ListenerError",

@@ -11,9 +11,12 @@ import structlog
 import trio
 
 from commucat_server.listener.asgi import AsgiApp
-from commucat_server.listener.h2_connection import ConnectHandler, H2Connection
+from commucat_server.listener.h1_connection import H1Connection
+from commucat_server.listener.h1_progress import TcpProgress
+from commucat_server.listener.h2_connection import H2Connection
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
+from commucat_server.listener.stream import ConnectHandler
 from commucat_server.listener.tls_stream import TlsStream
 
 _log = structlog.get_logger("commucat.listener")
@@ -47,7 +50,8 @@ async def serve_listeners(
 ) -> None:
     """Serve connections until ``shutdown`` is requested and they have come to an end.
 
-    At shutdown the listening sockets are closed and every connection ends with a GOAWAY. Requests finish;
+    At shutdown the listening sockets are closed and every connection is told to end (GOAWAY, or
+    ``connection: close``). Requests finish;
     ``/connect`` handlers watch ``shutdown`` and end their streams by themselves; what is left after
     ``settings.drain_timeout`` is cancelled.
 
@@ -91,7 +95,7 @@ class _Acceptor:
     shutdown: ShutdownSignal
     open: int = 0
     """Connections, handshakes included."""
-    connections: set[H2Connection] = attrs.Factory(set)
+    connections: set[H1Connection | H2Connection] = attrs.Factory(set)
     handshakes: set[trio.CancelScope] = attrs.Factory(set)
     refusals: "_Report" = attrs.Factory(lambda: _Report("too many connections"))
     failures: "_Report" = attrs.Factory(lambda: _Report("accept failed"))
@@ -120,7 +124,7 @@ class _Acceptor:
                 _probe_when_silent(stream, self.settings.tcp_keepalive)
                 transport = TlsStream(stream, self.ssl_context)
                 if await self.handshake(transport, remote):
-                    await self.serve_h2(transport, remote, local)
+                    await self.serve_http(stream, transport, remote, local)
         except OSError as exc:
             _log.debug("connection lost before it began", reason=str(exc))
         except Exception as exc:  # noqa: BLE001 - the top of this task
@@ -129,7 +133,7 @@ class _Acceptor:
             self.open -= 1
 
     async def handshake(self, transport: TlsStream, remote: tuple[str, int]) -> bool:
-        """Whether the peer now speaks HTTP/2 with us."""
+        """Whether the peer now speaks TLS with us. Without ALPN it speaks HTTP/1.1."""
         with trio.move_on_after(self.settings.handshake_timeout) as scope:
             self.handshakes.add(scope)
             try:
@@ -142,37 +146,42 @@ class _Acceptor:
         if scope.cancelled_caught:
             _log.debug("tls handshake took too long", remote=remote[0])
             return False
-        if transport.protocol != "h2":
-            _log.info("peer does not speak h2", remote=remote[0])
-            await self.close(transport)
-            return False
         return not self.shutdown.requested
 
-    async def serve_h2(
+    async def serve_http(
         self,
+        stream: trio.SocketStream,
         transport: TlsStream,
         remote: tuple[str, int],
         local: tuple[str, int],
     ) -> None:
-        connection = H2Connection(
-            transport,
-            self.settings,
-            remote=remote,
-            local=local,
-            connect_handler=self.connect_handler,
-            asgi_app=self.asgi_app,
-            state=self.state,
-        )
+        connection: H1Connection | H2Connection
+        if transport.protocol == "h2":
+            connection = H2Connection(
+                transport,
+                self.settings,
+                remote=remote,
+                local=local,
+                connect_handler=self.connect_handler,
+                asgi_app=self.asgi_app,
+                state=self.state,
+            )
+        else:
+            connection = H1Connection(
+                transport,
+                self.settings,
+                progress=TcpProgress(stream, transport),
+                remote=remote,
+                local=local,
+                connect_handler=self.connect_handler,
+                asgi_app=self.asgi_app,
+                state=self.state,
+            )
         self.connections.add(connection)
         try:
             await connection.serve()
         finally:
             self.connections.discard(connection)
-
-    async def close(self, transport: TlsStream) -> None:
-        """Say goodbye in TLS, so that the peer can tell our decision from a broken network."""
-        with trio.move_on_after(self.settings.close_timeout):
-            await transport.aclose()
 
     def drain(self) -> None:
         """Ask every connection to end."""

@@ -32,6 +32,7 @@ class AsgiOrigin:
     client: tuple[str, int]
     server: tuple[str, int]
     state: Mapping[str, Any] | None = None
+    http_version: str = "2"
 
 
 async def answer_request(
@@ -66,7 +67,7 @@ def _http_scope(head: RequestHead, origin: AsgiOrigin) -> Message:
     scope: Message = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "2",
+        "http_version": origin.http_version,
         "method": head.method.decode("latin-1").upper(),
         "scheme": "https",
         "path": unquote_to_bytes(head.path).decode("utf-8", "replace"),

@@ -19,13 +19,9 @@ from commucat_server.listener.h2_stream import INTERNAL_ERROR, NO_ERROR, REFUSED
 from commucat_server.listener.h2_writer import H2Writer
 from commucat_server.listener.request import RequestHead
 from commucat_server.listener.settings import ListenerSettings
-from commucat_server.listener.stream import ConnectStream
-
-CONNECT_PATH = b"/connect"
+from commucat_server.listener.stream import CONNECT_PATH, ConnectHandler
 
 _log = structlog.get_logger("commucat.listener")
-
-ConnectHandler = Callable[[ConnectStream], Awaitable[None]]
 
 
 class H2Connection:

@@ -117,6 +117,7 @@ class ServerProtocol(h2.connection.H2Connection):
                 SettingCodes.INITIAL_WINDOW_SIZE: settings.stream_window,
                 SettingCodes.MAX_FRAME_SIZE: settings.max_frame_size,
                 SettingCodes.MAX_HEADER_LIST_SIZE: settings.max_header_size,
+                SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441: WebSocket over a stream
             }
         )
         if settings.connection_window > _INITIAL_WINDOW:

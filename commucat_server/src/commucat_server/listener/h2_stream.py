@@ -43,6 +43,7 @@ class H2Stream(HttpStream):
         "_peer_ended",
         "_ping_mark",
         "_progress",
+        "_protocol",
         "_queued",
         "_started",
         "_writer",
@@ -62,6 +63,7 @@ class H2Stream(HttpStream):
         self.query = head.query.decode("latin-1")
         self.headers = head.first_headers()
         self.remote_host, self.remote_port = remote
+        self._protocol = head.protocol.decode("latin-1")
         self.stream_id = stream_id
         self.outbox = bytearray()
         self.framed = self._queued = self._flushed = 0
@@ -81,6 +83,10 @@ class H2Stream(HttpStream):
         self._lost: str | None = None
 
     # The handler's side
+
+    @property
+    def protocol(self) -> str:
+        return self._protocol
 
     async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The head of a request as HTTP/2 carries it: pseudo-headers and headers."""
+"""The head of a request as HTTP/2 and HTTP/1.1 carry it."""
 
 from collections.abc import Iterable
 
@@ -17,6 +17,8 @@ class RequestHead:
     path: bytes
     """Without the query, not percent-decoded."""
     query: bytes
+    protocol: bytes = b""
+    """Of an extended CONNECT (RFC 8441), what the stream is to carry."""
     headers: list[tuple[bytes, bytes]]
     """Lower-case names, in order, without pseudo-headers; ``host`` is there whenever the peer named it."""
 
@@ -27,7 +29,7 @@ class RequestHead:
         Raises:
             PeerViolationError: there is no path, which only a CONNECT request may lack, and we are no proxy.
         """
-        method = target = authority = b""
+        method = target = authority = protocol = b""
         headers: list[tuple[bytes, bytes]] = []
         has_host = False
         for name, value in fields:
@@ -40,12 +42,30 @@ class RequestHead:
                 target = value
             elif name == b":authority":
                 authority = value
+            elif name == b":protocol":
+                protocol = value
         if not method or not target:
             raise PeerViolationError(PROTOCOL_ERROR, "request without method or path")
         if authority and not has_host:
             headers.insert(0, (b"host", authority))
         path, _, query = target.partition(b"?")
-        return cls(method=method, path=path, query=query, headers=headers)
+        return cls(method=method, path=path, query=query, protocol=protocol, headers=headers)
+
+    @classmethod
+    def from_target(
+        cls, method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]
+    ) -> "RequestHead | None":
+        """Read the target of an HTTP/1.1 request in origin form or absolute form (RFC 9112, section 3.2).
+
+        ``None`` if it is neither: we are no proxy.
+        """
+        if target[:8].lower().startswith((b"https://", b"http://")):
+            _, slash, rest = target.partition(b"//")[2].partition(b"/")
+            target = slash + rest
+        if not target.startswith(b"/"):
+            return None
+        path, _, query = target.partition(b"?")
+        return cls(method=method, path=path, query=query, headers=list(headers))
 
     def first_headers(self) -> dict[str, str]:
         """The first instance of each header, decoded as Latin-1 (which never fails)."""

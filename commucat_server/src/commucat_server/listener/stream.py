@@ -1,7 +1,9 @@
 """What a handler sees of a request, whatever transport carries it."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+CONNECT_PATH = b"/connect"
 
 
 class ConnectStream(abc.ABC):
@@ -26,9 +28,22 @@ class ConnectStream(abc.ABC):
     """Address of the peer in text; an IPv4 address that came through an IPv6 socket is plain IPv4."""
     remote_port: int
 
+    @property
+    def http_version(self) -> str:
+        """What carries the stream: ``2`` or ``1.1`` (also for a client that says 1.0)."""
+        return "2"
+
+    @property
+    def protocol(self) -> str:
+        """Of an extended CONNECT over HTTP/2 (RFC 8441), what the stream is to carry; else ``""``."""
+        return ""
+
     @abc.abstractmethod
     async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Queue the head of the response. Headers of an HTTP/1.1 connection are dropped.
+        """Queue the head of the response.
+
+        Over HTTP/2 headers of an HTTP/1.1 connection are dropped. Over HTTP/1.1 the status 101 makes what
+        follows in both directions plain bytes, if the request asked for it by ``Upgrade``.
 
         Raises:
             StreamLostError: nobody is there to get it.
@@ -71,7 +86,8 @@ class ConnectStream(abc.ABC):
         """Return when the peer's transport has answered for every byte sent before this call.
 
         Over HTTP/2: a PING sent after these bytes was acknowledged. Callers share PINGs; at most one is
-        in flight. A peer that does not read at all keeps this waiting until the stream is lost.
+        in flight. Over HTTP/1.1: the peer's kernel has acknowledged them. A peer that does not read at all
+        keeps this waiting until the stream is lost.
 
         Raises:
             StreamLostError: reset, connection lost, or the PING was not answered in time.
@@ -89,10 +105,17 @@ class ConnectStream(abc.ABC):
     def reset(self) -> None:
         """Break the stream off: what is queued is dropped and the peer is told. Again has no effect."""
 
+    @abc.abstractmethod
+    async def wait_closed(self) -> None:
+        """Return when the response has been passed to the kernel to its end, or the stream is lost."""
+
     @property
     @abc.abstractmethod
     def outbox_bytes(self) -> int:
         """Bytes that ``send`` queued and that are not yet on their way to the kernel."""
+
+
+ConnectHandler = Callable[[ConnectStream], Awaitable[None]]
 
 
 class HttpStream(ConnectStream):
@@ -103,10 +126,6 @@ class HttpStream(ConnectStream):
     @abc.abstractmethod
     def send_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool) -> None:
         """``start`` in bytes; with ``end`` the response has no body. Raises as ``start`` does."""
-
-    @abc.abstractmethod
-    async def wait_closed(self) -> None:
-        """Return when the response has been passed to the kernel to its end, or the stream is lost."""
 
     @property
     @abc.abstractmethod

@@ -7,7 +7,7 @@ from commucat_server.listener.errors import TlsConfigError
 
 
 def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """A context that accepts TLS 1.3 only and speaks nothing but HTTP/2.
+    """A context that accepts TLS 1.3 only; of HTTP/2 and HTTP/1.1 it chooses the former.
 
     Args:
         cert: PEM file, the server's certificate first, then its issuers.
@@ -23,7 +23,7 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
             raise TlsConfigError(f"TLS {name} {path}: {exc.strerror or exc}") from exc
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
     # Sessions live for hours and resumption would save one signature (P-256: 30 microseconds). Without
     # tickets a connection keeps less memory, and there is no ticket key that could be stolen.
     context.num_tickets = 0

@@ -26,7 +26,7 @@ class TlsStream(trio.abc.Stream):
         context: from ``tls_context``.
     """
 
-    __slots__ = ("_broken", "_incoming", "_outgoing", "_tls", "_transport")
+    __slots__ = ("_broken", "_incoming", "_outgoing", "_tls", "_transport", "sent_bytes")
 
     def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> None:
         self._transport = transport
@@ -34,6 +34,8 @@ class TlsStream(trio.abc.Stream):
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._broken = False
+        self.sent_bytes = 0
+        """Bytes that the transport below has taken, TLS's own included."""
 
     async def do_handshake(self) -> None:
         """Agree on keys and protocol; to be called first, and by nobody else meanwhile.
@@ -145,6 +147,7 @@ class TlsStream(trio.abc.Stream):
                 # Nobody knows how much of it went out: no record may follow.
                 self._broken = True
                 raise
+            self.sent_bytes += len(data)
 
     async def _receive_pending(self) -> None:
         if data := await self._transport.receive_some(_RECEIVE_SIZE):

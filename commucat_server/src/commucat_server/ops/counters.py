@@ -16,4 +16,6 @@ class Counters:
     handshakes: int = 0
     handshakes_failed: int = 0
     messages_expired: int = 0
+    live_delivered: int = 0
+    live_dropped: int = 0
     rate_limited: int = 0

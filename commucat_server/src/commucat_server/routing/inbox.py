@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.registry import Registry
-from commucat_storage import CommitFailedError, Operation, Outcome, Storage, Submission, SubmissionOutcome
+from commucat_storage import (
+    ChangeGroup,
+    CommitFailedError,
+    CreateGroup,
+    GroupOutcome,
+    InviteMember,
+    Operation,
+    Outcome,
+    Storage,
+    Submission,
+    SubmissionOutcome,
+)
 
 Answer = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
@@ -44,10 +55,16 @@ class Inbox:
     def _deliver(self, batch: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
         receiver = self._registry.receiver
         for operation, outcome in zip(batch, outcomes, strict=True):
-            if not isinstance(outcome, SubmissionOutcome) or not isinstance(operation, Submission):
+            if isinstance(outcome, SubmissionOutcome) and isinstance(operation, Submission):
+                accepted, payload = outcome.accepted, operation.payload
+            elif isinstance(outcome, GroupOutcome) and isinstance(
+                operation, CreateGroup | InviteMember | ChangeGroup
+            ):
+                accepted, payload = outcome.notice.accepted, operation.notice
+            else:
                 continue
-            self._counters.relay_enqueued += len(outcome.accepted)
-            for device_id, number in outcome.accepted:
+            self._counters.relay_enqueued += len(accepted)
+            for device_id, number in accepted:
                 session = receiver(device_id)
                 if session is not None:
-                    session.offer(number, operation.frame_type, operation.channel, operation.payload)
+                    session.offer(number, operation.frame_type, operation.channel, payload)

@@ -20,6 +20,9 @@ WINDOW_FRAMES = 2048
 WINDOW_BYTES = 1024 * 1024
 # Answers (Ack, Error) to what this client itself sent: beyond this its reader pauses.
 ANSWERS_BYTES = 256 * 1024
+# Live frames of others (typing, media, presence): beyond this they are dropped. They are worth nothing
+# later, and nobody may make this client's own reading stop, or fill its memory.
+NOTICES_BYTES = 256 * 1024
 
 
 class LiveSession:
@@ -66,6 +69,8 @@ class LiveSession:
         self._ready_bytes = 0
         self._answers: list[bytes] = []
         self._answers_bytes = 0
+        self._notices: list[bytes] = []
+        self._notices_bytes = 0
 
     # -- deliveries -------------------------------------------------------------------------------
 
@@ -106,13 +111,34 @@ class LiveSession:
     # -- answers ------------------------------------------------------------------------------------
 
     def answer(self, frame_type: FrameType, channel: int, payload: bytes) -> None:
-        """Queue a frame of this connection's own counter: an Ack, an Error, a live notice."""
+        """Queue a frame of this connection's own counter that answers the client: an Ack, an Error."""
         if self.closed:
             return
         encoded = encode_frame(frame_type, channel, self._next_sequence(), payload)
         self._answers.append(encoded)
         self._answers_bytes += len(encoded)
         self._wake()
+
+    def acknowledge(self, channel: int, sequence: int, extra: Mapping[str, Any] | None = None) -> None:
+        """Queue the Ack of the client's frame ``sequence``, with further members."""
+        # Without more, the bytes that any JSON library would write for {"ack": n}; this is the hot path.
+        payload = json_text.dumps({"ack": sequence, **extra}) if extra else b'{"ack":%d}' % sequence
+        self.answer(FrameType.ACK, channel, payload)
+
+    def notice(self, frame_type: FrameType, channel: int, payload: bytes) -> bool:
+        """Queue a live frame of somebody else; False if it was dropped.
+
+        It goes out behind the deliveries that are queued already, never between them and their Acks.
+        """
+        if self.closed or not self.receives or self.farewell is not None:
+            return False
+        if self._notices_bytes + len(payload) > NOTICES_BYTES and self._notices:
+            return False
+        encoded = encode_frame(frame_type, channel, self._next_sequence(), payload)
+        self._notices.append(encoded)
+        self._notices_bytes += len(encoded)
+        self._wake()
+        return True
 
     @property
     def answers_full(self) -> bool:
@@ -124,7 +150,7 @@ class LiveSession:
     @property
     def idle(self) -> bool:
         """Nothing is queued and nothing is to be fetched."""
-        return not (self._ready or self._answers or self.behind)
+        return not (self._ready or self._answers or self._notices or self.behind)
 
     @property
     def drained(self) -> bool:
@@ -135,9 +161,12 @@ class LiveSession:
         """Everything queued, as encoded frames; ``taken`` then stands behind it."""
         frames = self._answers
         frames.extend(self._ready)
+        frames.extend(self._notices)
         self._answers, self._answers_bytes = [], 0
         self._ready.clear()
         self._ready_bytes = 0
+        if self._notices:
+            self._notices, self._notices_bytes = [], 0
         self.taken = self.cursor
         return frames
 

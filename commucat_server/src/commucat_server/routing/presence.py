@@ -1,9 +1,15 @@
-"""Presence of devices: published at connect, refreshed while the session lives."""
+"""Presence of devices: published at connect, refreshed while the session lives, told to their peers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
+import attrs
 import structlog
+import trio
 
+from commucat_proto import FrameType, json_text
+from commucat_server.ops.times import rfc3339
+from commucat_server.routing.registry import Registry
 from commucat_storage import Presence, Storage, StorageError
 
 log = structlog.get_logger("commucat.presence")
@@ -11,40 +17,134 @@ log = structlog.get_logger("commucat.presence")
 ONLINE = "online"
 OFFLINE = "offline"
 MAX_STATE_LEN = 64
+MAX_PEERS = 1000
+"""Devices that are told about one; more would be a broadcast."""
+TELL_INTERVAL = 1.0
+"""Seconds between two notices about one device; in between only the newest state counts."""
+PRESENCE_CHANNEL = 0
+"""Presence is about a device, not about a conversation."""
+
+
+@attrs.frozen
+class _Here:
+    state: str
+    user: Mapping[str, Any] | None
+
+
+@attrs.frozen
+class _News:
+    here: _Here
+    newcomer: bool
+    """It is to be told how its peers are, too."""
 
 
 class PresenceBoard:
     """Writes presence with a lifetime, so that a killed server leaves nobody online for ever."""
 
-    def __init__(self, storage: Storage, *, ttl: int, clock: Callable[[], float]) -> None:
+    def __init__(self, storage: Storage, registry: Registry, *, ttl: int, clock: Callable[[], float]) -> None:
         self._storage = storage
+        self._registry = registry
         self._ttl = ttl
         self._clock = clock
-        self._states: dict[str, str] = {}
+        self._here: dict[str, _Here] = {}
+        self._news: dict[str, _News] = {}
+        self._told: dict[str, float] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def arrive(self, device_id: str, user: Mapping[str, Any]) -> None:
+        """A session of the device begins to receive; ``user`` is its user's profile as clients see it."""
+        await self._set(device_id, _Here(ONLINE, user), newcomer=True)
 
     async def publish(self, device_id: str, state: str) -> None:
         """The device says how it is; repeated by :meth:`refresh` until it leaves."""
-        self._states[device_id] = state
-        await self._write(device_id, state)
+        here = self._here.get(device_id)
+        await self._set(device_id, _Here(state, here.user if here else None), newcomer=False)
 
     async def leave(self, device_id: str) -> None:
-        self._states.pop(device_id, None)
+        """The device has no session any more."""
+        here = self._here.pop(device_id, None)
+        self._tell_soon(device_id, _Here(OFFLINE, here.user if here else None), newcomer=False)
         await self._write(device_id, OFFLINE)
 
     async def refresh(self) -> None:
         """Renew the lifetime of everybody who is here."""
-        for device_id, state in tuple(self._states.items()):
-            await self._write(device_id, state)
+        for device_id, here in tuple(self._here.items()):
+            await self._write(device_id, here.state)
 
     async def state_of(self, device_id: str) -> str | None:
         found = await self._storage.read_presence(device_id, int(self._clock()))
         return found.state if found else None
 
+    async def _set(self, device_id: str, here: _Here, *, newcomer: bool) -> None:
+        self._here[device_id] = here
+        self._tell_soon(device_id, here, newcomer=newcomer)
+        await self._write(device_id, here.state)
+
     async def _write(self, device_id: str, state: str) -> None:
-        expires_at = int(self._clock()) + max(1, self._ttl)
-        presence = Presence(device_id=device_id, state=state, expires_at=expires_at)
+        presence = Presence(device_id=device_id, state=state, expires_at=self._expiry())
         try:
             await self._storage.publish_presence(presence)
         except StorageError as exc:
             # Nobody's session ends because others do not see it; the next refresh tries again.
             log.warning("presence not stored", reason=str(exc))
+
+    def _expiry(self) -> int:
+        return int(self._clock()) + max(1, self._ttl)
+
+    # -- telling others ---------------------------------------------------------------------------------
+
+    def _tell_soon(self, device_id: str, here: _Here, *, newcomer: bool) -> None:
+        waiting = self._news.get(device_id)
+        self._news[device_id] = _News(here, newcomer or (waiting is not None and waiting.newcomer))
+        self._changed.unpark_all()
+
+    async def tell_peers(self) -> NoReturn:
+        """Tell changes to connected devices that may know of them; one task for all, never returns.
+
+        It falls behind rather than let anybody wait: a state that was overtaken is never told.
+        """
+        while True:
+            now = trio.current_time()
+            self._told = {device: at for device, at in self._told.items() if at + TELL_INTERVAL > now}
+            due = [device_id for device_id in self._news if device_id not in self._told]
+            for device_id in due:
+                news = self._news.pop(device_id)
+                self._told[device_id] = trio.current_time()
+                await self._tell(device_id, news)
+            if due:
+                continue
+            if not self._news:
+                await self._changed.park()
+                continue
+            # Everything that waits was told about less than a second ago.
+            wake = min(self._told[device_id] for device_id in self._news) + TELL_INTERVAL
+            with trio.move_on_at(wake):
+                await self._changed.park()
+
+    async def _tell(self, device_id: str, news: _News) -> None:
+        try:
+            peers = await self._storage.peers_of(device_id, MAX_PEERS)
+        except StorageError as exc:
+            log.warning("presence not told", reason=str(exc))
+            return
+        payload = self._frame(device_id, news.here)
+        newcomer = self._registry.receiver(device_id) if news.newcomer else None
+        for peer in peers:
+            session = self._registry.receiver(peer)
+            if session is None or peer == device_id:
+                continue
+            session.notice(FrameType.PRESENCE, PRESENCE_CHANNEL, payload)
+            here = self._here.get(peer)
+            if newcomer is not None and here is not None:
+                newcomer.notice(FrameType.PRESENCE, PRESENCE_CHANNEL, self._frame(peer, here))
+
+    def _frame(self, device_id: str, here: _Here) -> bytes:
+        user = dict(here.user) if here.user is not None else None
+        return json_text.dumps(
+            {
+                "entity": device_id,
+                "state": here.state,
+                "expires_at": rfc3339(self._expiry()),
+                "user": user,
+            }
+        )

@@ -4,6 +4,7 @@ import sqlite3
 
 import attrs
 
+from commucat_storage.records import ExpiredMessage
 from commucat_storage.sqlite.inboxes import NEVER
 from commucat_storage.sqlite.writer import Transaction
 
@@ -11,6 +12,8 @@ STEP_ROWS = 1_000
 """Rows one step looks at: about a millisecond of the writer."""
 STEP_INBOXES = 50
 """Inboxes one step looks at, however few rows they hold."""
+LONG_REPORT = 10_000
+"""Expired messages in a report at which the search is left to the next run."""
 
 
 @attrs.frozen
@@ -33,18 +36,26 @@ def inboxes_to_search(connection: sqlite3.Connection, now: int) -> list[int]:
     return [inbox for [inbox] in rows]
 
 
-def purge_messages(steps: list[Step], now: int, transaction: Transaction) -> tuple[int, list[Step]]:
-    """Take steps until about :data:`STEP_ROWS` rows were looked at; (rows deleted, what is left)."""
-    deleted = looked_at = 0
+@attrs.define
+class Found:
+    """What one or more steps have deleted."""
+
+    messages: int = 0
+    expired: list[ExpiredMessage] = attrs.Factory(list)
+
+
+def purge_messages(steps: list[Step], now: int, transaction: Transaction) -> tuple[Found, list[Step]]:
+    """Take steps until about :data:`STEP_ROWS` rows were looked at; (what was deleted, what is left)."""
+    found = Found()
+    looked_at = 0
     for index, first in enumerate(steps):
         step: Step | None = first
         while step is not None:
             if looked_at >= STEP_ROWS:
-                return deleted, [step, *steps[index + 1 :]]
-            count, looked, step = _search(transaction, step, now)
-            deleted += count
+                return found, [step, *steps[index + 1 :]]
+            looked, step = _search(transaction, step, now, found)
             looked_at += looked
-    return deleted, []
+    return found, []
 
 
 def purge_sessions(now: int, transaction: Transaction) -> int:
@@ -65,14 +76,14 @@ def purge_codes(now: int, transaction: Transaction) -> int:
     ).rowcount
 
 
-def _search(transaction: Transaction, step: Step, now: int) -> tuple[int, int, Step | None]:
-    """Search the next rows of one inbox; (messages deleted, rows looked at, the next step if any)."""
+def _search(transaction: Transaction, step: Step, now: int, found: Found) -> tuple[int, Step | None]:
+    """Search the next rows of one inbox; (rows looked at, the next step if any)."""
     connection = transaction.connection
     owner = connection.execute(
         "SELECT device_id, status = 'revoked' FROM user_device WHERE inbox = ?", (step.inbox,)
     ).fetchone()
     if owner is None:
-        return 0, 0, None  # It got a new epoch, and so another inbox id, since the search began.
+        return 0, None  # It got a new epoch, and so another inbox id, since the search began.
     device_id, revoked = owner
     base = step.inbox << 32
     first = base + step.number + 1
@@ -82,15 +93,18 @@ def _search(transaction: Transaction, step: Step, now: int) -> tuple[int, int, S
         (first, base + 2**32 - 1, STEP_ROWS),
     ).fetchone()
     limit = NEVER if revoked else now
-    rows, size, shared = 0, 0, 0
+    rows = size = shared = stranger_rows = stranger_bytes = 0
     earliest = step.earliest
     if last is not None:
         window = (first, last, limit)
-        [rows, size, shared] = connection.execute(
-            "SELECT count(*), coalesce(sum(size), 0), count(payload_id) FROM relay_queue "
+        [rows, size, shared, stranger_rows, stranger_bytes, reports] = connection.execute(
+            "SELECT count(*), coalesce(sum(size), 0), count(payload_id), coalesce(sum(stranger), 0), "
+            "coalesce(sum(size * stranger), 0), count(reporter) FROM relay_queue "
             "WHERE position BETWEEN ? AND ? AND expires_at <= ?",
             window,
         ).fetchone()
+        if reports:
+            found.expired += _reports(connection, device_id, window)
         if shared:
             connection.execute(
                 "UPDATE relay_payload SET refs = refs - gone.n FROM (SELECT payload_id AS id, count(*) AS n "
@@ -112,8 +126,24 @@ def _search(transaction: Transaction, step: Step, now: int) -> tuple[int, int, S
     # an interrupted search is begun again.
     connection.execute(
         "UPDATE inbox_offset SET rows = rows - ?, bytes = bytes - ?, shared = shared - ?, "
+        "stranger_rows = stranger_rows - ?, stranger_bytes = stranger_bytes - ?, "
         "earliest = CASE WHEN ? THEN ? ELSE earliest END WHERE inbox = ?",
-        (rows, size, shared, ended, earliest, step.inbox),
+        (rows, size, shared, stranger_rows, stranger_bytes, ended, earliest, step.inbox),
     )
     transaction.inboxes.forget(device_id)
-    return rows, looked_at, None if ended else Step(step.inbox, last - base, earliest)
+    found.messages += rows
+    return looked_at, None if ended else Step(step.inbox, last - base, earliest)
+
+
+def _reports(
+    connection: sqlite3.Connection, device_id: str, window: tuple[int, int, int]
+) -> list[ExpiredMessage]:
+    rows = connection.execute(
+        "SELECT reporter, channel, position & 4294967295 FROM relay_queue "
+        "WHERE position BETWEEN ? AND ? AND expires_at <= ? AND reporter IS NOT NULL ORDER BY position",
+        window,
+    )
+    return [
+        ExpiredMessage(sender=sender, channel=channel, device_id=device_id, number=number)
+        for sender, channel, number in rows
+    ]

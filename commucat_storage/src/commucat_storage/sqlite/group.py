@@ -1,84 +1,70 @@
-"""One transaction of the journal: operations are applied to remembered inboxes, then written.
+"""One transaction of the journal: operations are applied to remembered inboxes, then written."""
 
-The number of SQL statements does not grow with the number of messages. Each statement makes
-Python give up the interpreter lock several times, and getting it back from a busy event loop
-takes milliseconds; what counts is statements, not rows.
-"""
-
-import functools
-import json
 import sqlite3
 from collections.abc import Sequence
 
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
+    ChangeGroup,
     Confirm,
     ConfirmOutcome,
+    CreateGroup,
     DropRoute,
+    GroupAction,
+    GroupOutcome,
+    InviteMember,
     Operation,
     Outcome,
     Refusal,
     RefusalReason,
-    RouteOutcome,
+    Resolve,
+    ResolveOutcome,
     SetRoute,
     Submission,
     SubmissionOutcome,
 )
-from commucat_storage.sqlite.inboxes import NEVER, Inbox, InboxCache
+from commucat_storage.membership import grantable, initial_roles, refuse_change, refuse_invitation
+from commucat_storage.records import GroupRole, Route
+from commucat_storage.sqlite.chat_groups import ChatGroup, ChatGroupCache
+from commucat_storage.sqlite.inboxes import Inbox, InboxCache
+from commucat_storage.sqlite.pending import Pending
+from commucat_storage.sqlite.routes import Routes
 from commucat_storage.sqlite.settings import SqliteSettings
 
-_LARGEST_INSERT = 256  # rows in one statement; 7 values each, far below SQLite's 32,766
 
-_INSERT_ROW = "INSERT INTO relay_queue VALUES "
-_INSERT_PAYLOAD = "INSERT INTO relay_payload VALUES "
-# An upsert of columns that are not the key leaves user_device's foreign key unchecked.
-_UPDATE_OFFSET = "INSERT INTO inbox_offset VALUES "
-_UPDATE_OFFSET_END = """ ON CONFLICT (inbox) DO UPDATE SET next_number = excluded.next_number,
-confirmed = excluded.confirmed, rows = excluded.rows, bytes = excluded.bytes,
-shared = excluded.shared, earliest = excluded.earliest"""
-
-# Each takes a JSON array of [first position, last position]. CROSS JOIN keeps the ranges outside.
-_IN_RANGES = """FROM json_each(?) AS r
-CROSS JOIN relay_queue AS q ON q.position BETWEEN r.value ->> 0 AND r.value ->> 1"""
-_MEASURE = f"""SELECT json_group_array(json_array(k, n, s, p)) FROM (
-SELECT r.key AS k, count(*) AS n, sum(q.size) AS s, count(q.payload_id) AS p {_IN_RANGES} GROUP BY r.key)"""  # noqa: S608
-_DELETE = f"DELETE FROM relay_queue WHERE position IN (SELECT q.position {_IN_RANGES})"  # noqa: S608
-_UNREFER = f"""UPDATE relay_payload SET refs = refs - gone.n FROM (
-SELECT q.payload_id AS id, count(*) AS n {_IN_RANGES} WHERE q.payload_id IS NOT NULL GROUP BY 1) AS gone
-WHERE payload_id = gone.id"""  # noqa: S608
-_DELETE_PAYLOADS = "DELETE FROM relay_payload WHERE refs = 0"
+def _of_sender(reason: RefusalReason) -> SubmissionOutcome:
+    return SubmissionOutcome((), (Refusal(device_id="", reason=reason),))
 
 
-@functools.cache
-def _insert_text(head: str, width: int, count: int, tail: str) -> str:
-    row = "(" + "?, " * (width - 1) + "?)"
-    return head + ", ".join([row] * count) + tail
-
-
-_NO_ROUTE = SubmissionOutcome((), (Refusal(device_id="", reason=RefusalReason.NO_ROUTE),))
-_SENDER_REVOKED = SubmissionOutcome((), (Refusal(device_id="", reason=RefusalReason.REVOKED),))
-_ROUTE_STORED = RouteOutcome()
+_REFUSED_SENDER = {
+    reason: _of_sender(reason)
+    for reason in (RefusalReason.NO_ROUTE, RefusalReason.REVOKED, RefusalReason.NOT_MEMBER)
+}
+_NO_ROUTE = _REFUSED_SENDER[RefusalReason.NO_ROUTE]
 
 
 class Group:
     """The open transaction of the writer: applies operations, and writes what they changed.
 
-    ``apply`` changes only memory, except for routes; ``flush`` writes the rest. Whoever looks
-    into the database in between must flush first.
+    ``apply`` changes only memory, except for routes and groups of devices; ``flush`` writes the
+    rest. Whoever looks into the database in between must flush first.
     """
 
-    def __init__(self, connection: sqlite3.Connection, inboxes: InboxCache, settings: SqliteSettings) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        inboxes: InboxCache,
+        groups: ChatGroupCache,
+        settings: SqliteSettings,
+    ) -> None:
         self._inboxes = inboxes
+        self._groups = groups
         self._settings = settings
-        self._rows: list[object] = []
-        self._payloads: list[object] = []
-        self._dirty: dict[Inbox, None] = {}
-        self._confirmed: dict[Inbox, None] = {}
-        self._next_payload: int | None = None
+        self._pending = Pending(connection)
+        self._routes = Routes(connection, inboxes, groups, settings)
         self._disk_is_low = False
         self.stored = 0
-        """How many rows the transaction stores so far, at most."""
+        """How many recipients the transaction has looked at so far."""
 
     def begin(self, *, disk_is_low: bool) -> None:
         """A transaction begins; with ``disk_is_low`` every message in it is refused."""
@@ -94,47 +80,130 @@ class Group:
                 outcomes.append(self._submit(operation))
             elif type(operation) is Confirm:
                 outcomes.append(self._confirm(operation))
-            elif type(operation) is SetRoute:
-                outcomes.append(self._set_route(operation))
-            elif type(operation) is DropRoute:
-                outcomes.append(self._drop_route(operation))
             else:
-                raise TypeError(f"not an operation: {operation!r}")
+                outcomes.append(self._apply_rare(operation))
         return tuple(outcomes)
+
+    def flush(self) -> None:
+        """Write everything that was applied since the last flush."""
+        self._pending.flush()
 
     def discard(self) -> None:
         """Forget what was not written, after a rollback."""
-        self._rows = []
-        self._payloads = []
-        self._dirty = {}
-        self._confirmed = {}
-        self._next_payload = None
+        self._pending.discard()
+
+    def _apply_rare(self, operation: Operation) -> Outcome:
+        match operation:
+            case Resolve():
+                return self._resolve(operation)
+            case SetRoute():
+                return self._routes.set(operation)
+            case DropRoute():
+                return self._routes.drop(operation)
+            case CreateGroup():
+                return self._create_group(operation)
+            case InviteMember():
+                return self._invite(operation)
+            case ChangeGroup():
+                return self._change_group(operation)
+            case _:
+                raise TypeError(f"not an operation: {operation!r}")
+
+    # -- who is meant ----------------------------------------------------------------------------
+
+    def _audience(
+        self, sender: str, channel: int, named: tuple[str, ...] | None
+    ) -> tuple[RefusalReason | None, tuple[str, ...], ChatGroup | None]:
+        """Why the sender may not send at all; the recipients meant; the group the channel is bound to."""
+        route = group = None
+        if sender:
+            origin = self._inboxes.get(sender)
+            if origin.refusal is RefusalReason.REVOKED:
+                return RefusalReason.REVOKED, (), None
+            route = origin.routes.get(channel)
+            if route is not None and route.group_id is not None:
+                group = self._groups.get(route.group_id)
+                if group is None or sender not in group.members:
+                    return RefusalReason.NOT_MEMBER, (), None
+        if named is None:
+            if group is not None:
+                named = group.device_ids()
+            elif route is not None:
+                named = tuple(sorted(route.members))
+            else:
+                return RefusalReason.NO_ROUTE, (), None
+        if len(named) > 1:
+            named = tuple(dict.fromkeys(named))
+            self._inboxes.prefetch(named)
+        self.stored += len(named)
+        return None, named, group
+
+    def _conflict(
+        self, inbox: Inbox, device_id: str, sender: str, channel: int, group: ChatGroup | None
+    ) -> RefusalReason | None:
+        """Why a frame of this sender may not reach the device on this channel."""
+        if inbox.refusal is not None:
+            return inbox.refusal
+        if group is not None and device_id not in group.members:
+            return RefusalReason.NOT_MEMBER
+        if sender and inbox.routes:
+            route = inbox.routes.get(channel)
+            if (
+                route is not None
+                and sender not in route.members
+                and (group is None or route.group_id != group.group_id)
+            ):
+                return RefusalReason.CHANNEL_CONFLICT
+        return None
+
+    def _resolve(self, question: Resolve) -> ResolveOutcome:
+        reason, named, group = self._audience(question.sender, question.channel, None)
+        recipients: list[str] = []
+        refused: list[Refusal] = []
+        for device_id in named:
+            if device_id == question.sender:
+                continue
+            inbox = self._inboxes.get(device_id)
+            conflict = self._conflict(inbox, device_id, question.sender, question.channel, group)
+            if conflict is None:
+                recipients.append(device_id)
+            else:
+                refused.append(Refusal(device_id=device_id, reason=conflict))
+        if not (recipients or refused):
+            refused.append(Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE))
+        return ResolveOutcome(tuple(recipients), tuple(refused))
 
     # -- messages --------------------------------------------------------------------------------
 
     def _submit(self, message: Submission) -> SubmissionOutcome:
-        recipients = message.recipients
-        if message.sender and self._inboxes.get(message.sender).refusal is RefusalReason.REVOKED:
-            return _SENDER_REVOKED
-        if recipients is None:
-            route = self._inboxes.get(message.sender).routes.get(message.channel) if message.sender else None
-            if route is None:
-                return _NO_ROUTE
-            recipients = tuple(sorted(route.members))
-        if len(recipients) > 1:
-            recipients = tuple(dict.fromkeys(recipients))
-            self._inboxes.prefetch(recipients)
+        reason, recipients, group = self._audience(message.sender, message.channel, message.recipients)
+        if reason is not None:
+            return _REFUSED_SENDER[reason]
+        outcome = self._deliver(message, recipients, group)
+        if outcome.accepted or outcome.refused:
+            return outcome
+        # A route with nobody else on it: told, or the sender would believe that it was heard.
+        return _NO_ROUTE
+
+    def _deliver(
+        self, message: Submission, recipients: tuple[str, ...], group: ChatGroup | None
+    ) -> SubmissionOutcome:
+        """Store the message for each of the recipients that accepts it."""
         size = len(message.payload)
-        self.stored += len(recipients)
+        sender, channel = message.sender, message.channel
         refused: list[Refusal] = []
-        accepting: list[tuple[str, Inbox]] = []
+        accepting: list[tuple[str, Inbox, bool]] = []
         for device_id in recipients:
-            if device_id == message.sender and device_id:
+            if device_id == sender and device_id:
                 continue
             inbox = self._inboxes.get(device_id)
-            reason = self._reason_to_refuse(inbox, message, size)
+            reason = self._conflict(inbox, device_id, sender, channel, group)
+            stranger = False
             if reason is None:
-                accepting.append((device_id, inbox))
+                stranger = sender != "" and self._is_stranger(sender, inbox, channel)
+                reason = self._lack_of_room(inbox, size, stranger)
+            if reason is None:
+                accepting.append((device_id, inbox, stranger))
             else:
                 refused.append(Refusal(device_id=device_id, reason=reason))
         if len(accepting) == 1:
@@ -142,57 +211,75 @@ class Group:
                 self._store(accepting[0], message, size, message.payload, None),
             )
         elif accepting:
-            payload_id = self._share(message.payload, len(accepting))
+            payload_id = self._pending.share(message.payload, len(accepting))
             accepted = tuple(self._store(each, message, size, None, payload_id) for each in accepting)
-        elif refused:
-            accepted = ()
         else:
-            # A route with nobody else on it: told, or the sender would believe that it was heard.
-            return _NO_ROUTE
+            accepted = ()
         return SubmissionOutcome(accepted, tuple(refused))
 
-    def _reason_to_refuse(self, inbox: Inbox, message: Submission, size: int) -> RefusalReason | None:
-        if inbox.refusal is not None:
-            return inbox.refusal
-        if message.sender and inbox.routes:
-            route = inbox.routes.get(message.channel)
-            if route is not None and message.sender not in route.members:
-                return RefusalReason.CHANNEL_CONFLICT
+    def _is_stranger(self, sender: str, inbox: Inbox, channel: int) -> bool:
+        """Whether the receiver has no relation to the sender, so that its rows come out of a small share."""
+        routes = inbox.routes
+        if routes and (route := routes.get(channel)) is not None and sender in route.members:
+            return False
+        origin = self._inboxes.get(sender)
+        return not (
+            (origin.user_id == inbox.user_id and origin.known)
+            or not inbox.accepted_groups.isdisjoint(origin.groups)
+            or any(sender in route.members for route in routes.values())
+        )
+
+    def _lack_of_room(self, inbox: Inbox, size: int, stranger: bool) -> RefusalReason | None:
         if self._disk_is_low:
             return RefusalReason.DISK_LOW
         if inbox.next_number > MAX_INBOX_NUMBER:
             return RefusalReason.QUOTA
-        if self._is_full(inbox, size):
-            if inbox not in self._confirmed:
+        if self._is_full(inbox, size, stranger):
+            if inbox not in self._pending.confirmed:
                 return RefusalReason.QUOTA
             # What was confirmed in this very transaction is counted only when it is deleted.
             self.flush()
-            if self._is_full(inbox, size):
+            if self._is_full(inbox, size, stranger):
                 return RefusalReason.QUOTA
         return None
 
-    def _is_full(self, inbox: Inbox, size: int) -> bool:
-        return inbox.rows >= self._settings.max_rows or inbox.bytes + size > self._settings.max_bytes
+    def _is_full(self, inbox: Inbox, size: int, stranger: bool) -> bool:
+        limits = self._settings
+        return (
+            inbox.rows >= limits.max_rows
+            or inbox.bytes + size > limits.max_bytes
+            or (
+                stranger
+                and (
+                    inbox.stranger_rows >= limits.stranger_rows
+                    or inbox.stranger_bytes + size > limits.stranger_bytes
+                )
+            )
+        )
 
     def _store(
         self,
-        recipient: tuple[str, Inbox],
+        recipient: tuple[str, Inbox, bool],
         message: Submission,
         size: int,
         payload: bytes | None,
         payload_id: int | None,
     ) -> tuple[str, int]:
-        device_id, inbox = recipient
+        device_id, inbox, stranger = recipient
         number = inbox.next_number
         inbox.next_number = number + 1
         inbox.rows += 1
         inbox.bytes += size
         if payload is None:
             inbox.shared += 1
+        if stranger:
+            inbox.stranger_rows += 1
+            inbox.stranger_bytes += size
         expires_at = message.expires_at
         if expires_at < inbox.earliest:
             inbox.earliest = expires_at
-        self._rows += (
+        pending = self._pending
+        row = (
             inbox.base + number,
             message.frame_type,
             message.channel,
@@ -201,17 +288,12 @@ class Group:
             payload,
             payload_id,
         )
-        self._dirty[inbox] = None
+        if stranger or message.report:
+            pending.marked_rows += (*row, stranger, (message.sender or None) if message.report else None)
+        else:
+            pending.rows += row
+        pending.dirty[inbox] = None
         return device_id, number
-
-    def _share(self, payload: bytes, refs: int) -> int:
-        payload_id = self._next_payload
-        if payload_id is None:
-            [newest] = self._connection.execute("SELECT max(payload_id) FROM relay_payload").fetchone()
-            payload_id = (newest or 0) + 1
-        self._next_payload = payload_id + 1
-        self._payloads += (payload_id, refs, payload)
-        return payload_id
 
     def _confirm(self, confirm: Confirm) -> ConfirmOutcome:
         inbox = self._inboxes.get(confirm.device_id)
@@ -224,117 +306,117 @@ class Group:
             return ConfirmOutcome(False, inbox.confirmed)
         if number > inbox.confirmed:
             inbox.confirmed = number
-            self._confirmed[inbox] = None
-            self._dirty[inbox] = None
+            self._pending.confirmed[inbox] = None
+            self._pending.dirty[inbox] = None
         return ConfirmOutcome(True, number)
 
-    # -- routes ----------------------------------------------------------------------------------
+    # -- groups of devices -----------------------------------------------------------------------
 
-    def _set_route(self, operation: SetRoute) -> RouteOutcome:
-        inbox = self._inboxes.get(operation.device_id)
-        if inbox.refusal is not None:
-            return RouteOutcome(inbox.refusal)
-        replaced = inbox.routes.get(operation.channel)
-        members = (
-            inbox.route_members + len(operation.route.members) - (len(replaced.members) if replaced else 0)
+    def _create_group(self, creation: CreateGroup) -> GroupOutcome:
+        sender = self._inboxes.get(creation.sender)
+        route = Route(relay=creation.relay, group_id=creation.group_id)
+        roles = initial_roles(creation)
+        refused = sender.refusal or self._refuse_creation(creation, len(roles))
+        refused = refused or self._routes.refusal(sender, creation.channel, route)
+        if refused is not None:
+            return GroupOutcome(refused)
+        self._inboxes.prefetch(roles)
+        members = {
+            device_id: role
+            for device_id, role in roles.items()
+            if self._inboxes.get(device_id).refusal is None
+        }
+        wanting = {
+            device_id
+            for device_id in members
+            if device_id == creation.sender or self._is_wanted(creation, device_id)
+        }
+        group = self._groups.create(
+            creation.group_id, members, wanting, relay=creation.relay, created_at=creation.created_at
         )
-        if (replaced is None and len(inbox.routes) >= self._settings.max_routes) or (
-            members > max(self._settings.max_route_members, inbox.route_members)
-        ):
-            return RouteOutcome(RefusalReason.TOO_MANY_ROUTES)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)",
-            (
-                operation.device_id,
-                operation.channel,
-                int(operation.route.relay),
-                json.dumps(sorted(operation.route.members)),
-            ),
+        self._routes.store(creation.sender, sender, creation.channel, route)
+        # Those that were left out of the group are refused by name here.
+        return GroupOutcome(None, self._notify(creation, tuple(sorted(roles)), group))
+
+    def _refuse_creation(self, creation: CreateGroup, members: int) -> RefusalReason | None:
+        if self._disk_is_low:
+            # Its notice would reach nobody, and a second creation would be refused.
+            return RefusalReason.DISK_LOW
+        if self._groups.get(creation.group_id) is not None:
+            return RefusalReason.GROUP_EXISTS
+        if members > self._settings.max_group_members:
+            return RefusalReason.GROUP_FULL
+        if self._groups.owned_by(creation.sender) >= self._settings.max_owned_groups:
+            return RefusalReason.TOO_MANY_ROUTES
+        return None
+
+    def _invite(self, invitation: InviteMember) -> GroupOutcome:
+        group = self._groups.get(invitation.group_id)
+        members = None if group is None else group.members
+        refused = (
+            self._inboxes.get(invitation.sender).refusal
+            or (RefusalReason.DISK_LOW if self._disk_is_low else None)
+            or refuse_invitation(members, invitation, self._settings.max_group_members)
+            or self._inboxes.get(invitation.device_id).refusal
+            or self._refuse_channel(invitation)
         )
-        inbox.routes[operation.channel] = operation.route
-        inbox.route_members = members
-        self._inboxes.weigh(len(operation.route.members))
-        return _ROUTE_STORED
+        if refused is not None or group is None:
+            return GroupOutcome(refused)
+        wanted = self._is_wanted(invitation, invitation.device_id)
+        self._groups.add(group, invitation.device_id, grantable(invitation.role), accepted=wanted)
+        return GroupOutcome(None, self._notify(invitation, group.device_ids(), group))
 
-    def _drop_route(self, operation: DropRoute) -> RouteOutcome:
-        inbox = self._inboxes.get(operation.device_id)
-        if not inbox.known:
-            return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
-        dropped = inbox.routes.pop(operation.channel, None)
-        if dropped is not None:
-            inbox.route_members -= len(dropped.members)
-            self._connection.execute(
-                "DELETE FROM route WHERE device_id = ? AND channel = ?",
-                (operation.device_id, operation.channel),
-            )
-        return _ROUTE_STORED
+    def _change_group(self, change: ChangeGroup) -> GroupOutcome:
+        group = self._groups.get(change.group_id)
+        members = None if group is None else group.members
+        refused = (
+            self._inboxes.get(change.sender).refusal
+            or refuse_change(members, change)
+            or self._refuse_channel(change)
+        )
+        if refused is None and change.action is GroupAction.TRANSFER:
+            # A group whose owner cannot connect could never get another one.
+            refused = self._inboxes.get(change.device_id).refusal
+        if refused is not None or group is None:
+            return GroupOutcome(refused)
+        notice = self._notify(change, group.device_ids(), group)
+        if change.action is GroupAction.TRANSFER:
+            self._groups.set_role(group, change.sender, GroupRole.CO_OWNER)
+            self._groups.set_role(group, change.device_id, GroupRole.OWNER)
+        elif change.action is GroupAction.SET_ROLE:
+            assert change.role is not None, "check_batch was called"
+            self._groups.set_role(group, change.device_id, change.role)
+        elif len(group.members) == 1:
+            self._routes.forget_deleted(self._groups.delete(group))
+        else:
+            self._groups.remove(group, change.device_id)
+        return GroupOutcome(None, notice)
 
-    # -- writing ---------------------------------------------------------------------------------
+    def _is_wanted(self, operation: CreateGroup | InviteMember, device_id: str) -> bool:
+        """Whether the device is taken to agree to its membership."""
+        return not self._is_stranger(operation.sender, self._inboxes.get(device_id), operation.channel)
 
-    def flush(self) -> None:
-        """Write everything that was applied since the last flush."""
-        if self._payloads:
-            self._insert(_INSERT_PAYLOAD, 3, self._payloads)
-            self._payloads = []
-        if self._rows:
-            self._insert(_INSERT_ROW, 7, self._rows)
-            self._rows = []
-        if self._confirmed:
-            self._delete_confirmed()
-            self._confirmed = {}
-        if self._dirty:
-            offsets: list[object] = []
-            for inbox in self._dirty:
-                offsets += (
-                    inbox.inbox,
-                    inbox.epoch,
-                    inbox.next_number,
-                    inbox.confirmed,
-                    inbox.rows,
-                    inbox.bytes,
-                    inbox.shared,
-                    inbox.earliest,
-                )
-            self._insert(_UPDATE_OFFSET, 8, offsets, _UPDATE_OFFSET_END)
-            self._dirty = {}
+    def _refuse_channel(self, operation: InviteMember | ChangeGroup) -> RefusalReason | None:
+        """A channel that the sender has bound to one group carries nothing about another."""
+        route = self._inboxes.get(operation.sender).routes.get(operation.channel)
+        if route is None or route.group_id in (None, operation.group_id):
+            return None
+        return RefusalReason.CHANNEL_CONFLICT
 
-    def _delete_confirmed(self) -> None:
-        ranges = []
-        partly = []  # inboxes of which something stays: what goes must be counted
-        shared = []
-        for inbox in self._confirmed:
-            wanted = [inbox.base, inbox.base + inbox.confirmed]
-            ranges.append(wanted)
-            if inbox.shared:
-                shared.append(wanted)
-            if inbox.confirmed == inbox.next_number - 1:
-                inbox.rows = inbox.bytes = inbox.shared = 0
-                inbox.earliest = NEVER
-            else:
-                partly.append((inbox, wanted))
-        if partly:
-            self._subtract(partly)
-        if shared:
-            self._connection.execute(_UNREFER, (json.dumps(shared),))
-            self._connection.execute(_DELETE_PAYLOADS)
-        self._connection.execute(_DELETE, (json.dumps(ranges),))
-
-    def _subtract(self, partly: list[tuple[Inbox, list[int]]]) -> None:
-        wanted = json.dumps([each for _, each in partly])
-        [counted] = self._connection.execute(_MEASURE, (wanted,)).fetchone()
-        for index, rows, size, shared in json.loads(counted):
-            inbox = partly[index][0]
-            inbox.rows -= rows
-            inbox.bytes -= size
-            inbox.shared -= shared
-
-    def _insert(self, head: str, width: int, values: list[object], tail: str = "") -> None:
-        """Insert rows given as one flat list, in as few statements as powers of two allow."""
-        start = 0
-        left = len(values) // width
-        while left:
-            count = min(_LARGEST_INSERT, 1 << (left.bit_length() - 1))
-            end = start + count * width
-            self._connection.execute(_insert_text(head, width, count, tail), values[start:end])
-            start = end
-            left -= count
+    def _notify(
+        self,
+        operation: CreateGroup | InviteMember | ChangeGroup,
+        recipients: tuple[str, ...],
+        group: ChatGroup,
+    ) -> SubmissionOutcome:
+        self._inboxes.prefetch(recipients)
+        self.stored += len(recipients)
+        message = Submission(
+            operation.sender,
+            operation.channel,
+            operation.frame_type,
+            operation.notice,
+            operation.expires_at,
+            recipients,
+        )
+        return self._deliver(message, recipients, group)

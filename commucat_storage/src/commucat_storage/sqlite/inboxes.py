@@ -12,27 +12,33 @@ NEVER = 2**62
 
 _LOAD = """
 SELECT d.device_id, d.status, d.inbox, o.epoch, o.next_number, o.confirmed,
-    o.rows, o.bytes, o.shared, o.earliest
+    o.rows, o.bytes, o.shared, o.earliest, o.stranger_rows, o.stranger_bytes, d.user_id
 FROM json_each(?) AS wanted
 JOIN user_device AS d ON d.device_id = wanted.value
 JOIN inbox_offset AS o ON o.inbox = d.inbox"""
 _LOAD_ROUTES = """
-SELECT r.device_id, r.channel, r.relay, r.members
+SELECT r.device_id, r.channel, r.relay, r.members, r.group_id
 FROM json_each(?) AS wanted JOIN route AS r ON r.device_id = wanted.value"""
+
+_LOAD_GROUPS = """
+SELECT m.device_id, m.group_id, m.accepted
+FROM json_each(?) AS wanted JOIN group_member AS m ON m.device_id = wanted.value"""
 
 
 class Inbox:
-    """One device's inbox and routes, including what the open transaction has not written yet.
+    """One device's inbox, routes and groups, including what the open transaction has not written yet.
 
     A plain class with slots: the journal reads and writes it for every message.
     """
 
     __slots__ = (
+        "accepted_groups",
         "base",
         "bytes",
         "confirmed",
         "earliest",
         "epoch",
+        "groups",
         "inbox",
         "next_number",
         "refusal",
@@ -40,6 +46,9 @@ class Inbox:
         "routes",
         "rows",
         "shared",
+        "stranger_bytes",
+        "stranger_rows",
+        "user_id",
     )
 
     def __init__(self, refusal: RefusalReason | None) -> None:
@@ -57,6 +66,12 @@ class Inbox:
         self.earliest = NEVER
         self.routes: dict[int, Route] = {}
         self.route_members = 0
+        self.user_id = ""
+        self.groups: set[str] = set()
+        self.accepted_groups: set[str] = set()
+        """Those of the groups whose members are no strangers to the device."""
+        self.stranger_rows = 0
+        self.stranger_bytes = 0
 
     @property
     def known(self) -> bool:
@@ -97,6 +112,10 @@ class InboxCache:
         if missing:
             self._load(missing)
 
+    def remembered(self, device_id: str) -> Inbox | None:
+        """The inbox if it is in memory; does not load it."""
+        return self._young.get(device_id) or self._old.get(device_id)
+
     def forget(self, device_id: str) -> None:
         """Drop what is remembered of a device that something else has changed in the database."""
         self._young.pop(device_id, None)
@@ -116,13 +135,13 @@ class InboxCache:
             self._young = {}
             self._weight = 0
 
-    def weigh(self, members: int) -> None:
-        """Count members of a route that was added to a remembered inbox."""
-        self._weight += members
+    def weigh(self, added: int) -> None:
+        """Count members of a route, or groups, that were added to a remembered inbox."""
+        self._weight += added
 
     def _keep(self, device_id: str, inbox: Inbox) -> None:
         self._young[device_id] = inbox
-        self._weight += 1 + inbox.route_members
+        self._weight += 1 + inbox.route_members + len(inbox.groups)
 
     def _load(self, device_ids: list[str]) -> None:
         # SQLite cuts a text of JSON at a NUL: such an id, which no device has, would find another's rows.
@@ -134,12 +153,17 @@ class InboxCache:
             inbox.inbox = row[2]
             inbox.base = row[2] << 32
             _, _, _, inbox.epoch, inbox.next_number, inbox.confirmed, *counts = row
-            inbox.rows, inbox.bytes, inbox.shared, inbox.earliest = counts
-        for device_id, channel, relay, members in self._connection.execute(
+            inbox.rows, inbox.bytes, inbox.shared, inbox.earliest, *strangers = counts
+            inbox.stranger_rows, inbox.stranger_bytes, inbox.user_id = strangers
+        for device_id, channel, relay, members, group_id in self._connection.execute(
             _LOAD_ROUTES, (wanted,)
         ).fetchall():
-            route = Route(members=frozenset(json.loads(members)), relay=bool(relay))
+            route = Route(members=frozenset(json.loads(members)), relay=bool(relay), group_id=group_id)
             loaded[device_id].routes[channel] = route
             loaded[device_id].route_members += len(route.members)
+        for device_id, group_id, accepted in self._connection.execute(_LOAD_GROUPS, (wanted,)).fetchall():
+            loaded[device_id].groups.add(group_id)
+            if accepted:
+                loaded[device_id].accepted_groups.add(group_id)
         for device_id in device_ids:
             self._keep(device_id, loaded.get(device_id) or Inbox(RefusalReason.UNKNOWN_DEVICE))

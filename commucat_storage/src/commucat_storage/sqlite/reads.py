@@ -11,7 +11,7 @@ import trio
 
 from commucat_storage.errors import StorageUnavailableError
 from commucat_storage.inbox import InboxPage, InboxRow, InboxState
-from commucat_storage.records import Route
+from commucat_storage.records import Group, GroupRole, Route
 from commucat_storage.sqlite.connection import connect_reader, translate
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
@@ -31,6 +31,22 @@ LEFT JOIN relay_queue AS q ON q.position > (o.inbox << 32) + max(o.confirmed, ?2
 LEFT JOIN relay_payload AS p ON p.payload_id = q.payload_id
 WHERE d.device_id = ?1
 ORDER BY q.position LIMIT ?4"""
+
+# SQLite cuts a text of JSON at a NUL, so routes that name such an id are left out: the rest of the
+# name could be another device. DISTINCT and UNION ALL, unlike UNION, stop at the limit.
+_PEERS = r"""
+SELECT DISTINCT d.device_id FROM (
+    SELECT theirs.device_id AS peer
+    FROM group_member AS own JOIN group_member AS theirs ON theirs.group_id = own.group_id
+    WHERE own.device_id = ?1 AND own.accepted AND theirs.accepted
+    UNION ALL
+    SELECT theirs.device_id
+    FROM route AS own CROSS JOIN json_each(own.members) AS named
+    CROSS JOIN route AS theirs ON theirs.device_id = named.value AND theirs.channel = own.channel
+    WHERE own.device_id = ?1 AND instr(own.members, '\u0000') = 0 AND instr(theirs.members, '\u0000') = 0
+        AND EXISTS (SELECT 1 FROM json_each(theirs.members) AS back WHERE back.value = ?1)
+) JOIN user_device AS d ON d.device_id = peer
+WHERE d.status = 'active' AND d.device_id <> ?1 LIMIT ?2"""
 
 
 class ReaderPool:
@@ -135,8 +151,30 @@ def not_active(connection: sqlite3.Connection, device_ids: Sequence[str]) -> fro
 
 def routes_of(connection: sqlite3.Connection, device_id: str) -> dict[int, Route]:
     """The device's own routes by channel."""
-    rows = connection.execute("SELECT channel, relay, members FROM route WHERE device_id = ?", (device_id,))
+    rows = connection.execute(
+        "SELECT channel, relay, members, group_id FROM route WHERE device_id = ?", (device_id,)
+    )
     return {
-        channel: Route(members=frozenset(json.loads(members)), relay=bool(relay))
-        for channel, relay, members in rows
+        channel: Route(members=frozenset(json.loads(members)), relay=bool(relay), group_id=group_id)
+        for channel, relay, members, group_id in rows
     }
+
+
+def load_group(connection: sqlite3.Connection, group_id: str) -> Group | None:
+    """The group with its members, in the order in which they came."""
+    rows = connection.execute(
+        "SELECT g.created_at, g.relay, m.device_id, m.role FROM chat_group AS g "
+        "JOIN group_member AS m ON m.group_id = g.group_id WHERE g.group_id = ? "
+        "ORDER BY m.joined_at, m.device_id",
+        (group_id,),
+    ).fetchall()
+    if not rows:
+        return None
+    created_at, relay, *_ = rows[0]
+    members = {device_id: GroupRole(role) for _, _, device_id, role in rows}
+    return Group(group_id=group_id, created_at=created_at, relay=bool(relay), members=members)
+
+
+def peers_of(connection: sqlite3.Connection, device_id: str, limit: int) -> tuple[str, ...]:
+    """Active devices in its groups, and those with which it shares a channel by mutual routes."""
+    return tuple(peer for [peer] in connection.execute(_PEERS, (device_id, limit)))

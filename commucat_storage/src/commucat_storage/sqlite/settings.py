@@ -19,6 +19,14 @@ class SqliteSettings:
     max_route_members: int = attrs.field(default=50_000, validator=_positive)
     """Members that all routes of one device may name together: they are kept in memory while the
     device is busy, and 1,000 routes of any length would be a cheap way to fill it."""
+    stranger_rows: int = attrs.field(default=1_000, validator=_positive)
+    """Messages of one inbox that senders without a relation to its device share."""
+    stranger_bytes: int = attrs.field(default=16 * 2**20, validator=_positive)
+    """Payload bytes of one inbox that senders without a relation to its device share."""
+    max_group_members: int = attrs.field(default=5_000, validator=_positive)
+    """Members one group may have."""
+    max_owned_groups: int = attrs.field(default=1_000, validator=_positive)
+    """Groups one device may own; a creation above it is refused with ``too_many_routes``."""
     journal_rows: int = attrs.field(default=20_000, validator=_positive)
     """Rows that may wait for the disk before senders wait: about half a second of full load."""
     journal_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
@@ -32,6 +40,8 @@ class SqliteSettings:
     What is left is for confirmations, sessions and the operator: deleting needs room too."""
     cached_inboxes: int = attrs.field(default=50_000, validator=_positive)
     """Inboxes (and members of their routes) the writer remembers at least; at most twice as many."""
+    cached_group_members: int = attrs.field(default=100_000, validator=_positive)
+    """Members of groups the writer remembers at least; at most twice as many."""
     readers: int = attrs.field(default=2, validator=_positive)
     """Connections, and so threads, that read at the same time."""
     busy_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))

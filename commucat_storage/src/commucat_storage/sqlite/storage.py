@@ -18,6 +18,7 @@ from commucat_storage.records import (
     CertificateRow,
     Device,
     EnrolmentCode,
+    Group,
     Presence,
     Purged,
     Route,
@@ -144,6 +145,14 @@ class SqliteStorage(Storage):
     async def routes_of(self, device_id: str) -> dict[int, Route]:
         return await self._readers.run(reads.routes_of, device_id)
 
+    async def load_group(self, group_id: str) -> Group | None:
+        return await self._readers.run(reads.load_group, group_id)
+
+    async def peers_of(self, device_id: str, limit: int) -> tuple[str, ...]:
+        if limit < 1:
+            raise ValueError("limit must be at least 1")
+        return await self._readers.run(reads.peers_of, device_id, limit)
+
     # -- accounts ------------------------------------------------------------------------------
 
     async def create_user(self, user: User, code: EnrolmentCode | None = None) -> None:
@@ -228,10 +237,13 @@ class SqliteStorage(Storage):
     async def purge_expired(self, now: int) -> Purged:
         for device_id in [each.device_id for each in self._presence.values() if each.expires_at <= now]:
             del self._presence[device_id]
+        found, more = await self._purge_messages(now)
         return Purged(
-            messages=await self._purge_messages(now),
+            messages=found.messages,
             sessions=await self._purge(expiry.purge_sessions, now),
             codes=await self._purge(expiry.purge_codes, now),
+            expired=tuple(found.expired),
+            more=more,
         )
 
     async def wait_failed(self) -> NoReturn:
@@ -257,16 +269,19 @@ class SqliteStorage(Storage):
         result: T = await reply.wait()  # type: ignore[assignment]  # what ``work`` returned
         return result
 
-    async def _purge_messages(self, now: int) -> int:
-        deleted = 0
+    async def _purge_messages(self, now: int) -> tuple[expiry.Found, bool]:
+        found = expiry.Found()
         inboxes = await self._readers.run(expiry.inboxes_to_search, now)
         for start in range(0, len(inboxes), expiry.STEP_INBOXES):
             # Small inboxes share a step, a large one takes several.
             todo = [expiry.Step(inbox) for inbox in inboxes[start : start + expiry.STEP_INBOXES]]
             while todo:
-                count, todo = await self._write(functools.partial(expiry.purge_messages, todo, now))
-                deleted += count
-        return deleted
+                if len(found.expired) >= expiry.LONG_REPORT:
+                    return found, True
+                step, todo = await self._write(functools.partial(expiry.purge_messages, todo, now))
+                found.messages += step.messages
+                found.expired += step.expired
+        return found, False
 
     async def _purge(self, step: Callable[[int, Transaction], int], now: int) -> int:
         total = 0

@@ -11,6 +11,7 @@ import attrs
 
 from commucat_storage.errors import StorageError
 from commucat_storage.inbox import Operation
+from commucat_storage.sqlite.chat_groups import ChatGroupCache
 from commucat_storage.sqlite.group import Group
 from commucat_storage.sqlite.inboxes import InboxCache
 from commucat_storage.sqlite.settings import SqliteSettings
@@ -60,7 +61,8 @@ class Writer:
         self._settings = settings
         self._turns = turns
         self._inboxes = InboxCache(connection, settings.cached_inboxes)
-        self._group = Group(connection, self._inboxes, settings)
+        self._chat_groups = ChatGroupCache(connection, self._inboxes, settings.cached_group_members)
+        self._group = Group(connection, self._inboxes, self._chat_groups, settings)
         self._data_version: int | None = None
         self._disk_is_low = False
         self._look_at_disk = 0.0
@@ -88,8 +90,7 @@ class Writer:
             connection.execute("COMMIT")
             self._turns.computes()
         except BaseException:
-            self._inboxes.clear()
-            self._group.discard()
+            self._forget()
             # SQLite has rolled back by itself after some errors.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -104,10 +105,10 @@ class Writer:
         [version] = self._connection.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:
             # Another process has written since our last transaction, such as an operator's command.
-            self._inboxes.clear()
-            self._group.discard()
+            self._forget()
             self._data_version = version
         self._inboxes.make_room()
+        self._chat_groups.make_room()
         now = time.monotonic()
         if now >= self._look_at_disk:
             self._look_at_disk = now + _DISK_INTERVAL
@@ -117,6 +118,11 @@ class Writer:
                 _log.error("the disk of %s is almost full: messages are refused", self._path)
             self._disk_is_low = low
         self._group.begin(disk_is_low=self._disk_is_low)
+
+    def _forget(self) -> None:
+        self._inboxes.clear()
+        self._chat_groups.clear()
+        self._group.discard()
 
     def _do(self, work: Work) -> object:
         """Do ``work`` in a savepoint, so that its refusal does not hurt the rest of the transaction."""

@@ -1,0 +1,12 @@
+"""The promise put to the test: real clients and a real server that is killed, stopped and starved.
+
+An acknowledged message is never lost. A run draws a plan from a seed, lets processes act it
+out, keeps the whole history, and judges that history afterwards.
+"""
+
+from commucat_cli.chaos.coordinator import run_chaos
+from commucat_cli.chaos.plan import Plan, make_plan
+from commucat_cli.chaos.result import Result
+from commucat_cli.chaos.verdict import FaultKind, Verdict, judge
+
+__all__ = ["FaultKind", "Plan", "Result", "Verdict", "judge", "make_plan", "run_chaos"]

@@ -1,0 +1,63 @@
+"""``commucat-cli chaos``."""
+
+import json
+import secrets
+import signal
+from functools import partial
+from typing import Annotated
+
+import trio
+import typer
+
+from commucat_cli.chaos.coordinator import run_chaos
+from commucat_cli.chaos.plan import MAX_DEVICES, MAX_FAULTS, make_plan
+from commucat_cli.chaos.result import Result
+from commucat_cli.commands.outcome import FAILURE, run_command
+from commucat_cli.terminal import warn
+
+TERMINATED = 143  # 128 + SIGTERM, as shells count
+
+
+def chaos(
+    devices: Annotated[int, typer.Option(min=2, max=MAX_DEVICES, help="How many talk to each other.")] = 8,
+    messages: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many are sent.")] = 2000,
+    kills: Annotated[int, typer.Option(min=0, max=MAX_FAULTS, help="SIGKILLs of the server.")] = 4,
+    seed: Annotated[
+        int | None, typer.Option(min=0, show_default=False, help="Gives the plan; drawn if not given.")
+    ] = None,
+    duration_limit: Annotated[
+        float, typer.Option(min=1.0, metavar="SECONDS", help="After which the run has failed.")
+    ] = 600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Kill, stop and starve an own fresh server while clients talk. Exits with 1 unless its promise held."""
+    chosen = secrets.randbelow(2**32) if seed is None else seed
+    run_command(partial(_run_and_print, chosen, devices, messages, kills, duration_limit, as_json))
+
+
+async def _run_and_print(
+    seed: int, devices: int, messages: int, kills: int, duration_limit: float, as_json: bool
+) -> int:
+    plan = make_plan(seed=seed, devices=devices, messages=messages, kills=kills)
+    result: Result | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_give_up_at_sigterm, nursery.cancel_scope)
+        result = await run_chaos(plan, kills=kills, duration_limit=duration_limit)
+        nursery.cancel_scope.cancel()
+    if result is None:
+        return TERMINATED
+    if result.run.problem is not None:
+        warn(result.run.problem)
+    print(json.dumps(result.figures, indent=2) if as_json else result.table())
+    return 0 if result.holds else FAILURE
+
+
+async def _give_up_at_sigterm(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Unlike the signal's default, a cancellation ends the server and the clients, too."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return

@@ -1,0 +1,248 @@
+"""A client's session whose connection can be mistreated: torn down, half closed, not read."""
+
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from commucat_cli.chaos.plan import Parting
+from commucat_cli.client import Connection
+from commucat_cli.client.opening import attach
+from commucat_cli.client.server_info import fetch_server_info
+from commucat_cli.errors import CliError, ConnectionLostError, UnreachableError
+from commucat_cli.transport import (
+    H2Client,
+    H2Stream,
+    ServerAddress,
+    Timeouts,
+    Trust,
+    client_context,
+    open_h2,
+    running,
+)
+from commucat_cli.transport.h2_stream import Headers
+from commucat_proto import ClientParameters, Frame
+
+TIMEOUTS = Timeouts(connect=5.0, handshake=10.0)
+END_PATIENCE = 5.0
+"""Seconds a session has to end by itself before its socket is torn down."""
+_RECEIVE_BUFFER = 64 * 1024  # small, so that a client that does not read is felt by the server
+_NO_LINGER = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: closing throws away and sends RST
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """The server, as its clients know it."""
+
+    address: ServerAddress
+    trust: Trust
+    domain: str
+    noise_public: bytes
+
+    @classmethod
+    async def find(cls, server: str, tls_ca: str) -> "Target":
+        """Ask the server for its keys.
+
+        Raises:
+            CliError: it cannot be reached.
+        """
+        address = ServerAddress.parse(server)
+        trust = Trust(ca_file=Path(tls_ca))
+        async with open_h2(address, trust, TIMEOUTS) as client:
+            info = await fetch_server_info(client, TIMEOUTS)
+        return cls(address=address, trust=trust, domain=info.domain, noise_public=info.noise_public)
+
+
+class _Gate(trio.abc.Stream):
+    """Passes everything on; while it is shut nothing is read."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self._open = trio.Event()
+        self._open.set()
+
+    def shut(self) -> None:
+        if self._open.is_set():  # else somebody waits for this very event
+            self._open = trio.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await self._open.wait()
+        return await self._inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Client(H2Client):
+    """Remembers the session's stream, so that its request can be ended alone."""
+
+    session_stream: H2Stream | None = None
+
+    async def open_stream(
+        self, method: str, path: str, headers: Headers = (), *, end: bool = False
+    ) -> H2Stream:
+        stream = await super().open_stream(method, path, headers, end=end)
+        self.session_stream = stream
+        return stream
+
+
+class Link:
+    """One session, run as a task of its own by :meth:`run`."""
+
+    def __init__(
+        self,
+        target: Target,
+        parameters: ClientParameters,
+        *,
+        number: int,
+        on_open: Callable[["Link"], None],
+        on_frames: Callable[["Link", list[Frame]], None],
+    ) -> None:
+        """``on_open`` is called before the first frames; ``on_frames`` with frames, with none at the end."""
+        self.number = number
+        """Which session of its device this is."""
+        self.highest = 0
+        """Highest inbox number that is here: at first the watermark that the server names."""
+        self._target = target
+        self._parameters = parameters
+        self._on_open = on_open
+        self._on_frames = on_frames
+        self._ended = trio.Event()
+        self._tcp: trio.SocketStream | None = None
+        self._tls: trio.SSLStream[trio.SocketStream] | None = None
+        self._gate: _Gate | None = None
+        self._client: _Client | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None, "links are used only after their handshake"
+        return self._connection
+
+    @property
+    def resume(self) -> int | None:
+        """The number that the Hello confirmed."""
+        return None if self._parameters.resume is None else self._parameters.resume.ack
+
+    @property
+    def last(self) -> int:
+        """The last inbox number that was given out when the session began."""
+        number: int = self.connection.info.ack["inbox"]["next"]
+        return number - 1
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, report the start, take what comes until the session has ended.
+
+        Raises:
+            CliError: before the start was reported: it could not be opened.
+        """
+        try:
+            await self._connect()
+            assert self._gate is not None
+            self._client = _Client(self._gate, self._target.address.authority)
+            async with (
+                running(self._client, TIMEOUTS),
+                attach(self._client, self._parameters, TIMEOUTS) as connection,
+            ):
+                self._connection = connection
+                self.highest = connection.info.ack["inbox"]["confirmed"]
+                self._on_open(self)
+                task_status.started()
+                await self._take(connection)
+        finally:
+            self._ended.set()
+            self._on_frames(self, [])
+            if self._tls is not None:
+                await trio.aclose_forcefully(self._tls)
+
+    async def _connect(self) -> None:
+        address = self._target.address
+        try:
+            with trio.fail_after(TIMEOUTS.connect):
+                self._tcp = await trio.open_tcp_stream(address.host, address.port)
+                self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+                context = client_context(self._target.trust)
+                self._tls = trio.SSLStream(
+                    self._tcp, context, server_hostname=address.host, https_compatible=True
+                )
+                await self._tls.do_handshake()
+        except trio.TooSlowError as exc:
+            raise UnreachableError("the server does not answer") from exc
+        except OSError as exc:
+            raise UnreachableError(f"cannot connect: {exc}") from exc
+        except trio.BrokenResourceError as exc:
+            raise ConnectionLostError("the connection ended during the TLS handshake") from exc
+        self._gate = _Gate(self._tls)
+
+    async def _take(self, connection: Connection) -> None:
+        try:
+            while True:
+                self._on_frames(self, await connection.deliveries())
+        except CliError:
+            return  # the end; everything that came before has been taken
+
+    # -- mistreatment -------------------------------------------------------------------------------
+
+    async def pause(self, seconds: float) -> None:
+        """Read nothing from the network for some seconds."""
+        assert self._gate is not None
+        self._gate.shut()
+        await trio.sleep(seconds)
+        self._gate.open()
+
+    async def part(self, how: Parting) -> None:
+        """End the connection; return when everything that had come has been taken."""
+        if self.ended:
+            return
+        assert self._tcp is not None
+        assert self._client is not None
+        assert self._client.session_stream is not None
+        match how:
+            case Parting.END:
+                self._client.session_stream.end()
+            case Parting.HALF:
+                await self._shut_down(self._tcp)
+            case Parting.RESET | Parting.DROP:
+                await self._tear(reset=how is Parting.RESET)
+        await self.wait_ended()
+
+    async def wait_ended(self) -> None:
+        """Wait for the end; help it along after :data:`END_PATIENCE`."""
+        assert self._gate is not None
+        with trio.move_on_after(END_PATIENCE) as patience:
+            await self._ended.wait()
+        if patience.cancelled_caught:
+            self._gate.open()
+            await self._tear(reset=True)
+            await self._ended.wait()
+
+    async def _shut_down(self, tcp: trio.SocketStream) -> None:
+        try:
+            tcp.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            await self._tear(reset=False)  # the connection is gone already
+
+    async def _tear(self, *, reset: bool) -> None:
+        assert self._tcp is not None
+        assert self._tls is not None
+        assert self._gate is not None
+        self._gate.open()
+        if reset and self._tcp.socket.fileno() >= 0:
+            self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        await trio.aclose_forcefully(self._tls)

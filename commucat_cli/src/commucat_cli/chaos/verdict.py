@@ -1,0 +1,320 @@
+"""Judges a history: was the promise kept? Pure; history in, verdict out.
+
+Where clients cannot know what became of an attempt (the connection was lost before the
+answer), the judge allows both outcomes. Everything else is strict.
+"""
+
+import enum
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+import attrs
+
+from commucat_cli.chaos.history import (
+    Answered,
+    Confirmed,
+    Delivered,
+    Opened,
+    Record,
+    RouteAsked,
+    RouteSet,
+    Sent,
+)
+from commucat_cli.chaos.payload import Message
+
+
+class FaultKind(enum.Enum):
+    """A way of breaking the promise."""
+
+    LOST = "lost"
+    """Acknowledged for a recipient and never delivered to it."""
+    INVENTED = "invented"
+    """Delivered although nobody sent it so, or although it was refused."""
+    OUT_OF_ORDER = "out_of_order"
+    """Messages of one sender on one channel, or numbers within a session, in another order."""
+    DUPLICATE = "duplicates"
+    """Stored more often than it was sent, or delivered twice in one session."""
+    RENUMBERED = "renumbered"
+    """Redelivered under another number, or another message under the same number."""
+    EXCLUDED = "excluded"
+    """Delivered to, or accepted for, a device that the routes exclude."""
+    UNCONFIRMED = "unconfirmed"
+    """The watermark is above what the device has confirmed."""
+    BELOW_WATERMARK = "below_watermark"
+    """Delivered again although the session began with it confirmed."""
+
+
+@attrs.frozen
+class Fault:
+    """One breach, in words."""
+
+    kind: FaultKind
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What a history shows."""
+
+    acknowledged: int
+    """Messages that at least one recipient accepted."""
+    delivered: int
+    """Pairs of message and recipient."""
+    redelivered: int
+    """Deliveries of what the device had before."""
+    resent: int
+    """Attempts after the first."""
+    refused: int
+    """Attempts answered by an Error, and recipients left out by an Ack."""
+    faults: tuple[Fault, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.faults
+
+    def count(self, kind: FaultKind) -> int:
+        return sum(fault.kind is kind for fault in self.faults)
+
+
+def judge(history: Iterable[Record], *, drained: bool = True) -> Verdict:
+    """Judge a history.
+
+    The records of one device must be in their order; those of several may be mixed in any way.
+    ``drained`` is false when the devices were not given the time to fetch everything: then
+    nothing counts as lost.
+    """
+    return _Judge(history).verdict(drained=drained)
+
+
+@attrs.define
+class _Attempt:
+    sent: Sent
+    position: int
+    """Counts what was sent in the whole history; compared for one sender only."""
+    answer: Answered | None = None
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Who has it for sure."""
+        if self.answer is None or self.answer.error is not None:
+            return frozenset()
+        message = self.sent.message
+        return frozenset(self.sent.route) - frozenset(self.answer.refused) - {message.sender}
+
+    def may_be_stored_for(self, device: str) -> bool:
+        return self.answer is None or device in self.accepted
+
+
+@attrs.frozen
+class _Route:
+    """A route of a device that held for sure from ``start`` to ``end``."""
+
+    start: int
+    end: float
+    members: tuple[str, ...] | None
+
+
+class _Judge:
+    def __init__(self, history: Iterable[Record]) -> None:
+        self._attempts: dict[Message, dict[int, _Attempt]] = {}
+        self._deliveries: dict[str, list[Delivered]] = defaultdict(list)
+        self._asked: dict[tuple[str, int], list[RouteAsked]] = defaultdict(list)
+        self._set: dict[tuple[str, int], list[RouteSet]] = defaultdict(list)
+        self._opened: dict[tuple[str, int], Opened] = {}
+        self._sessions: dict[str, list[Opened | Confirmed]] = defaultdict(list)
+        self._faults: list[Fault] = []
+        answers: list[Answered] = []
+        for position, record in enumerate(history):
+            match record:
+                case Sent():
+                    attempts = self._attempts.setdefault(record.message, {})
+                    attempts[record.attempt] = _Attempt(record, position)
+                case Answered():
+                    answers.append(record)
+                case Delivered():
+                    self._deliveries[record.device].append(record)
+                case RouteAsked():
+                    self._asked[record.device, record.channel].append(record)
+                case RouteSet():
+                    self._set[record.device, record.channel].append(record)
+                case Opened():
+                    self._opened[record.device, record.session] = record
+                    self._sessions[record.device].append(record)
+                case Confirmed():
+                    self._sessions[record.device].append(record)
+        for answer in answers:
+            self._attempts[answer.message][answer.attempt].answer = answer
+
+    def verdict(self, *, drained: bool) -> Verdict:
+        had = {device: self._check_device(device, came) for device, came in self._deliveries.items()}
+        self._check_watermarks()
+        self._check_routes()
+        if drained:
+            self._check_lost(had)
+        every = [attempt for attempts in self._attempts.values() for attempt in attempts.values()]
+        answers = [attempt.answer for attempt in every if attempt.answer is not None]
+        return Verdict(
+            acknowledged=sum(
+                any(attempt.accepted for attempt in attempts.values()) for attempts in self._attempts.values()
+            ),
+            delivered=sum(len(messages) for messages in had.values()),
+            redelivered=sum(len(came) for came in self._deliveries.values())
+            - sum(len(messages) for messages in had.values()),
+            resent=sum(attempt.sent.attempt > 1 for attempt in every),
+            refused=sum(1 if answer.error is not None else len(answer.refused) for answer in answers),
+            faults=tuple(self._faults),
+        )
+
+    def _fault(self, kind: FaultKind, text: str) -> None:
+        self._faults.append(Fault(kind, text))
+
+    # -- one receiver -----------------------------------------------------------------------------
+
+    def _check_device(self, device: str, came: list[Delivered]) -> set[Message]:
+        """Everything that can be said about one device's deliveries; the messages it has."""
+        under: dict[tuple[str, int], Message] = {}
+        places: dict[Message, set[tuple[str, int]]] = defaultdict(set)
+        highest: dict[int, int] = {}
+        latest: dict[tuple[str, int], tuple[int, Message]] = {}
+        for one in came:
+            message = one.message
+            where = f"{device} session {one.session} number {one.number}"
+            self._check_number(one, highest, where)
+            if message is None or message not in self._attempts:
+                self._fault(FaultKind.INVENTED, f"{where}: {_named(message)} was never sent")
+                continue
+            if one.channel != message.channel:
+                self._fault(FaultKind.INVENTED, f"{where}: {_named(message)} came on channel {one.channel}")
+            place = one.epoch, one.number
+            before = under.setdefault(place, message)
+            if before != message:
+                self._fault(FaultKind.RENUMBERED, f"{where}: first {_named(before)}, then {_named(message)}")
+            if message not in places:
+                self._check_addressed(device, message, where)
+                self._check_order(device, message, latest, where)
+            places[message].add(place)
+        for message, where_stored in places.items():
+            self._check_copies(device, message, where_stored)
+        return set(places)
+
+    def _check_number(self, one: Delivered, highest: dict[int, int], where: str) -> None:
+        above = highest.get(one.session)
+        if above is not None and one.number == above:
+            self._fault(FaultKind.DUPLICATE, f"{where}: delivered twice in one session")
+        elif above is not None and one.number < above:
+            self._fault(FaultKind.OUT_OF_ORDER, f"{where}: after number {above}")
+        highest[one.session] = max(one.number, above or 0)
+        opened = self._opened.get((one.device, one.session))
+        if opened is not None and one.number <= opened.watermark:
+            self._fault(FaultKind.BELOW_WATERMARK, f"{where}: the session began at {opened.watermark}")
+
+    def _check_order(
+        self, device: str, message: Message, latest: dict[tuple[str, int], tuple[int, Message]], where: str
+    ) -> None:
+        """Against everything from the same sender and channel that came before.
+
+        A message is late if it was accepted in an attempt that was sent before any attempt of
+        another one that is here already. An attempt without an answer proves nothing: its commit may
+        have failed while that of the next message succeeded.
+        """
+        attempts = self._attempts[message].values()
+        flow = message.sender, message.channel
+        newest = latest.get(flow)
+        accepted = min((one.position for one in attempts if device in one.accepted), default=None)
+        if newest is not None and accepted is not None and accepted < newest[0]:
+            self._fault(FaultKind.OUT_OF_ORDER, f"{where}: {_named(message)} after {_named(newest[1])}")
+        first = min((one.position for one in attempts if one.may_be_stored_for(device)), default=-1)
+        if newest is None or first > newest[0]:
+            latest[flow] = first, message
+
+    def _check_addressed(self, device: str, message: Message, where: str) -> None:
+        attempts = self._attempts[message].values()
+        if any(device in attempt.accepted for attempt in attempts):
+            return
+        open_attempts = [attempt for attempt in attempts if attempt.answer is None]
+        if any(device in attempt.sent.route for attempt in open_attempts):
+            return
+        if open_attempts and self._routed_later(message, device, open_attempts[0].sent.at):
+            return
+        if all(device not in attempt.sent.route for attempt in attempts):
+            self._fault(FaultKind.EXCLUDED, f"{where}: {_named(message)} was not routed to it")
+        else:
+            self._fault(FaultKind.INVENTED, f"{where}: {_named(message)} was refused")
+
+    def _routed_later(self, message: Message, device: str, since: int) -> bool:
+        # A forgotten copy in a dead connection's buffers takes the route that it finds.
+        routes = self._asked[message.sender, message.channel]
+        return any(route.at >= since and device in (route.members or ()) for route in routes)
+
+    def _check_copies(self, device: str, message: Message, places: set[tuple[str, int]]) -> None:
+        possible = sum(attempt.may_be_stored_for(device) for attempt in self._attempts[message].values())
+        if len(places) <= max(1, possible):
+            return
+        numbers = sorted(number for _, number in places)
+        kind = FaultKind.RENUMBERED if len(self._attempts[message]) == 1 else FaultKind.DUPLICATE
+        self._fault(
+            kind, f"{device}: {_named(message)} came under {numbers}, sent {possible} time(s) at most"
+        )
+
+    # -- everything together ----------------------------------------------------------------------
+
+    def _check_lost(self, had: dict[str, set[Message]]) -> None:
+        for message, attempts in self._attempts.items():
+            accepted = frozenset[str]().union(*(attempt.accepted for attempt in attempts.values()))
+            for device in sorted(accepted):
+                if message not in had.get(device, ()):
+                    self._fault(FaultKind.LOST, f"{_named(message)} never reached {device}")
+
+    def _check_watermarks(self) -> None:
+        for device, records in self._sessions.items():
+            confirmed = 0
+            for record in records:
+                if isinstance(record, Confirmed):
+                    confirmed = max(confirmed, record.number)
+                    continue
+                if not record.delivery_ack:
+                    break  # its transport confirms; nobody here can know what
+                confirmed = max(confirmed, record.resume or 0)
+                if record.watermark > confirmed:
+                    text = f"{device} session {record.session}: watermark {record.watermark}"
+                    self._fault(FaultKind.UNCONFIRMED, f"{text}, confirmed up to {confirmed}")
+
+    def _check_routes(self) -> None:
+        """Nothing may be accepted for a device whose own route shuts the sender out all the while."""
+        certain: dict[tuple[str, int], list[_Route]] = {}
+        for key, changes in self._set.items():
+            asked = sorted(route.at for route in self._asked[key])
+            certain[key] = [
+                _Route(
+                    change.at,
+                    next((at for at in asked if at > change.at), float("inf")),
+                    change.members,
+                )
+                for change in changes
+            ]
+        for message, attempts in self._attempts.items():
+            for attempt in attempts.values():
+                if attempt.answer is None:
+                    continue
+                for device in attempt.accepted:
+                    for route in certain.get((device, message.channel), ()):
+                        if (
+                            route.members is not None
+                            and message.sender not in route.members
+                            and route.start < attempt.sent.at
+                            and attempt.answer.at < route.end
+                        ):
+                            text = f"{_named(message)} was accepted for {device}, whose route shuts it out"
+                            self._fault(FaultKind.EXCLUDED, text)
+
+
+def _named(message: Message | None) -> str:
+    if message is None:
+        return "a payload of nobody"
+    return f"{message.sender}'s message {message.sequence} on channel {message.channel} ({message.id})"
+
+
+def counts(verdict: Verdict) -> dict[str, int]:
+    """Faults by kind, every kind named."""
+    found = Counter(fault.kind for fault in verdict.faults)
+    return {kind.value: found[kind] for kind in FaultKind}

@@ -1,0 +1,121 @@
+"""The server of a run: a real process that is killed, stopped and starved on purpose."""
+
+import os
+import resource
+import signal
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+
+from commucat_cli.bench.child import Child, ChildError, running
+from commucat_cli.bench.server_process import clean_environment
+
+START_TIMEOUT = 60.0
+LIMITS = {"inbox_rows": 10_000_000, "connects_per_second": 100_000, "new_devices_per_hour": 100_000}
+"""Section ``[limits]``: what the defaults would refuse to so many clients of one address."""
+_ROOM = 4096  # bytes by which the write-ahead log may still grow on a full disk
+
+
+class Victim:
+    """A server process with data and a port of its own, in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = AsyncExitStack()
+        self._child: Child | None = None
+        self._port = 0
+        self.lives = 0
+        """How often it was started."""
+        config = ["[server]", "auto_approve_devices = true", "[logging]", 'level = "warning"', "[limits]"]
+        config += [f"{name} = {value}" for name, value in LIMITS.items()]
+        self._config = folder / "commucat.toml"
+        self._config.write_text("\n".join([*config, ""]), "utf-8")
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def tls_ca(self) -> Path:
+        return self._folder / "data" / "tls" / "cert.pem"
+
+    @property
+    def log(self) -> Path:
+        """Of the present life."""
+        return self._folder / f"server-{self.lives}.log"
+
+    @property
+    def _pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    async def start(self) -> None:
+        """Start, and wait until it listens; from the second time on at the same port.
+
+        Raises:
+            ChildError: it does not start; the text says why.
+        """
+        self.lives += 1
+        arguments = ["--config", str(self._config), "--data-dir", str(self._folder / "data")]
+        arguments += ["--bind", f"127.0.0.1:{self._port}"]
+        self._child = await self._stack.enter_async_context(
+            running(
+                self.log.stem,
+                "commucat_server.main",
+                arguments,
+                folder=self._folder,
+                environment=clean_environment(),
+            )
+        )
+        with trio.move_on_after(START_TIMEOUT) as patience:
+            line = (await self._child.read_line()).decode("utf-8", "replace")
+        if patience.cancelled_caught or not line.startswith("listening on "):
+            raise ChildError(f"the server does not listen within {START_TIMEOUT:g} s")
+        self._port = int(line.rpartition(":")[2])
+
+    async def end(self) -> None:
+        """SIGTERM, and wait."""
+        await self._stack.aclose()
+
+    async def wait_ended(self) -> NoReturn:
+        """Wait until the process has ended.
+
+        Raises:
+            ChildError: always; it has the server's last words.
+            trio.ClosedResourceError: :meth:`kill` or :meth:`end` was quicker.
+        """
+        assert self._child is not None
+        while True:
+            await self._child.read_line()
+
+    # -- strikes ------------------------------------------------------------------------------------
+
+    async def kill(self) -> None:
+        """SIGKILL: no chance to write anything more. Then start anew on what is on the disk."""
+        os.kill(self._pid, signal.SIGKILL)
+        await self._stack.aclose()
+        await self.start()
+
+    async def stop_for(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after some seconds."""
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            await trio.sleep(seconds)
+        finally:
+            with suppress(ProcessLookupError):  # it has ended by itself, which is told elsewhere
+                os.kill(self._pid, signal.SIGCONT)
+
+    async def fill_disk_for(self, seconds: float) -> None:
+        """Let no file of the server grow for some seconds, as a full disk would not."""
+        pid = self._pid
+        wal = self._folder / "data" / "commucat.db-wal"
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        size = wal.stat().st_size if wal.exists() else 0
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + _ROOM, hard))
+        try:
+            await trio.sleep(seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))

@@ -1,0 +1,178 @@
+"""CallOffer, CallAnswer, CallEnd; CallStats and TransportUpdate.
+
+All travel along the sender's own route like messages; the call says only who may send what.
+State changes when the frame is on disk: what was refused, or failed, has not happened.
+"""
+
+from typing import Any, TypeVar
+
+import trio
+
+from commucat_proto import CodecError, Frame
+from commucat_proto.calls import (
+    CallAnswer,
+    CallEnd,
+    CallMessage,
+    CallOffer,
+    CallStats,
+    CallTransportUpdate,
+    decode_call_message,
+)
+from commucat_server.calls.board import Call, CallRefusedError, offer_record
+from commucat_server.connect.frames.request import (
+    MAX_ID_LEN,
+    LiveFrame,
+    Origin,
+    RefusedFrameError,
+    Request,
+    Settle,
+    is_id,
+)
+from commucat_server.connect.frames.transient import transient
+from commucat_storage import Outcome, Submission, SubmissionOutcome
+
+_Message = TypeVar("_Message", bound=CallMessage)
+
+
+async def offer(origin: Origin, frame: Frame, settle: Settle) -> Request:
+    """A new call; it rings at every device that accepted the offer."""
+    message = _read(frame, CallOffer)
+    if message.sender != origin.device_id:
+        raise RefusedFrameError("bad_request", "from must be the sender's own device")
+    _must_receive(origin)
+    calls = origin.context.calls
+    await calls.room()
+    try:
+        call = calls.board.reserve(
+            message.call_id,
+            channel=frame.channel,
+            initiator=origin.device_id,
+            mode=message.media.mode.value,
+            video=message.media.video is not None,
+            now=trio.current_time(),
+        )
+    except CallRefusedError as exc:
+        raise RefusedFrameError(exc.kind, str(exc)) from exc
+
+    def done(outcome: Outcome | None) -> None:
+        if isinstance(outcome, SubmissionOutcome) and outcome.accepted:
+            calls.board.ring(call, (device for device, _ in outcome.accepted), trio.current_time())
+            calls.record("offer", call.call_id, offer_record(call))
+        else:
+            calls.board.remove(call)
+
+    return _durable(origin, frame, {"call_id": message.call_id}, done)
+
+
+async def answer(origin: Origin, frame: Frame, settle: Settle) -> Request:
+    """Accept, or decline. When nobody is left but one, the call is over."""
+    message = _read(frame, CallAnswer)
+    _must_receive(origin)
+    call = await _call_of(origin, frame, message.call_id, settle)
+    device_id = origin.device_id
+    if device_id == call.initiator:
+        raise RefusedFrameError("not_participant", "only those who were called answer")
+    calls = origin.context.calls
+    reason = message.reason.value if message.reason is not None else None
+
+    def done(outcome: Outcome | None) -> None:
+        if not (isinstance(outcome, SubmissionOutcome) and outcome.accepted):
+            return
+        if calls.board.find(call.call_id) is not call:
+            return  # It ended while the answer was on its way to the disk.
+        data: dict[str, Any] = {"device": device_id, "accept": message.accept}
+        if message.accept:
+            calls.board.accept(call, device_id, trio.current_time())
+            media = message.media
+            data["mode"] = media.mode.value if media is not None else call.mode
+            data["video"] = media.video is not None if media is not None else call.video
+            data["accepted"] = len(call.joined)
+        else:
+            data["reason"] = reason
+        calls.record("answer", call.call_id, data)
+        if not message.accept and calls.board.decline(call, device_id):
+            calls.record_end(call, device_id, reason or "decline")
+
+    ack: dict[str, Any] = {"call_id": message.call_id, "accept": message.accept}
+    if reason is not None:
+        ack["reason"] = reason
+    return _durable(origin, frame, ack, done)
+
+
+async def end(origin: Origin, frame: Frame, settle: Settle) -> Request | None:
+    """The call is over for everybody. One that is over already is only acknowledged."""
+    message = _read(frame, CallEnd)
+    calls = origin.context.calls
+    ack = {"call_id": message.call_id, "reason": message.reason.value}
+    try:
+        call = await _call_of(origin, frame, message.call_id, settle)
+    except RefusedFrameError as exc:
+        if exc.kind != "call_unknown":
+            raise
+        origin.live.acknowledge(frame.channel, frame.sequence, ack)
+        return None
+
+    def done(outcome: Outcome | None) -> None:
+        # Also when everybody refused: it cannot go on without the one who left.
+        if isinstance(outcome, SubmissionOutcome):
+            calls.over(call, origin.device_id, message.reason.value)
+
+    return _durable(origin, frame, ack, done)
+
+
+async def stats(origin: Origin, frame: Frame, settle: Settle) -> Request:
+    """How the sender's streams are doing, for those in the call who are connected."""
+    message = _read(frame, CallStats)
+    call = await _call_of(origin, frame, message.call_id, settle)
+    return _in_call(origin, frame, call, {"call_id": message.call_id, "direction": message.direction.value})
+
+
+async def transport(origin: Origin, frame: Frame, settle: Settle) -> Request:
+    """A candidate, the pair in use, or consent to go on, for those in the call who are connected."""
+    message = _read(frame, CallTransportUpdate)
+    call = await _call_of(origin, frame, message.call_id, settle)
+    return _in_call(origin, frame, call, {"call_id": message.call_id, "update": message.update.name})
+
+
+def _read(frame: Frame, kind: type[_Message]) -> _Message:
+    try:
+        message = decode_call_message(frame.type, frame.control)
+    except CodecError as exc:
+        raise RefusedFrameError("bad_request", str(exc)) from exc
+    assert isinstance(message, kind)
+    call_id = getattr(message, "call_id", None)
+    if not is_id(call_id):
+        raise RefusedFrameError("bad_request", f"call_id must be 1 to {MAX_ID_LEN} printable characters")
+    return message
+
+
+def _must_receive(origin: Origin) -> None:
+    if not origin.live.receives:
+        raise RefusedFrameError("bad_request", "a send-only session takes part in no call")
+
+
+async def _call_of(origin: Origin, frame: Frame, call_id: str, settle: Settle) -> Call:
+    calls = origin.context.calls
+    await calls.room()
+    call = calls.board.find(call_id)
+    if call is not None and not call.stored:
+        await settle()  # The caller's own offer went before, in the same breath.
+    try:
+        return calls.board.take_part(call_id, origin.device_id, frame.channel)
+    except CallRefusedError as exc:
+        raise RefusedFrameError(exc.kind, str(exc)) from exc
+
+
+def _durable(origin: Origin, frame: Frame, ack: dict[str, Any], done: Any) -> Request:
+    expires_at = origin.expiry(origin.context.calls.ring_timeout)
+    operation = Submission(origin.device_id, frame.channel, frame.type, frame.payload, expires_at)
+    return Request(operation, frame.channel, frame.sequence, ack=ack, done=done)
+
+
+def _in_call(origin: Origin, frame: Frame, call: Call, ack: dict[str, Any]) -> Request:
+    origin.context.calls.board.hear(call, trio.current_time())
+    request = transient(
+        origin, frame, LiveFrame(frame.type, frame.payload, lambda to: to in call.participants)
+    )
+    request.ack = ack
+    return request

@@ -1,0 +1,77 @@
+"""Msg, KeyUpdate, Join, Leave, and the client's Ack."""
+
+from commucat_proto import MAX_FRAME_LEN, Frame
+from commucat_server.connect.frames.request import (
+    MAX_ID_LEN,
+    Origin,
+    RefusedFrameError,
+    Request,
+    flag_of,
+    id_of,
+    object_of,
+)
+from commucat_storage import Confirm, DropRoute, Route, SetRoute, Submission
+
+MAX_MESSAGE_LEN = MAX_FRAME_LEN - 15
+"""Bytes of a payload that fit a frame whatever its header: type, channel, sequence and length take
+1 + 5 + 5 + 4 bytes at most, and the receiver's inbox number may be longer than the sender's sequence."""
+
+
+def message(origin: Origin, frame: Frame) -> Request:
+    """Store it for everybody on the sender's route."""
+    if len(frame.payload) > MAX_MESSAGE_LEN:
+        raise RefusedFrameError("too_large", f"a message has at most {MAX_MESSAGE_LEN} bytes")
+    expires_at = origin.expiry(origin.context.settings.relay_ttl)
+    operation = Submission(origin.live.device_id, frame.channel, frame.type, frame.payload, expires_at)
+    return Request(operation, frame.channel, frame.sequence)
+
+
+def key_update(origin: Origin, frame: Frame) -> Request:
+    """As a message; its JSON is not looked into beyond that it is an object."""
+    object_of(frame)
+    return message(origin, frame)
+
+
+def join(origin: Origin, frame: Frame) -> Request:
+    """Replace the device's own route on the channel, by named devices or by a group."""
+    value = object_of(frame)
+    relay = flag_of(value, "relay", False)
+    if value.get("group_id") is not None:
+        group_id = id_of(value, "group_id")
+        route = Route(group_id=group_id, relay=relay)
+        operation = SetRoute(origin.device_id, frame.channel, route)
+        return Request(operation, frame.channel, frame.sequence, ack={"group_id": group_id})
+    members = value.get("members", [])
+    if not isinstance(members, list):
+        raise RefusedFrameError("bad_request", "members must be an array of device ids")
+    limit = origin.context.settings.channel_members
+    if len(members) > limit:
+        raise RefusedFrameError("bad_request", f"more than {limit} members")
+    named = frozenset(m for m in members if isinstance(m, str) and 0 < len(m) <= MAX_ID_LEN)
+    operation = SetRoute(origin.device_id, frame.channel, Route(members=named, relay=relay))
+    return Request(operation, frame.channel, frame.sequence)
+
+
+def leave(origin: Origin, frame: Frame) -> Request:
+    """Remove the device's own route on the channel. Membership of a group stays."""
+    return Request(DropRoute(origin.device_id, frame.channel), frame.channel, frame.sequence)
+
+
+def confirm(origin: Origin, frame: Frame) -> Request | None:
+    """The client has everything up to an inbox number."""
+    live = origin.live
+    if not live.delivery_ack or not live.receives or frame.channel != 0:
+        return None
+    number = object_of(frame).get("ack")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise RefusedFrameError("bad_request", "ack must be an inbox number")
+    if number > live.taken:
+        # Deletes nothing: the client counts in another epoch, or invents.
+        raise RefusedFrameError("ack_out_of_range", "ack is above the highest number sent")
+    operation = Confirm(live.device_id, live.epoch, number)
+    return Request(operation, frame.channel, frame.sequence, acknowledged=False)
+
+
+def ignored(origin: Origin, frame: Frame) -> None:
+    """Hello, Auth and Error: out of place after the handshake, and harmless, as clients expect."""
+    return

@@ -1,0 +1,150 @@
+"""What the open transaction has changed in memory and not yet written."""
+
+import functools
+import json
+import sqlite3
+
+from commucat_storage.sqlite.inboxes import NEVER, Inbox
+
+_LARGEST_INSERT = 256  # rows in one statement; at most 9 values each, far below SQLite's 32,766
+
+# Almost every row has the defaults in the last two columns, which costs less than to store them.
+_INSERT_ROW = """INSERT INTO relay_queue
+(position, frame_type, channel, expires_at, size, payload, payload_id) VALUES """
+_INSERT_MARKED_ROW = "INSERT INTO relay_queue VALUES "
+_INSERT_PAYLOAD = "INSERT INTO relay_payload VALUES "
+# An upsert of columns that are not the key leaves user_device's foreign key unchecked.
+_UPDATE_OFFSET = "INSERT INTO inbox_offset VALUES "
+_UPDATE_OFFSET_END = """ ON CONFLICT (inbox) DO UPDATE SET next_number = excluded.next_number,
+confirmed = excluded.confirmed, rows = excluded.rows, bytes = excluded.bytes,
+shared = excluded.shared, earliest = excluded.earliest,
+stranger_rows = excluded.stranger_rows, stranger_bytes = excluded.stranger_bytes"""
+
+# Each takes a JSON array of [first position, last position]. CROSS JOIN keeps the ranges outside.
+_IN_RANGES = """FROM json_each(?) AS r
+CROSS JOIN relay_queue AS q ON q.position BETWEEN r.value ->> 0 AND r.value ->> 1"""
+_MEASURE = f"""SELECT json_group_array(json_array(k, n, s, p, f, b)) FROM (
+SELECT r.key AS k, count(*) AS n, sum(q.size) AS s, count(q.payload_id) AS p, sum(q.stranger) AS f,
+sum(q.size * q.stranger) AS b {_IN_RANGES} GROUP BY r.key)"""  # noqa: S608
+_DELETE = f"DELETE FROM relay_queue WHERE position IN (SELECT q.position {_IN_RANGES})"  # noqa: S608
+_UNREFER = f"""UPDATE relay_payload SET refs = refs - gone.n FROM (
+SELECT q.payload_id AS id, count(*) AS n {_IN_RANGES} WHERE q.payload_id IS NOT NULL GROUP BY 1) AS gone
+WHERE payload_id = gone.id"""  # noqa: S608
+_DELETE_PAYLOADS = "DELETE FROM relay_payload WHERE refs = 0"
+
+
+@functools.cache
+def _insert_text(head: str, width: int, count: int, tail: str) -> str:
+    row = "(" + "?, " * (width - 1) + "?)"
+    return head + ", ".join([row] * count) + tail
+
+
+class Pending:
+    """Rows, payloads and inboxes to write; the lists are flat, one value after the other.
+
+    The number of SQL statements does not grow with the number of messages. Each statement makes
+    Python give up the interpreter lock several times, and getting it back from a busy event loop
+    takes milliseconds; what counts is statements, not rows.
+    """
+
+    __slots__ = ("_connection", "_next_payload", "confirmed", "dirty", "marked_rows", "payloads", "rows")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._next_payload: int | None = None
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what was not written, after a rollback."""
+        self.rows: list[object] = []
+        self.marked_rows: list[object] = []
+        """Rows of strangers, and those that are to be reported."""
+        self.payloads: list[object] = []
+        self.dirty: dict[Inbox, None] = {}
+        self.confirmed: dict[Inbox, None] = {}
+        self._next_payload = None
+
+    def share(self, payload: bytes, refs: int) -> int:
+        """Add a payload that ``refs`` rows will refer to; its id."""
+        payload_id = self._next_payload
+        if payload_id is None:
+            [newest] = self._connection.execute("SELECT max(payload_id) FROM relay_payload").fetchone()
+            payload_id = (newest or 0) + 1
+        self._next_payload = payload_id + 1
+        self.payloads += (payload_id, refs, payload)
+        return payload_id
+
+    def flush(self) -> None:
+        """Write everything since the last flush."""
+        if self.payloads:
+            self._insert(_INSERT_PAYLOAD, 3, self.payloads)
+            self.payloads = []
+        if self.rows:
+            self._insert(_INSERT_ROW, 7, self.rows)
+            self.rows = []
+        if self.marked_rows:
+            self._insert(_INSERT_MARKED_ROW, 9, self.marked_rows)
+            self.marked_rows = []
+        if self.confirmed:
+            self._delete_confirmed()
+            self.confirmed = {}
+        if self.dirty:
+            offsets: list[object] = []
+            for inbox in self.dirty:
+                offsets += (
+                    inbox.inbox,
+                    inbox.epoch,
+                    inbox.next_number,
+                    inbox.confirmed,
+                    inbox.rows,
+                    inbox.bytes,
+                    inbox.shared,
+                    inbox.earliest,
+                    inbox.stranger_rows,
+                    inbox.stranger_bytes,
+                )
+            self._insert(_UPDATE_OFFSET, 10, offsets, _UPDATE_OFFSET_END)
+            self.dirty = {}
+
+    def _delete_confirmed(self) -> None:
+        ranges = []
+        partly = []  # inboxes of which something stays: what goes must be counted
+        shared = []
+        for inbox in self.confirmed:
+            wanted = [inbox.base, inbox.base + inbox.confirmed]
+            ranges.append(wanted)
+            if inbox.shared:
+                shared.append(wanted)
+            if inbox.confirmed == inbox.next_number - 1:
+                inbox.rows = inbox.bytes = inbox.shared = inbox.stranger_rows = inbox.stranger_bytes = 0
+                inbox.earliest = NEVER
+            else:
+                partly.append((inbox, wanted))
+        if partly:
+            self._subtract(partly)
+        if shared:
+            self._connection.execute(_UNREFER, (json.dumps(shared),))
+            self._connection.execute(_DELETE_PAYLOADS)
+        self._connection.execute(_DELETE, (json.dumps(ranges),))
+
+    def _subtract(self, partly: list[tuple[Inbox, list[int]]]) -> None:
+        wanted = json.dumps([each for _, each in partly])
+        [counted] = self._connection.execute(_MEASURE, (wanted,)).fetchone()
+        for index, rows, size, shared, stranger_rows, stranger_bytes in json.loads(counted):
+            inbox = partly[index][0]
+            inbox.rows -= rows
+            inbox.bytes -= size
+            inbox.shared -= shared
+            inbox.stranger_rows -= stranger_rows
+            inbox.stranger_bytes -= stranger_bytes
+
+    def _insert(self, head: str, width: int, values: list[object], tail: str = "") -> None:
+        """Insert rows given as one flat list, in as few statements as powers of two allow."""
+        start = 0
+        left = len(values) // width
+        while left:
+            count = min(_LARGEST_INSERT, 1 << (left.bit_length() - 1))
+            end = start + count * width
+            self._connection.execute(_insert_text(head, width, count, tail), values[start:end])
+            start = end
+            left -= count

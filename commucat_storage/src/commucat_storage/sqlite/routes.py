@@ -1,0 +1,95 @@
+"""Changing the routes of devices, in the writer's transaction."""
+
+import json
+import sqlite3
+
+from commucat_storage.inbox import DropRoute, RefusalReason, RouteOutcome, SetRoute
+from commucat_storage.records import Route
+from commucat_storage.sqlite.chat_groups import ChatGroupCache
+from commucat_storage.sqlite.inboxes import Inbox, InboxCache
+from commucat_storage.sqlite.settings import SqliteSettings
+
+_STORED = RouteOutcome()
+
+
+class Routes:
+    """Routes as they stand in the open transaction; each change is written at once."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        inboxes: InboxCache,
+        groups: ChatGroupCache,
+        settings: SqliteSettings,
+    ) -> None:
+        self._connection = connection
+        self._inboxes = inboxes
+        self._groups = groups
+        self._settings = settings
+
+    def set(self, operation: SetRoute) -> RouteOutcome:
+        """Join: replace the route of the device on the channel."""
+        inbox = self._inboxes.get(operation.device_id)
+        refused = inbox.refusal
+        if refused is None and operation.route.group_id is not None:
+            refused = self._refuse_group(operation.device_id, operation.route.group_id)
+        if refused is None:
+            refused = self.refusal(inbox, operation.channel, operation.route)
+        if refused is not None:
+            return RouteOutcome(refused)
+        self.store(operation.device_id, inbox, operation.channel, operation.route)
+        if operation.route.group_id is not None:
+            self._groups.accept(operation.device_id, inbox, operation.route.group_id)
+        return _STORED
+
+    def drop(self, operation: DropRoute) -> RouteOutcome:
+        """Leave: remove the route of the device on the channel."""
+        inbox = self._inboxes.get(operation.device_id)
+        if not inbox.known:
+            return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
+        if self._forget(inbox, operation.channel):
+            self._connection.execute(
+                "DELETE FROM route WHERE device_id = ? AND channel = ?",
+                (operation.device_id, operation.channel),
+            )
+        return _STORED
+
+    def refusal(self, inbox: Inbox, channel: int, route: Route) -> RefusalReason | None:
+        """Whether the device's limits leave room for the route."""
+        replaced = inbox.routes.get(channel)
+        if replaced is None and len(inbox.routes) >= self._settings.max_routes:
+            return RefusalReason.TOO_MANY_ROUTES
+        # A limit that was lowered since does not forbid to shrink.
+        allowed = max(self._settings.max_route_members, inbox.route_members)
+        members = inbox.route_members - (len(replaced.members) if replaced else 0) + len(route.members)
+        return RefusalReason.TOO_MANY_ROUTES if members > allowed else None
+
+    def store(self, device_id: str, inbox: Inbox, channel: int, route: Route) -> None:
+        """Write a route that was found to be allowed."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, ?)",
+            (device_id, channel, int(route.relay), json.dumps(sorted(route.members)), route.group_id),
+        )
+        self._forget(inbox, channel)
+        inbox.routes[channel] = route
+        inbox.route_members += len(route.members)
+        self._inboxes.weigh(len(route.members))
+
+    def forget_deleted(self, routes: list[tuple[str, int]]) -> None:
+        """Drop routes from memory that the database has deleted with their group."""
+        for device_id, channel in routes:
+            inbox = self._inboxes.remembered(device_id)
+            if inbox is not None:
+                self._forget(inbox, channel)
+
+    def _refuse_group(self, device_id: str, group_id: str) -> RefusalReason | None:
+        group = self._groups.get(group_id)
+        if group is None:
+            return RefusalReason.GROUP_UNKNOWN
+        return None if device_id in group.members else RefusalReason.NOT_MEMBER
+
+    def _forget(self, inbox: Inbox, channel: int) -> bool:
+        dropped = inbox.routes.pop(channel, None)
+        if dropped is not None:
+            inbox.route_members -= len(dropped.members)
+        return dropped is not None

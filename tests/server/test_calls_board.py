@@ -1,0 +1,128 @@
+"""The board of calls: who may do what, and that nothing is left behind."""
+
+import pytest
+
+from commucat_server.calls.board import (
+    IDLE_TIMEOUT,
+    MAX_CALLS,
+    Call,
+    CallBoard,
+    CallRefusedError,
+    offer_record,
+)
+
+
+def reserve(board: CallBoard, call_id: str = "c", initiator: str = "alice", now: float = 0.0) -> Call:
+    return board.reserve(call_id, channel=7, initiator=initiator, mode="full_duplex", video=False, now=now)
+
+
+def ringing(board: CallBoard, *invited: str) -> Call:
+    call = reserve(board)
+    board.ring(call, invited, 0.0)
+    return call
+
+
+def refusal(board: CallBoard, call_id: str, device_id: str, channel: int = 7) -> str:
+    with pytest.raises(CallRefusedError) as caught:
+        board.take_part(call_id, device_id, channel)
+    return caught.value.kind
+
+
+def test_id_is_taken_from_its_reservation_to_the_end() -> None:
+    board = CallBoard(60.0)
+    call = reserve(board)
+    with pytest.raises(CallRefusedError) as caught:
+        reserve(board, initiator="bob")
+    assert caught.value.kind == "call_exists"
+
+    assert board.remove(call)
+    assert not board.remove(call)
+    reserve(board, initiator="bob")
+
+
+def test_calls_that_a_device_began_are_limited_and_being_called_does_not_count() -> None:
+    board = CallBoard(60.0)
+    for number in range(MAX_CALLS):
+        board.ring(reserve(board, f"c{number}"), ["bob"], 0.0)
+    with pytest.raises(CallRefusedError) as caught:
+        reserve(board, "one more")
+
+    assert caught.value.kind == "too_many_calls"
+    reserve(board, "bob's own", "bob")
+
+
+def test_only_participants_on_the_calls_channel_take_part() -> None:
+    board = CallBoard(60.0)
+    call = ringing(board, "bob")
+
+    assert board.take_part("c", "bob", 7) is call
+    assert refusal(board, "c", "mallory") == "not_participant"
+    assert refusal(board, "c", "bob", 8) == "bad_request"
+    assert refusal(board, "x", "bob") == "call_unknown"
+
+
+def test_decline_of_the_last_one_ends_the_call_and_of_one_among_many_does_not() -> None:
+    board = CallBoard(60.0)
+    call = ringing(board, "bob", "carol")
+
+    assert not board.decline(call, "bob")
+    assert refusal(board, "c", "bob") == "not_participant"
+    assert board.decline(call, "carol")
+    assert len(board) == 0
+
+
+def test_ringing_ends_in_time_and_a_running_call_lives_while_it_is_heard() -> None:
+    board = CallBoard(60.0)
+    call = ringing(board, "bob")
+    board.hear(call, 50.0)  # Statistics of the caller do not prolong the ringing.
+    assert board.overdue(59.9) == ()
+    assert board.overdue(60.0) == (call,)
+
+    board.accept(call, "bob", 59.0)
+    assert board.overdue(60.0) == ()
+    board.hear(call, 100.0)
+    assert board.overdue(99.0 + IDLE_TIMEOUT) == ()
+    assert board.overdue(100.0 + IDLE_TIMEOUT) == (call,)
+
+
+def test_device_is_in_the_calls_it_began_or_accepted() -> None:
+    board = CallBoard(60.0)
+    call = ringing(board, "bob")
+    assert board.joined_by("alice") == (call,)
+    assert board.joined_by("bob") == ()
+    board.accept(call, "bob", 1.0)
+    assert board.joined_by("bob") == (call,)
+
+
+def test_offer_that_was_never_stored_runs_out_and_rings_no_more() -> None:
+    board = CallBoard(60.0)
+    call = reserve(board)
+    assert board.joined_by("alice") == ()
+    assert board.overdue(60.0) == (call,)
+    board.remove(call)
+    board.ring(call, ["bob"], 61.0)
+
+    assert len(board) == 0
+    assert board._of_device == {}
+
+
+def test_nothing_is_left_of_calls_that_are_over() -> None:
+    board = CallBoard(60.0)
+    for number in range(50):
+        call = reserve(board, f"c{number}")
+        board.ring(call, ["bob", "carol"], 0.0)
+        board.accept(call, "bob", 0.0)
+        board.decline(call, "carol")
+        board.remove(call)
+
+    assert (len(board), board._of_device) == (0, {})
+
+
+def test_record_of_a_large_call_is_bounded() -> None:
+    board = CallBoard(60.0)
+    call = ringing(board, *(f"device-{number}" for number in range(4999)))
+
+    record = offer_record(call)
+
+    assert len(record["participants"]) == 100
+    assert record["participant_count"] == 5000
