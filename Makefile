@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 DATA   ?= commucat-data
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup run test demo lint types format clean
+.PHONY: setup run test demo lint types format instructions clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+instructions: setup
+	$(BIN)/python benchmarks/instructions.py
 
 format: setup
 	$(BIN)/ruff format .

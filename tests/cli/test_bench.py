@@ -1,24 +1,85 @@
-"""The benchmark counts rightly; how fast anything is does not matter here."""
+"""Every scenario against a real server: it counts rightly; how fast anything is does not matter here."""
 
 import json
 import os
+import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import attrs
 import pytest
 
+from cli.bench_builders import FAULTS, percentiles_of
 from cli.operator_builders import Operator, operator_in
-from commucat_cli.bench.jobs import Ready, ReceiverReport, SenderReport, decode_line, encode_line
-from commucat_cli.bench.payload import HEADER_LEN, Tally, make_payloads
-from commucat_cli.bench.plan import Plan, Scenario
-from commucat_cli.bench.result import Measured, Result
+from commucat_cli.bench.payload import HEADER_LEN
+from commucat_cli.bench.report import all as report_all
+from commucat_cli.bench.scenarios import Connect, Relay
 from end_to_end.server_process import BIN, DEADLINE, ServerProcess, clean_environment, server_process
+from project.project_files import ROOT
 
-RUN = bytes(range(8))
 OPEN = "[server]\nauto_approve_devices = true\n"
+
+COMMON = {
+    "scenario",
+    "runs",
+    "range",
+    *FAULTS,
+    "acknowledged",
+    "refused",
+    "clients",
+    "warnings",
+    "server_limits",
+    "environment",
+}
+SERVER = {"server_rss_kib"}
+RELAY = {"seconds", "msg_per_s", "deliveries_per_s", "server_cpu_us_per_msg"} | SERVER
+OFFLINE = {
+    "seconds",
+    "enqueue_per_s",
+    "drain_per_s",
+    "enqueue_segments_per_s",
+    "enqueue_flatness",
+    "enqueue_cpu_us_per_msg",
+    "drain_cpu_us_per_msg",
+    "restart_seconds",
+} | SERVER
+LATENCY = (
+    percentiles_of("delivered_us")
+    | percentiles_of("acked_us")
+    | percentiles_of("sent_late_us")
+    | {"msg_per_s", "server_cpu_us_per_msg"}
+    | SERVER
+)
+CONNECT = (
+    percentiles_of("connect_ms")
+    | percentiles_of("burst_connect_ms")
+    | percentiles_of("before_us")
+    | percentiles_of("during_us")
+    | {"seconds", "connects_per_s", "server_cpu_ms_per_connect", "burst_seconds"}
+    | SERVER
+)
+IDLE = {"kib_per_session", "rss_before_kib", "rss_after_kib", "alive", "idle_cpu_ms_per_s"}
+FANOUT = (
+    percentiles_of("last_member_ms")
+    | percentiles_of("acked_ms")
+    | {"deliveries_per_s", "server_cpu_us_per_delivery"}
+    | SERVER
+)
+CHURN = {
+    "fresh_msg_per_s",
+    "again_msg_per_s",
+    "ratio",
+    "fresh_cpu_us_per_msg",
+    "again_cpu_us_per_msg",
+    "connects_per_s",
+    "server_cpu_ms_per_connect",
+    "rss_before_kib",
+    "rss_after_kib",
+}
 
 
 @pytest.fixture
@@ -26,196 +87,182 @@ def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
     return operator_in(tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with server_process(tmp_path, OPEN) as process:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Somebody else's server, for all tests that need no fresh one."""
+    with server_process(tmp_path_factory.mktemp("server"), OPEN) as process:
         yield process
 
 
-# -- counting -------------------------------------------------------------------------------------
+@pytest.fixture
+def target(server: ServerProcess) -> list[str]:
+    return ["--server", server.url, "--tls-ca", str(server.ca_file)]
 
 
-def tally_of(payloads: list[bytes], messages: int = 5, size: int = 64) -> Tally:
-    tally = Tally(RUN, messages, size)
-    for payload in payloads:
-        tally.take(payload)
-    return tally
-
-
-def counts(tally: Tally) -> tuple[int, int, int, int]:
-    return tally.received, tally.duplicates, tally.out_of_order, tally.damaged
-
-
-def test_all_messages_in_order_are_whole() -> None:
-    payloads = make_payloads(RUN, 5, 64)
-    assert {len(payload) for payload in payloads} == {64}
-    assert len(set(payloads)) == 5
-    tally = tally_of(payloads)
-    assert counts(tally) == (5, 0, 0, 0)
-    assert tally.complete
-
-
-def test_the_smallest_payload_is_the_header_alone() -> None:
-    assert counts(tally_of(make_payloads(RUN, 5, HEADER_LEN), size=HEADER_LEN)) == (5, 0, 0, 0)
-
-
-def test_a_missing_message_is_seen() -> None:
-    payloads = make_payloads(RUN, 5, 64)
-    tally = tally_of(payloads[:2] + payloads[3:])
-    assert counts(tally) == (4, 0, 0, 0)
-    assert not tally.complete
-
-
-def test_a_message_that_comes_twice_does_not_stand_in_for_a_missing_one() -> None:
-    payloads = make_payloads(RUN, 5, 64)
-    tally = tally_of([*payloads[:4], payloads[3]])
-    assert counts(tally) == (4, 1, 0, 0)
-    assert not tally.complete
-
-
-def test_messages_that_change_places_are_seen() -> None:
-    payloads = make_payloads(RUN, 5, 64)
-    payloads[1], payloads[2] = payloads[2], payloads[1]
-    assert counts(tally_of(payloads)) == (5, 0, 1, 0)
-
-
-@pytest.mark.parametrize("position", [0, 7, 8, 16, 63])
-def test_one_changed_bit_is_seen_wherever_it_is(position: int) -> None:
-    payloads = make_payloads(RUN, 5, 64)
-    changed = bytearray(payloads[2])
-    changed[position] ^= 0x80
-    assert counts(tally_of([*payloads[:2], bytes(changed), *payloads[3:]])) == (4, 0, 0, 1)
-
-
-@pytest.mark.parametrize("payload", [b"", b"short", make_payloads(b"otherrun", 1, 64)[0]])
-def test_what_nobody_sent_is_damaged(payload: bytes) -> None:
-    assert counts(tally_of([payload])) == (0, 0, 0, 1)
-
-
-# -- judging --------------------------------------------------------------------------------------
-
-SENT = SenderReport(started=100.0, ended=102.0, acknowledged=10, refused=0, cpu_seconds=0.5, problem=None)
-RECEIVED = ReceiverReport(
-    started=103.0,
-    ended=104.0,
-    received=10,
-    duplicates=0,
-    out_of_order=0,
-    damaged=0,
-    cpu_seconds=0.25,
-    problem=None,
-)
-
-
-def result_of(scenario: Scenario, received: ReceiverReport = RECEIVED, **cpu: float | None) -> Result:
-    times: dict[str, float | None] = {"cpu_before": 1.0, "cpu_between": 1.0001, "cpu_after": 1.0003} | cpu
-    measured = Measured(
-        sender=SENT,
-        receiver=received,
-        cpu_before=times["cpu_before"],
-        cpu_between=times["cpu_between"],
-        cpu_after=times["cpu_after"],
-    )
-    return Result.of(Plan(scenario=scenario, messages=10), measured, limits=None, rss_kib=None)
-
-
-def test_relay_lasts_from_the_first_message_to_whatever_came_last() -> None:
-    figures = result_of(Scenario.RELAY).figures
-    assert (figures["seconds"], figures["msg_per_s"]) == (4.0, 2.5)
-    assert figures["server_cpu_us_per_msg"] == 30.0
-
-
-def test_offline_counts_the_time_of_sending_and_of_fetching_but_not_between() -> None:
-    figures = result_of(Scenario.OFFLINE).figures
-    assert (figures["enqueue_per_s"], figures["drain_per_s"]) == (5.0, 10.0)
-    assert (figures["seconds"], figures["msg_per_s"]) == (3.0, 3.3)
-    assert (figures["enqueue_cpu_us_per_msg"], figures["drain_cpu_us_per_msg"]) == (10.0, 20.0)
-
-
-def test_an_unknown_cpu_time_is_null() -> None:
-    figures = result_of(Scenario.RELAY, cpu_before=None, cpu_after=None).figures
-    assert figures["server_cpu_us_per_msg"] is None
-
-
-@pytest.mark.parametrize(
-    ("fault", "field"),
-    [
-        ({"received": 9}, "lost"),
-        ({"duplicates": 1}, "duplicates"),
-        ({"out_of_order": 1}, "out_of_order"),
-        ({"damaged": 1}, "damaged"),
-    ],
-)
-def test_every_fault_makes_the_run_a_failure(fault: dict[str, int], field: str) -> None:
-    assert result_of(Scenario.RELAY).whole
-    result = result_of(Scenario.RELAY, attrs.evolve(RECEIVED, **fault))
-    assert not result.whole
-    assert result.figures[field] == 1
-
-
-def test_reports_cross_the_pipe_unchanged() -> None:
-    assert decode_line(encode_line(SENT), SenderReport) == SENT
-    assert decode_line(encode_line(RECEIVED), ReceiverReport) == RECEIVED
-    assert decode_line(encode_line(Ready(devices=["a"])), Ready) == Ready(devices=["a"])
-
-
-# -- the real thing -------------------------------------------------------------------------------
-
-COMMON = {
-    "scenario",
-    "messages",
-    "receivers",
-    "size",
-    "window",
-    "seconds",
-    "msg_per_s",
-    "server_cpu_us_per_msg",
-    "lost",
-    "duplicates",
-    "out_of_order",
-    "damaged",
-    "refused",
-    "acknowledged",
-    "server_rss_kib",
-    "sender_cpu_seconds",
-    "receiver_cpu_seconds",
-    "cpus",
-    "python",
-    "sqlite",
-    "server_limits",
-}
-OFFLINE_ONLY = {"enqueue_per_s", "drain_per_s", "enqueue_cpu_us_per_msg", "drain_cpu_us_per_msg"}
-
-
-@pytest.mark.parametrize(("scenario", "more"), [("relay", {"deliveries_per_s"}), ("offline", OFFLINE_ONLY)])
-def test_a_small_run_loses_nothing(scenario: str, more: set[str], operator: Operator) -> None:
-    options = ["--messages", "300", "--size", "100", "--window", "50", "--json"]
-    code, out, err = operator.run("bench", scenario, *options)
+def measured(operator: Operator, scenario: str, *options: str, **asked: object) -> dict[str, Any]:
+    """Run a scenario with options by name; returns its figures, whole."""
+    named = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    code, out, err = operator.run("bench", scenario, *named, *options, "--json")
     assert code == 0, out + err
-    figures = json.loads(out)
-    assert figures.keys() == COMMON | more
-    asked = ("scenario", "messages", "size", "window", "receivers")
-    assert [figures[name] for name in asked] == [scenario, 300, 100, 50, 1]
-    faults = ("lost", "duplicates", "out_of_order", "damaged", "refused")
-    assert [figures[name] for name in faults] == [0, 0, 0, 0, 0]
-    assert figures["acknowledged"] == 300
-    assert figures["seconds"] > 0
-    assert figures["server_cpu_us_per_msg"] is not None
-    assert figures["server_rss_kib"] > 0
+    figures: dict[str, Any] = json.loads(out)
+    assert {name: figures[name] for name in asked if name != "stall"} == {
+        name: value for name, value in asked.items() if name != "stall"
+    }
+    assert [figures[fault] for fault in FAULTS] == [0, 0, 0, 0]
     assert list(operator.home.iterdir()) == [], "everything of the run is in a temporary directory"
+    return figures
+
+
+def numbers(figures: dict[str, Any], names: set[str]) -> list[float]:
+    """Those that were measured; each must be a number."""
+    return [float(figures[name]) for name in names]
+
+
+def undocumented(names: set[str]) -> set[str]:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    return names - set(re.findall(r"`([a-z][a-z0-9_]*)`", text))
+
+
+# -- the scenarios --------------------------------------------------------------------------------
+
+
+def test_relay(operator: Operator) -> None:
+    options = {"messages": 300, "size": 100, "window": 50, "warmup": 20, "receivers": 1, "runs": 2}
+    figures = measured(operator, "relay", **options)
+    assert figures.keys() == COMMON | options.keys() | RELAY
+    assert figures["acknowledged"] == 600
+    assert min(numbers(figures, RELAY)) > 0
+    assert figures["range"].keys() == RELAY
+    assert {client["name"] for client in figures["clients"]} == {"sender", "receiver"}
+    assert figures["server_limits"]["inbox_rows"] >= 300
+    assert figures["environment"].keys() == {
+        "commit",
+        "python",
+        "sqlite",
+        "openssl",
+        "libraries",
+        "machine",
+    }
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_offline(kill: bool, operator: Operator) -> None:
+    options = {"messages": 300, "size": 100, "window": 50, "warmup": 20, "receivers": 1}
+    figures = measured(operator, "offline", *(["--kill"] if kill else []), **options)
+    assert figures.keys() == COMMON | options.keys() | OFFLINE | {"kill"}
+    assert figures["acknowledged"] == 300
+    assert (figures["kill"], figures["restart_seconds"] is not None) == (kill, kill)
+    assert len(figures["enqueue_segments_per_s"]) == 3, "of two windows each"
+    assert min(numbers(figures, OFFLINE - {"enqueue_segments_per_s", "restart_seconds"})) > 0
 
 
 @pytest.mark.parametrize("scenario", ["relay", "offline"])
-def test_each_of_several_receivers_gets_everything(scenario: str, operator: Operator) -> None:
-    code, out, err = operator.run("bench", scenario, "--messages", "100", "--receivers", "3", "--json")
-    assert code == 0, out + err
-    figures = json.loads(out)
-    assert (figures["receivers"], figures["lost"], figures["duplicates"]) == (3, 0, 0)
+def test_each_of_several_receivers_gets_everything(
+    scenario: str, operator: Operator, target: list[str]
+) -> None:
+    measured(operator, scenario, *target, messages=100, receivers=3, warmup=0)
 
 
-def test_a_server_that_runs_already_is_used(operator: Operator, server: ServerProcess) -> None:
-    target = ["--server", server.url, "--tls-ca", str(server.ca_file)]
-    code, out, err = operator.run("bench", "relay", "--messages", "100", *target)
+def test_latency(operator: Operator) -> None:
+    options = {"rate": 400.0, "duration": 0.5, "size": 100, "warmup": 0.1}
+    figures = measured(operator, "latency", **options)
+    assert figures.keys() == COMMON | options.keys() | LATENCY
+    assert figures["acknowledged"] == 240
+    assert min(numbers(figures, LATENCY)) >= 0
+    assert figures["delivered_us_p50"] > 0
+
+
+def test_connect_with_a_burst(operator: Operator) -> None:
+    options = {
+        "connects": 12,
+        "at_once": 3,
+        "processes": 2,
+        "burst": 6,
+        "rate": 100.0,
+        "duration": 1.0,
+    }
+    figures = measured(operator, "connect", **options)
+    assert figures.keys() == COMMON | options.keys() | CONNECT
+    assert figures["acknowledged"] == 100
+    assert min(numbers(figures, CONNECT - percentiles_of("during_us"))) > 0
+    assert len(figures["clients"]) == 6
+
+
+def test_connect_without_a_burst_has_the_same_names(operator: Operator, target: list[str]) -> None:
+    figures = measured(operator, "connect", *target, connects=3, at_once=1, processes=2)
+    assert len(figures["clients"]) == 1, "one at a time needs one process"
+    assert figures.keys() == COMMON | Connect().asked().keys() | CONNECT
+    assert figures["burst_seconds"] is figures["during_us_p99"] is None
+
+
+def test_idle(operator: Operator) -> None:
+    options = {"sessions": 5, "settle": 0.0}
+    figures = measured(operator, "idle", **options)
+    assert figures.keys() == COMMON | options.keys() | IDLE
+    assert figures["alive"] == 55, "those of the warm-up included"
+    assert figures["rss_after_kib"] > 0
+
+
+def test_fanout(operator: Operator) -> None:
+    options = {"members": 7, "messages": 3, "rate": 20.0, "sustained": 10, "window": 4, "size": 50}
+    figures = measured(operator, "fanout", processes=2, **options)
+    assert figures.keys() == COMMON | options.keys() | FANOUT | {"route", "processes"}
+    assert (figures["acknowledged"], figures["route"]) == (13, False)
+    assert min(numbers(figures, FANOUT)) > 0
+    assert len(figures["clients"]) == 6
+
+
+def test_fanout_by_a_route(operator: Operator, target: list[str]) -> None:
+    figures = measured(operator, "fanout", "--route", *target, members=3, messages=2, sustained=5)
+    assert (figures["acknowledged"], figures["route"]) == (7, True)
+
+
+def test_churn(operator: Operator) -> None:
+    options = {"connects": 20, "at_once": 4, "processes": 2, "messages": 200, "size": 50, "window": 20}
+    figures = measured(operator, "churn", warmup=10, **options)
+    assert figures.keys() == COMMON | options.keys() | CHURN | {"warmup"}
+    assert figures["acknowledged"] == 400
+    assert min(numbers(figures, CHURN)) > 0
+
+
+def test_every_figure_is_explained() -> None:
+    produced = COMMON | RELAY | OFFLINE | LATENCY | CONNECT | IDLE | FANOUT | CHURN
+    percentiles = [name for name in produced if re.search(r"_(p\d+(_\d)?|max)$", name)]
+    stems = {re.sub(r"_(p\d+(_\d)?|max)$", "", name) for name in percentiles}
+    assert undocumented((produced - set(percentiles)) | stems) == set()
+    assert undocumented({"no_such_figure"}) == {"no_such_figure"}
+
+
+def test_all_writes_a_report(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One of the scenarios: each is run by a test of its own above.
+    monkeypatch.setattr(report_all, "QUICK", (Relay(messages=50, warmup=0),))
+    for number in (1, 2):
+        code, out, err = operator.run("bench", "all", "--quick", "--runs", "1", "--out", "results")
+        assert code == 0, out + err
+        assert "| A. relay 1 to 1 |" in out
+        assert len(list(operator.home.glob("results/*"))) == number, "nothing is overwritten"
+    folder = min(operator.home.glob("results/*"))
+    results = json.loads((folder / "results.json").read_text())
+    assert results.keys() == {"relay"}
+    assert results["relay"]["lost"] == 0
+    assert "| A. relay 1 to 1 |" in (folder / "README.md").read_text()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(operator: Operator) -> None:
+    (operator.home / "results").write_text("a file")
+    code, out, err = operator.run("bench", "all", "--quick", "--out", "results")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: cannot make results/")
+    assert err.count("\n") == 1
+
+
+# -- servers --------------------------------------------------------------------------------------
+
+
+def test_a_server_that_runs_already_is_used(
+    operator: Operator, server: ServerProcess, target: list[str]
+) -> None:
+    code, out, err = operator.run("bench", "relay", "--messages", "100", "--warmup", "0", *target)
     assert code == 0, out + err
     shown = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert (shown["lost"], shown["duplicates"]) == ("0", "0")
@@ -229,45 +276,60 @@ def test_messages_that_a_full_inbox_refuses_are_lost(
     few = f"{OPEN}[limits]\ninbox_rows = 40\n"
     with server_process(tmp_path_factory.mktemp("small"), few) as server:
         target = ["--server", server.url, "--tls-ca", str(server.ca_file)]
-        code, out, _ = operator.run(
-            "bench", "offline", "--messages", "100", "--stall", "1", "--json", *target
+        code, out, err = operator.run(
+            "bench", "offline", "--messages", "100", "--warmup", "0", "--stall", "1", "--json", *target
         )
     assert code == 1
+    assert "nothing arrived for 1 s" in err
     figures = json.loads(out)
     assert (figures["acknowledged"], figures["refused"], figures["lost"]) == (40, 60, 60)
 
 
 def test_a_server_that_is_not_there_is_one_line(operator: Operator, server: ServerProcess) -> None:
-    ca = str(server.ca_file)
-    server.stop()
-    code, out, err = operator.run("bench", "relay", "--server", server.url, "--tls-ca", ca)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"https://127.0.0.1:{nobody.getsockname()[1]}"
+        code, out, err = operator.run("bench", "relay", "--server", url, "--tls-ca", str(server.ca_file))
     assert (code, out) == (1, "")
     assert err.startswith("error: the receiver ended: cannot connect to ")
     assert err.count("\n") == 1
 
 
-def test_a_terminated_run_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+# -- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process(kind: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [str(BIN / "commucat-cli"), "bench", "relay", "--messages", "10000000", "--size", "16"],
         cwd=tmp_path,
         env=clean_environment(TMPDIR=str(tmp_path)),
     )
     with process:
-        end = time.monotonic() + DEADLINE
-        while not list(tmp_path.glob("*/sender.log")):  # the last file that a run makes
-            assert process.poll() is None
-            assert time.monotonic() < end
-            os.sched_yield()
-        processes = [pid for pid in all_processes() if str(tmp_path) in working_directory(pid)]
-        assert len(processes) >= 3, "the command itself, server and receiver"
-        process.terminate()
-        assert process.wait(DEADLINE) == 143
-    assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
-    assert list(tmp_path.iterdir()) == []
+        wait_until(lambda: process.poll() is not None or bool(list(tmp_path.glob("*/sender.log"))))
+        assert process.poll() is None
+        started = processes_in(tmp_path)
+        assert len(started) >= 3, "the command itself, server and receiver"
+        process.send_signal(kind)
+        assert process.wait(DEADLINE) == (143 if kind is signal.SIGTERM else -signal.SIGKILL)
+    if kind is signal.SIGTERM:
+        assert list(tmp_path.iterdir()) == []
+        assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
+    else:
+        # Nobody is left to wait for them: each notices by itself.
+        wait_until(lambda: not processes_in(tmp_path))
 
 
-def all_processes() -> list[str]:
-    return [path.name for path in Path("/proc").iterdir() if path.name.isdecimal()]
+def wait_until(condition: Any) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end
+        os.sched_yield()
+
+
+def processes_in(folder: Path) -> list[str]:
+    everybody = [path.name for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in everybody if str(folder) in working_directory(pid)]
 
 
 def working_directory(pid: str) -> str:
@@ -282,10 +344,22 @@ def working_directory(pid: str) -> str:
     [
         ["relay", "--messages", "0"],
         ["relay", "--size", str(HEADER_LEN - 1)],
+        ["relay", "--runs", "0"],
         ["offline", "--window", "0"],
+        ["offline", "--kill", "--server", "https://example.org"],
         ["relay", "--receivers", "501"],
         ["relay", "--tls-ca", "file.pem"],
         ["relay", "--server", "http://example.org"],
+        ["latency", "--rate", "0"],
+        ["latency", "--rate", "nan"],
+        ["relay", "--stall", "inf"],
+        ["latency", "--rate", "100000", "--duration", "3600"],
+        ["connect", "--processes", "65"],
+        ["idle", "--server", "https://example.org"],
+        ["idle", "--sessions", "0"],
+        ["fanout", "--members", "5000"],
+        ["churn", "--connects", "0"],
+        ["all", "--runs", "0"],
         ["sideways"],
     ],
 )

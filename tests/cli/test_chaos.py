@@ -6,20 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from commucat_cli.chaos.payload import Message, decode_message, encode_message
-from commucat_cli.chaos.plan import (
-    NOBODY,
+from commucat_cli.chaos.payload import (
+    Message,
+    decode_control,
+    decode_message,
+    encode_control,
+    encode_message,
+)
+from commucat_cli.chaos.plan import NOBODY, Plan, Strike, confirms, group_of, make_plan
+from commucat_cli.chaos.steps import (
+    Aside,
+    ChangeGroup,
+    GroupEvent,
     Join,
     Leave,
     Part,
     Parting,
-    Plan,
     Replace,
     Send,
     Slow,
-    Strike,
-    make_plan,
 )
+from commucat_cli.transport import WAYS
+from commucat_proto import FrameType, json_text
 from end_to_end.server_process import BIN, clean_environment
 
 PATIENCE = 240.0
@@ -57,7 +65,7 @@ def test_another_seed_gives_another_plan() -> None:
 @pytest.mark.parametrize(("devices", "messages"), [(2, 1), (2, 7), (8, 2000), (5, 3)])
 def test_a_plan_sends_exactly_as_many_messages_as_asked(devices: int, messages: int) -> None:
     plan = plan_of(devices=devices, messages=messages)
-    sends = [step for device in plan.devices for step in device.steps if isinstance(step, Send)]
+    sends = [step for device in plan.devices for step in device.steps if isinstance(step, Send | Aside)]
     assert sum(len(send.sizes) for send in sends) == messages
     assert len(plan.devices) == devices
 
@@ -76,11 +84,21 @@ def test_a_plan_kills_as_often_as_asked_and_does_the_rest_too(kills: int) -> Non
 def test_a_plan_of_the_usual_size_has_everything_in_it() -> None:
     plan = plan_of()
     steps = [step for device in plan.devices for step in device.steps]
-    assert {type(step) for step in steps} == {Send, Join, Leave, Slow, Part, Replace}
+    assert {type(step) for step in steps} == {Send, Aside, Join, Leave, ChangeGroup, Slow, Part, Replace}
+    assert {step.event for step in steps if isinstance(step, ChangeGroup)} == set(GroupEvent)
+    assert {step.frame for step in steps if isinstance(step, Send)} == {FrameType.MSG, FrameType.KEY_UPDATE}
+    assert any(group_of(step.channel) for step in steps if isinstance(step, Send))
     assert {step.how for step in steps if isinstance(step, Part)} == set(Parting)
     assert {step.resume for step in steps if isinstance(step, Part)} == {True, False}
     assert any(NOBODY in step.members for step in steps if isinstance(step, Join))
     assert {device.delivery_ack for device in plan.devices} == {True, False}
+
+
+def test_sessions_go_every_way_that_can_confirm() -> None:
+    for device in plan_of().devices:
+        expected = set(WAYS) if device.delivery_ack else {way for way in WAYS if confirms(way)}
+        assert (set(device.ways), len(device.ways)) == (expected, len(expected))
+    assert len({device.ways for device in plan_of().devices}) > 1
 
 
 # -- the payload ----------------------------------------------------------------------------------
@@ -107,6 +125,21 @@ def test_what_no_client_has_made_is_nobodys(payload: bytes) -> None:
     assert decode_message(payload) is None
 
 
+@pytest.mark.parametrize("size", [0, 500])
+def test_a_frame_of_json_says_which_message_it_is(size: int) -> None:
+    message = Message("chaos-03", 1002, 7, "00112233445566ff")
+    value = json_text.loads(encode_control(message, {"group_id": "g"}, size))
+    assert isinstance(value, dict)
+    assert value["group_id"] == "g"
+    assert decode_control({**value, "by": "chaos-03"}) == message
+    assert decode_control({**value, "padding": value["padding"] + "x"}) is None
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"chaos": {}}, {"chaos": {"id": "x"}, "padding": ""}])
+def test_json_that_no_client_has_made_is_nobodys(value: object) -> None:
+    assert decode_control(value) is None
+
+
 # -- the run --------------------------------------------------------------------------------------
 
 
@@ -125,7 +158,19 @@ def test_the_server_keeps_its_promise(tmp_path: Path) -> None:
     assert figures["delivered"] >= figures["acknowledged"]
     assert figures["reconnects"] > 0
     assert figures["server_limits"]["inbox_rows"] > 0
+    assert figures["group_changes"] > 0
+    assert figures["notices"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_runs_are_summed_up(tmp_path: Path) -> None:
+    arguments = ("--devices", "2", "--messages", "30", "--kills", "0", "--runs", "2", "--seed", "7")
+    result = chaos(tmp_path, *arguments, "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads(result.stdout)
+    assert (figures["seed"], figures["runs"], figures["messages"], figures["stops"]) == (7, 2, 60, 2)
+    assert figures["holds"]
+    assert (figures["failed_seeds"], figures["faults"]) == ([], [])
 
 
 def test_a_run_that_does_not_end_in_time_has_failed(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from cli.chaos_builders import Story, message
+from commucat_cli.chaos.faults import FaultKind, Verdict, counts
 from commucat_cli.chaos.history import HistoryWriter, read_history
-from commucat_cli.chaos.verdict import FaultKind, Verdict, counts, judge
+from commucat_cli.chaos.verdict import judge
 
 ONE, TWO, THREE = message(1), message(2), message(3)
 
@@ -28,7 +29,16 @@ def test_a_history_without_faults_holds(story: Story) -> None:
     story.confirmed(1)
     story.came(TWO, 2)
     verdict = judge(story.records)
-    assert verdict == Verdict(acknowledged=2, delivered=2, redelivered=0, resent=0, refused=0, faults=())
+    assert verdict == Verdict(
+        acknowledged=2,
+        delivered=2,
+        group_changes=0,
+        notices=0,
+        redelivered=0,
+        resent=0,
+        refused=0,
+        faults=(),
+    )
     assert verdict.holds
 
 

@@ -22,7 +22,7 @@ from commucat_cli.errors import (
 from commucat_cli.profile import Account, Cursor, open_profile, open_profile_for_login
 from commucat_cli.transport import ServerAddress
 from commucat_crypto import NoisePattern, StaticKeyPair
-from commucat_proto import DELIVERY_ACK, SEND_ONLY, HandshakeDetail
+from commucat_proto import DELIVERY_ACK, DELIVERY_STATUS, SEND_ONLY, HandshakeDetail
 
 
 @attrs.define
@@ -177,9 +177,9 @@ async def test_a_ca_file_is_copied_and_checked(tmp_path: Path) -> None:
 # -- later sessions ---------------------------------------------------------------------------------
 
 
-async def use(folder: Path, *, receives: bool = True) -> None:
+async def use(folder: Path, *, receives: bool = True, reported: bool = False) -> None:
     with open_profile(folder) as profile:
-        async with open_session(profile, receives=receives) as connection:
+        async with open_session(profile, receives=receives, reported=reported) as connection:
             assert connection.info.token == "token"
 
 
@@ -199,6 +199,16 @@ async def test_a_session_says_where_it_is_and_whether_it_receives(tmp_path: Path
         assert SEND_ONLY not in second.capabilities
         assert SEND_ONLY in third.capabilities
         assert first.user.to_wire() == {}
+
+
+async def test_a_session_asks_for_reports_only_when_it_is_to(tmp_path: Path) -> None:
+    async with site(tmp_path) as it:
+        make_profile(tmp_path / "me", it.server, it.url)
+        await use(tmp_path / "me")
+        await use(tmp_path / "me", receives=False, reported=True)
+        first, second = (hello.capabilities for hello in it.server.hellos)
+        assert DELIVERY_STATUS not in first
+        assert second >= {DELIVERY_ACK, SEND_ONLY, DELIVERY_STATUS}
 
 
 async def test_a_renewed_certificate_is_kept(tmp_path: Path) -> None:

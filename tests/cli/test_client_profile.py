@@ -23,6 +23,7 @@ from commucat_cli.profile import state as state_module
 from commucat_cli.profile import undecryptable as undecryptable_module
 from commucat_cli.profile.files import write_private
 from commucat_cli.profile.keys import load_keys, save_keys
+from commucat_cli.transport import Via
 
 
 def modes(directory: Path) -> dict[str, int]:
@@ -181,6 +182,19 @@ def test_state_survives_and_accounts_are_replaced(tmp_path: Path) -> None:
         assert not profile.state.was_shown("bob", b"1" * 16)
         assert profile.state.channel_attempt("bob") == 3
         assert profile.state.channel_attempt("alice") == 0
+
+
+def test_a_profile_from_before_there_were_ways_to_connect_is_brought_up_to_date(tmp_path: Path) -> None:
+    with profile_of(tmp_path / "me", ScriptedServer()) as profile:
+        account = profile.account()
+    database = sqlite3.connect(tmp_path / "me" / "profile.db")
+    database.executescript("ALTER TABLE account DROP COLUMN via; PRAGMA user_version = 1;")
+    database.close()
+    with open_profile(tmp_path / "me") as profile:
+        assert profile.account() == account
+        profile.state.save_account(attrs.evolve(account, via=Via.WEBSOCKET))
+    with open_profile(tmp_path / "me") as profile:
+        assert profile.account().via is Via.WEBSOCKET
 
 
 def test_pins_are_kept_and_replaced_only_knowingly(tmp_path: Path) -> None:

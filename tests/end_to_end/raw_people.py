@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from commucat_cli.client import Connection, connect
-from commucat_cli.transport import ServerAddress, Timeouts, Trust, open_h2
+from commucat_cli.transport import ServerAddress, Timeouts, Trust, Via, open_h2
 from commucat_crypto import DeviceKeyPair, StaticKeyPair
 from commucat_proto import DELIVERY_ACK, SEND_ONLY, ClientParameters, FrameType, UserHint
 from end_to_end.server_process import ServerProcess
@@ -37,33 +37,38 @@ async def reach(server: ServerProcess) -> Reach:
 
 
 @asynccontextmanager
-async def device(where: Reach, name: str, *capabilities: str) -> AsyncIterator[Connection]:
+async def device(
+    where: Reach, name: str, *capabilities: str, handle: str | None = None, via: Via = Via.BINARY
+) -> AsyncIterator[Connection]:
+    """A session of a device; of the user ``handle``, if it is not one of its own."""
     parameters = ClientParameters(
         domain="localhost",
         server_static=where.noise_public,
         device_id=device_id(name),
         device_keys=DeviceKeyPair.from_seed(name.encode() * 32),
         static=StaticKeyPair.generate(),
-        user=UserHint(handle=name),
+        user=UserHint(handle=handle or name),
         capabilities=capabilities,
     )
-    async with connect(where.address, where.trust, parameters) as connection:
+    async with connect(where.address, where.trust, parameters, via=via) as connection:
         yield connection
 
 
 @asynccontextmanager
-async def sender(where: Reach, name: str, *members: str) -> AsyncIterator[Connection]:
+async def sender(where: Reach, name: str, *members: str, via: Via = Via.BINARY) -> AsyncIterator[Connection]:
     """A send-only session with a route to ``members`` on CHANNEL."""
-    async with device(where, name, SEND_ONLY) as connection:
+    async with device(where, name, SEND_ONLY, via=via) as connection:
         answer = await connection.join(CHANNEL, [device_id(member) for member in members])
         assert answer.error is None
         yield connection
 
 
 @asynccontextmanager
-async def receiver(where: Reach, name: str, *friends: str) -> AsyncIterator[Connection]:
+async def receiver(
+    where: Reach, name: str, *friends: str, via: Via = Via.BINARY
+) -> AsyncIterator[Connection]:
     """A session that receives; ``friends`` may fill its inbox as strangers may not."""
-    async with device(where, name, DELIVERY_ACK) as connection:
+    async with device(where, name, DELIVERY_ACK, via=via) as connection:
         if friends:
             await connection.join(CHANNEL, [device_id(friend) for friend in friends])
         yield connection

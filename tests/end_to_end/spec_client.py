@@ -455,8 +455,10 @@ def server_info(endpoint: Endpoint) -> ServerInfo:
 class Wire:
     """The byte stream of one /connect: clear frames first, Noise messages after `encrypt_with`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.http = Http2(endpoint)
+    def __init__(
+        self, endpoint: Endpoint, http: Http2 | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.http = http or Http2(endpoint)
         self.data_chunk: int | None = None
         self.noise_sizes: list[int] = []
         self.encrypted_bytes = bytearray()
@@ -465,8 +467,8 @@ class Wire:
         self._plain = bytearray()
         with contextlib.ExitStack() as undo:
             undo.callback(self.http.close)
-            headers = {"content-type": "application/octet-stream"}
-            self._stream = self.http.start("POST", "/connect", headers, end=False)
+            fields = {"content-type": "application/octet-stream", **(headers or {})}
+            self._stream = self.http.start("POST", "/connect", fields, end=False)
             self.response = self.http.headers(self._stream)
             undo.pop_all()
 
@@ -545,9 +547,11 @@ def hello_payload(
 class Session:
     """One device's session. `auth`, `ack` and `identity` keep what the server said in the handshake."""
 
-    def __init__(self, endpoint: Endpoint, info: ServerInfo, device: Device) -> None:
+    def __init__(
+        self, endpoint: Endpoint, info: ServerInfo, device: Device, wire: Wire | None = None
+    ) -> None:
         self.device = device
-        self.wire = Wire(endpoint)
+        self.wire = wire or Wire(endpoint)
         self.auth: Frame
         self.ack: Frame
         self.identity: JsonObject
@@ -576,12 +580,15 @@ class Session:
         capabilities: Sequence[str] = (),
         proof: Proof | None = None,
         noise_private: bytes | None = None,
+        certificate: JsonObject | None = None,
     ) -> NoiseConnection:
         device = self.device
         noise = noise_initiator(pattern, noise_private or device.noise_private, self._info.noise_public)
         message = bytes(noise.write_message(b""))
         proof = proof or device.prove(self._info.domain)
         payload = hello_payload(device, pattern, message, proof, capabilities)
+        if certificate is not None:
+            payload["certificate"] = certificate
         self.wire.send_clear(Frame.of_json(FrameType.HELLO, 0, self.next_sequence(), payload))
         return noise
 

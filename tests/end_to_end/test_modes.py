@@ -1,10 +1,11 @@
 """The same promises in every mode: the real server process over real TLS sockets."""
 
+import inspect
 import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -31,8 +32,11 @@ from end_to_end.spec_client import (
     connect,
     server_info,
 )
+from project.project_files import ROOT
 
 CHANNEL = 7
+ONE_SIDED_END = [mode for mode in MODES if "websocket" not in mode and "posts" not in mode]
+"""Ways to connect in which a client can end its side and still read."""
 CONFIG = """
 [server]
 auto_approve_devices = true
@@ -137,6 +141,18 @@ def test_large_frames(running: Running, mode: str, size: int) -> None:
         assert bob.receive(FrameType.MSG).payload == payload
 
 
+def test_refused_frames_leave_the_session_alone(running: Running, mode: str) -> None:
+    with running.connect(device("bob"), mode) as bob, joined(running, mode, bob.device) as alice:
+        unreadable = (b"[" * 128 + b"]" * 128, b'"%s"' % (b"x" * 300_000), b"{")
+        for payload, kind in zip(unreadable, ("bad_request", "too_large", "bad_request"), strict=True):
+            sequence = alice.send(FrameType.TYPING, CHANNEL, payload)
+            error = alice.receive(FrameType.ERROR)
+            assert error.channel == CHANNEL
+            assert (error.json()["error"], error.json()["ref"]) == (kind, sequence)
+        alice.message(CHANNEL, b"still here")
+        assert bob.receive(FrameType.MSG).payload == b"still here"
+
+
 def test_a_slow_reader_misses_nothing(running: Running, mode: str) -> None:
     with running.connect(device("bob"), mode) as bob, joined(running, mode, bob.device) as alice:
         for number in range(60):
@@ -153,9 +169,8 @@ def test_a_newer_session_replaces_an_older_one(running: Running, mode: str) -> N
             old.wire.receive_noise()
 
 
+@pytest.mark.parametrize("mode", ONE_SIDED_END)
 def test_a_client_that_ends_is_still_answered(running: Running, mode: str) -> None:
-    if "websocket" in mode or "posts" in mode:
-        return  # There is no end of one side only.
     with running.connect(device("bob"), mode) as bob, joined(running, mode, bob.device) as alice:
         sequence = alice.send(FrameType.MSG, CHANNEL, b"last")
         alice.wire.transport.finish(0)
@@ -254,3 +269,23 @@ def test_rest_over_http_1(running: Running) -> None:
     assert raw.status == 200
     assert b"noise_public" in raw.read(time.monotonic() + DEADLINE)
     raw.close()
+
+
+def modes_of(function: Callable[..., None]) -> list[str]:
+    """The ways to connect that a test of this file goes through."""
+    for mark in getattr(function, "pytestmark", ()):
+        if mark.name == "parametrize" and mark.args[0] == "mode":
+            return list(mark.args[1])
+    return list(MODES)
+
+
+def test_the_matrix_of_the_documents_is_this_file() -> None:
+    scenarios = {
+        name.removeprefix("test_").replace("_", " "): modes_of(function)
+        for name, function in globals().items()
+        if name.startswith("test_") and "mode" in inspect.signature(function).parameters
+    }
+    rows = [["", *(f"`{mode}`" for mode in MODES)], ["---"] * (len(MODES) + 1)]
+    rows += [[name, *("yes" if mode in ways else "-" for mode in MODES)] for name, ways in scenarios.items()]
+    table = "".join(f"| {' | '.join(row)} |\n".replace("|  |", "| |", 1) for row in rows)
+    assert f"\n\n{table}\n" in (ROOT / "docs" / "protocol.md").read_text()

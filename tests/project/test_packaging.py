@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import re
 import sys
+from itertools import chain
 
 import pytest
 
@@ -37,6 +38,12 @@ def third_party_of(member: str) -> set[str]:
     return {requirement for requirement in requirements_of(member) if name_of(requirement) not in SIBLINGS}
 
 
+def optional_of(member: str) -> set[str]:
+    """What extras bring; such an import stands where its absence is caught."""
+    extras: dict[str, list[str]] = pyproject(member)["project"].get("optional-dependencies", {})
+    return {name_of(requirement) for requirements in extras.values() for requirement in requirements}
+
+
 def test_every_folder_of_a_member_is_known() -> None:
     assert {path.parent.name for path in ROOT.glob("commucat_*/pyproject.toml")} == set(MEMBERS)
 
@@ -54,7 +61,7 @@ def test_name_version_and_terms_are_those_of_the_umbrella(member: str) -> None:
 def test_third_party_needs_are_what_the_sources_import(member: str) -> None:
     providers = importlib.metadata.packages_distributions()
     imported = {one.top for source in sources_of(member) for one in imports_of(source)}
-    foreign = imported - set(sys.stdlib_module_names) - set(MEMBERS)
+    foreign = imported - set(sys.stdlib_module_names) - set(MEMBERS) - optional_of(member)
     unknown = {top for top in foreign if top not in providers}
     assert unknown == set()
     needed = {name_of(providers[top][0]) for top in foreign}
@@ -132,5 +139,5 @@ def test_constraints_pin_every_need_and_carry_no_address() -> None:
     lines = (ROOT / "constraints.txt").read_text().split("\n")
     pins = [line for line in lines if line.strip() and not line.startswith("#")]
     assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
-    needs = [*UMBRELLA["dependencies"], *UMBRELLA["optional-dependencies"]["dev"]]
+    needs = [*UMBRELLA["dependencies"], *chain(*UMBRELLA["optional-dependencies"].values())]
     assert {name_of(need) for need in needs} <= {name_of(pin) for pin in pins}

@@ -1,12 +1,14 @@
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from commucat_proto.decoder import FrameDecoder
 from commucat_proto.errors import CodecError, CodecErrorCode
-from commucat_proto.frames import MAX_FRAME_LEN, Frame, FrameType, decode_frame, encode_frame
+from commucat_proto.frames import MAX_FRAME_LEN, Frame, FrameType, RefusedFrame, decode_frame, encode_frame
 from commucat_proto.varint import encode_varint, read_varint
-from proto.frame_builders import frames, split
+from proto.frame_builders import CONTROL_TYPES, UNREADABLE, frames, raw_frame, split
 
 cuts = st.lists(st.integers(0, 2000), max_size=20)
 
@@ -114,6 +116,80 @@ def test_malformed_body_that_is_all_there_does_not_stall(body: bytes, code: Code
     assert caught.value.code is code
 
 
+def whole_frames(decoder: FrameDecoder) -> list[Frame | RefusedFrame]:
+    found: list[Frame | RefusedFrame] = []
+    while (frame := decoder.next_whole()) is not None:
+        found.append(frame)
+    return found
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+@pytest.mark.parametrize("frame_type", [FrameType.JOIN, FrameType.ACK, FrameType.ERROR])
+def test_unreadable_json_is_refused_by_name_and_the_next_frames_come(frame_type: FrameType, why: str) -> None:
+    payload, code = UNREADABLE[why]
+    decoder = FrameDecoder()
+    decoder.feed(
+        msg(sequence=1).encode() + raw_frame(frame_type, 300, 70_000, payload) + msg(sequence=2).encode()
+    )
+
+    before, refused, after = whole_frames(decoder)
+
+    assert (before, after) == (msg(sequence=1), msg(sequence=2))
+    assert isinstance(refused, RefusedFrame)
+    assert (refused.type, refused.channel, refused.sequence) == (frame_type, 300, 70_000)
+    assert refused.code is code
+    assert repr(refused) == f"RefusedFrame({frame_type.name}, 300, 70000, {code.value})"
+    assert decoder.buffered == 0
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_unreadable_json_breaks_the_stream_of_a_strict_reader(why: str) -> None:
+    payload, code = UNREADABLE[why]
+    data = raw_frame(FrameType.JOIN, 1, 1, payload)
+    decoder = FrameDecoder()
+    decoder.feed(data + msg().encode())
+    for _ in range(2):
+        with pytest.raises(CodecError) as caught:
+            decoder.next_frame()
+        assert caught.value.code is code
+    with pytest.raises(CodecError) as caught:
+        decode_frame(data)
+    assert caught.value.code is code
+
+
+def test_lost_borders_break_the_stream_for_every_reader() -> None:
+    decoder = FrameDecoder()
+    decoder.feed(b"\x06\x06\x01\x01\x05{}")
+    for _ in range(2):
+        with pytest.raises(CodecError) as caught:
+            decoder.next_whole()
+        assert caught.value.code is CodecErrorCode.UNEXPECTED_EOF
+
+
+raw_frames = st.builds(
+    raw_frame, st.sampled_from(CONTROL_TYPES), st.just(1), st.just(2), st.binary(max_size=8)
+)
+
+
+@given(st.lists(frames.map(Frame.encode) | raw_frames, max_size=6), cuts)
+def test_whatever_payloads_hold_every_frame_is_read_or_refused(sent: list[bytes], places: list[int]) -> None:
+    decoder = FrameDecoder()
+    found: list[Frame | RefusedFrame] = []
+    for piece in split(b"".join(sent), places):
+        decoder.feed(piece)
+        found += whole_frames(decoder)
+    assert len(found) == len(sent)
+    for frame, encoded in zip(found, sent, strict=True):
+        strict = FrameDecoder()
+        strict.feed(encoded)
+        if isinstance(frame, Frame):
+            assert strict.next_frame() == frame
+        else:
+            with pytest.raises(CodecError) as caught:
+                strict.next_frame()
+            assert caught.value.code is frame.code
+
+
 def test_broken_stays_broken_and_keeps_nothing() -> None:
     decoder = FrameDecoder()
     decoder.feed(b"\x06\x06\x01\x01\x02{x")
@@ -193,3 +269,21 @@ def test_fed_bytes_may_be_changed_afterwards() -> None:
     frame = decoder.next_frame()
     decoder.feed(b"more")
     assert frame == msg()
+
+
+def test_a_refused_frame_keeps_no_more_memory_than_a_good_one() -> None:
+    """One read may bring tens of thousands, and they wait while their sender does not read its answers."""
+
+    def kept(payload: bytes) -> int:
+        count = 2_000
+        decoder = FrameDecoder()
+        decoder.feed(raw_frame(FrameType.TYPING, 1, 1, payload) * count)
+        tracemalloc.start()
+        found = whole_frames(decoder)
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert len(found) == count
+        return size
+
+    assert kept(b"") < 2 * kept(b"{}")
+    assert kept(b"x" * 3_000) < 2 * kept(b"{}")

@@ -15,6 +15,7 @@ from commucat_proto import (
     ClientState,
     Established,
     Frame,
+    FrameRefused,
     FramesReceived,
     FrameType,
     HandshakeDetail,
@@ -33,6 +34,7 @@ from commucat_proto import (
     json_text,
 )
 from commucat_proto.hello import MAX_HELLO_LEN
+from proto.frame_builders import UNREADABLE, raw_frame
 from proto.session_builders import (
     CLIENT_STATIC,
     SERVER_KEYS,
@@ -504,6 +506,69 @@ def test_malformed_frame_inside_intact_encryption_is_a_decode_failure() -> None:
     assert message_payloads(events) == [b"kept"]
     assert isinstance(events[-1], SessionFailed)
     assert events[-1].code == "decode"
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_frame_with_unreadable_json_is_refused_between_those_around_it(why: str) -> None:
+    pair = established_pair()
+    payload, code = UNREADABLE[why]
+    good = [pair.client.frame(FrameType.MSG, 1, b"%d" % n)[1] for n in range(3)]
+    bad = raw_frame(FrameType.JOIN, 7, 99, payload)
+
+    events = pair.server.receive_data(pair.client.seal([good[0], bad, bad, *good[1:]]))
+
+    first, refused, again, rest = events
+    assert message_payloads([first, rest]) == [b"0", b"1", b"2"]
+    assert isinstance(refused, FrameRefused)
+    assert isinstance(again, FrameRefused)
+    frame = refused.frame
+    assert (frame.type, frame.channel, frame.sequence) == (FrameType.JOIN, 7, 99)
+    assert frame.code is code
+    assert pair.server.state is ServerState.ESTABLISHED
+
+
+def test_refused_frame_before_a_broken_one_is_kept() -> None:
+    pair = established_pair()
+
+    events = pair.server.receive_data(
+        pair.client.seal([raw_frame(FrameType.JOIN, 7, 9, b"{"), b"\x03\xff\x00\x00"])
+    )
+
+    assert [type(event) for event in events] == [FrameRefused, SessionFailed]
+
+
+def test_unreadable_json_right_behind_the_first_ik_message_is_refused_after_admission() -> None:
+    client, server = new_client(pattern=NoisePattern.IK), new_server()
+    server.receive_data(client.start())
+    [auth] = client.receive_data(send_auth(server))
+    assert isinstance(auth, AuthReceived)
+    assert client._stream is not None
+
+    early = client._stream.seal([raw_frame(FrameType.JOIN, 7, 9, b"{")])
+    [proved] = server.receive_data(auth.reply + early)
+    assert isinstance(proved, ClientProved)
+    server.establish({})
+
+    [refused] = server.pending_events()
+    assert isinstance(refused, FrameRefused)
+
+
+def test_handshake_frames_with_unreadable_json_end_the_handshake() -> None:
+    server = new_server()
+
+    failed = failure(server.receive_data(raw_frame(FrameType.HELLO, 0, 1, b"{")))
+
+    assert failed.undecodable
+    assert error_of(failed.reply) == {"error": "decode"}
+
+
+def test_client_gives_a_server_with_unreadable_json_up() -> None:
+    pair = established_pair()
+
+    [failed] = pair.client.receive_data(pair.server.seal([raw_frame(FrameType.ACK, 7, 9, b"{")]))
+
+    assert isinstance(failed, SessionFailed)
+    assert failed.code == "decode"
 
 
 @pytest.mark.parametrize("announced", [b"\x00", b"\x0f", b"\x80\x80\x04", b"\xff\xff\xff\xff\x01"])

@@ -1,7 +1,6 @@
 """A `/connect` driver over a real store, joined to a client session in memory."""
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import attrs
 import trio
+import trio.testing
 
 from commucat_crypto import DeviceCertificate, DeviceKeyPair, NoisePattern, StaticKeyPair
 from commucat_ledger import open_ledger
@@ -19,26 +19,31 @@ from commucat_proto import (
     ClientSession,
     Established,
     Frame,
+    FrameDecoder,
     FramesReceived,
     FrameType,
     Refused,
     Resume,
     ServerParameters,
     UserHint,
+    encode_frame,
     json_text,
 )
 from commucat_proto.server_session import ServerKey
 from commucat_server.calls.service import CallService
+from commucat_server.config import ClearFrames
 from commucat_server.connect.context import ConnectContext, ConnectSettings
-from commucat_server.connect.session import ConnectHandler
+from commucat_server.connect.handler import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
-from commucat_server.listener import ConnectStream, StreamLostError
+from commucat_server.listener import ConnectStream, StreamLostError, StreamMisuseError
 from commucat_server.ops.counters import Counters
+from commucat_server.ops.upkeep import Upkeep
 from commucat_server.provision import NoiseKeyVersion
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
+from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.rate import RateLimit
 from commucat_storage import SqliteSettings, Storage, open_sqlite
 
@@ -60,6 +65,7 @@ class MemoryConnectStream(ConnectStream):
         self.lost = False
         self.taken_over = 0
         self._room = room
+        self._sent = 0
         self._up = bytearray()
         self._up_ended = False
         self._down = bytearray()
@@ -83,26 +89,40 @@ class MemoryConnectStream(ConnectStream):
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        while len(self._down) >= self._room and not self.lost:
+        while len(self._down) >= self._room and not (self.lost or self.ended):
             await self._changed.park()
         if self.lost:
             raise StreamLostError("lost")
+        if self.ended:
+            raise StreamMisuseError("bytes after the end")
         self._down += data
+        self._sent += len(data)
         self._changed.unpark_all()
 
     async def flushed(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def confirm(self) -> None:
-        """The client's transport answers once the client has read everything."""
+    @property
+    def sent_bytes(self) -> int:
+        return self._sent
+
+    async def confirm(self, beyond: int | None = None) -> int:
+        """The client's transport answers for what the client has read."""
         await trio.lowlevel.checkpoint()
-        while self._down and not self.lost:
+        wanted = self._sent if beyond is None else beyond + 1
+        while self._sent - len(self._down) < wanted and not self.lost:
             await self._changed.park()
         if self.lost:
             raise StreamLostError("lost")
+        return self._sent - len(self._down)
 
     async def end(self) -> None:
         await trio.lowlevel.checkpoint()
+        self.ended = True
+        self._changed.unpark_all()
+
+    def cut_off(self) -> None:
+        self._down.clear()
         self.ended = True
         self._changed.unpark_all()
 
@@ -118,6 +138,11 @@ class MemoryConnectStream(ConnectStream):
         return len(self._down)
 
     # -- the client's side
+
+    def limit(self, room: int) -> None:
+        """From now on so many bytes may wait to be read."""
+        self._room = room
+        self._changed.unpark_all()
 
     def write(self, data: bytes) -> None:
         self._up += data
@@ -255,6 +280,43 @@ class Client:
         return str(self.ack["inbox"]["epoch"])
 
 
+@attrs.define(eq=False)
+class ClearClient(Client):
+    """A client that forgets its keys when the handshake is done."""
+
+    _decoder: FrameDecoder = attrs.Factory(FrameDecoder)
+
+    async def handshake(self) -> "ClearClient":
+        self.stream.write(self.session.start())
+        while not self.ack and self.refused is None:
+            await self._read()
+        return self
+
+    async def _read(self) -> bool:
+        """False when the stream has ended."""
+        data = await self.stream.read()
+        self._decoder.feed(data)
+        for frame in self._decoder.frames():
+            if self.ack:
+                self._frames.append(frame)
+            else:
+                encoded = encode_frame(frame.type, frame.channel, frame.sequence, frame.payload)
+                self._take(self.session.receive_data(encoded))
+        return bool(data)
+
+    def send(self, frame_type: FrameType, channel: int, payload: Any) -> int:
+        data = payload if isinstance(payload, bytes) else json_text.dumps(payload)
+        sequence, encoded = self.session.frame(frame_type, channel, data)
+        self.stream.write(encoded)
+        return sequence
+
+    async def next_frame(self) -> Frame | None:
+        while not self._frames:
+            if not await self._read():
+                return None
+        return self._frames.pop(0)
+
+
 @attrs.define(kw_only=True, eq=False)
 class Server:
     """The services behind `/connect`, and a nursery that runs its streams."""
@@ -262,6 +324,7 @@ class Server:
     context: ConnectContext
     nursery: trio.Nursery
     handler: ConnectHandler
+    reports: DeliveryReports
 
     @property
     def storage(self) -> Storage:
@@ -272,6 +335,21 @@ class Server:
         stream = stream or MemoryConnectStream()
         self.nursery.start_soon(self.handler, stream)
         return Client(person.session(**changes), stream)
+
+    async def connect_clear(
+        self,
+        person: Person,
+        *,
+        stream: MemoryConnectStream | None = None,
+        user_agent: str = "CommuCat-CLI/0.1",
+        **changes: Any,
+    ) -> ClearClient:
+        """A connection as the terminal client of 2025 makes it."""
+        stream = stream or MemoryConnectStream()
+        stream.headers = {"user-agent": user_agent}
+        self.nursery.start_soon(self.handler, stream)
+        session = person.session(**({"capabilities": ("noise", "zstd")} | changes))
+        return await ClearClient(session, stream).handshake()
 
     async def connect(
         self,
@@ -287,6 +365,31 @@ class Server:
         return await client.handshake()
 
 
+async def until_dropped(server: Server, person: Person, clock: trio.testing.MockClock) -> None:
+    """Until the time has passed that a client may take nothing, and the person's session is gone."""
+    registry, patience = server.context.registry, server.context.settings.write_stall
+    assert registry.receiver(person.device_id) is not None
+    while registry.receiver(person.device_id) is not None:
+        # In steps: the session's writer may still be on its way to what the client does not take.
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        clock.jump(patience / 4)
+
+
+def upkeep_of(server: Server, keepalive: int = 3600) -> Upkeep:
+    """The upkeep of these services; its work is started by the test, task by task."""
+    context = server.context
+    return Upkeep(
+        storage=server.storage,
+        registry=context.registry,
+        presence=context.presence,
+        reports=server.reports,
+        counters=context.counters,
+        clock=context.clock,
+        presence_ttl=30,
+        keepalive=keepalive,
+    )
+
+
 @asynccontextmanager
 async def running_server(
     path: Path,
@@ -295,6 +398,7 @@ async def running_server(
     policy: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     sqlite: SqliteSettings | None = None,
+    connects: int = 200,
     new_devices_per_hour: int = 1000,
     max_frame_len: int = 2**20,
 ) -> AsyncIterator[Server]:
@@ -304,7 +408,8 @@ async def running_server(
         trio.open_nursery() as nursery,
     ):
         registry, counters = Registry(), Counters()
-        inbox = Inbox(storage, registry, counters)
+        reports = DeliveryReports(counters=counters, clock=clock, lifetime=86_400)
+        inbox = Inbox(storage, registry, counters, reports)
         issuer = CertificateIssuer(AUTHORITY, storage, clock)
         rules: dict[str, Any] = {
             "domain": DOMAIN,
@@ -320,6 +425,9 @@ async def running_server(
             "keepalive": 3600,
             "relay_ttl": 86_400,
             "channel_members": 512,
+            "delivery_status": True,
+            "clear_frames": ClearFrames.NEVER,
+            "open_join": False,
             "max_handshakes": 100,
         }
         key = NoiseKeyVersion(
@@ -342,11 +450,12 @@ async def running_server(
             presence=PresenceBoard(storage, registry, ttl=30, clock=clock),
             calls=CallService(inbox=inbox, ledger=ledger, clock=clock, ring_timeout=60),
             counters=counters,
-            connect_limit=RateLimit(burst=200, period=1.0, clock=time.monotonic),
-            new_user_limit=RateLimit(burst=new_devices_per_hour, period=3600.0, clock=time.monotonic),
+            connect_limit=RateLimit(burst=connects, period=1.0, clock=trio.current_time),
+            new_user_limit=RateLimit(burst=new_devices_per_hour, period=3600.0, clock=trio.current_time),
             clock=clock,
         )
         nursery.start_soon(context.presence.tell_peers)
         nursery.start_soon(context.calls.run)
-        yield Server(context=context, nursery=nursery, handler=ConnectHandler(context))
+        nursery.start_soon(reports.run, inbox.submit, inbox.settle)
+        yield Server(context=context, nursery=nursery, handler=ConnectHandler(context), reports=reports)
         nursery.cancel_scope.cancel()

@@ -85,6 +85,12 @@ class H1Peer:
             self.protocol.start_next_cycle()
         return head.status_code, {n.decode(): v.decode() for n, v in head.headers}, body
 
+    async def answer_to(self, method: str) -> tuple[int, dict[str, str], bytes]:
+        """The response to a request that was sent with :meth:`raw`, its body included."""
+        self.protocol.send(h11.Request(method=method, target="/", headers=[("host", "localhost")]))
+        self.protocol.send(h11.EndOfMessage())
+        return await self.answer()
+
     async def until_closed(self) -> bytes:
         """Everything to the end of the connection."""
         data = b""

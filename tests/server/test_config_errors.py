@@ -94,7 +94,7 @@ def test_wrong_values_name_file_key_and_reason(tmp_path: Path, toml: str, key: s
     ("toml", "parts"),
     [
         ("[serverr]\nbind = 1", ("serverr", "did you mean server?")),
-        ("[zzz]", ("zzz", "unknown section", "known sections: crypto, ledger")),
+        ("[zzz]", ("zzz", "unknown section", "known sections: channels, crypto, delivery")),
         ("[server]\nkeepalve = 1", ("server.keepalve", "did you mean keepalive?")),
         ("[server]\nzzz = 1", ("server.zzz", "unknown key", "known keys: auto_approve_devices")),
         ("[server]\nrelay_ttl = 1", ("server.relay_ttl", "belongs to section [limits]")),
@@ -128,6 +128,7 @@ def test_unknown_sections_and_keys_are_named(tmp_path: Path, toml: str, parts: t
         ("[security.rate_limit]\nhttp_burst = 1", "security.rate_limit.http_burst"),
         ("[rotation.device]\nenabled = true", "rotation.device.enabled"),
         ("[transport]\nreality_cert = 'x'", "transport.reality_cert"),
+        ("[transport]\nreality_fingerprint = 'x'", "transport.reality_fingerprint"),
         ("[limits]\npairing_ttl = 300", "limits.pairing_ttl"),
     ],
 )

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from commucat_crypto import NoisePattern
-from commucat_server.config import BindAddress, LedgerMode, LogLevel
+from commucat_server.config import BindAddress, ClearFrames, LedgerMode, LogLevel
 from commucat_server.config.keys import KEYS, SECTIONS, VARIABLES
 from server.config_builders import hex_key, load_text, noise_variables
 
@@ -268,3 +268,27 @@ def test_configuration_cannot_be_changed(tmp_path: Path) -> None:
     config = load_text(tmp_path)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         config.server.domain = "x"  # type: ignore[misc]  # the point of the test
+
+
+@pytest.mark.parametrize("mode", ClearFrames)
+def test_clear_frames_are_never_unless_asked_for_and_warned_of(tmp_path: Path, mode: ClearFrames) -> None:
+    by_default = load_text(tmp_path, "[server]")
+    config = load_text(tmp_path, f'[transport]\nclear_frames = "{mode.value}"')
+
+    assert by_default.transport.clear_frames is ClearFrames.NEVER
+    assert config.transport.clear_frames is mode
+    assert f"clear frames: {mode.value}" in config.summary()
+    named = [line for line in config.warnings if "transport.clear_frames" in line]
+    assert len(named) == (mode is not ClearFrames.NEVER)
+    assert all("limits.max_frame" in line for line in named)
+
+
+def test_short_frames_need_no_word_about_long_ones(tmp_path: Path) -> None:
+    config = load_text(tmp_path, '[transport]\nclear_frames = "auto"\n[limits]\nmax_frame = 40960')
+    assert [line for line in config.warnings if "clear_frames" in line and "max_frame" not in line]
+
+
+def test_rooms_are_closed_unless_opened(tmp_path: Path) -> None:
+    assert not load_text(tmp_path, "[server]").channels.open_join
+    assert load_text(tmp_path, "[channels]\nopen_join = true").channels.open_join
+    assert load_text(tmp_path, "[server]", environ={"COMMUCAT_OPEN_JOIN": "true"}).channels.open_join

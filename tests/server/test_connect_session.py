@@ -10,8 +10,7 @@ import trio.testing
 
 from commucat_crypto import NoiseHandshake, NoisePattern
 from commucat_proto import SEND_ONLY, Frame, FrameType, Resume, decode_frame, encode_varint
-from commucat_server.ops.upkeep import Upkeep
-from commucat_server.routing.live import WINDOW_FRAMES
+from commucat_server.routing.reception import WINDOW_FRAMES
 from commucat_storage import CommitFailedError, SqliteSettings
 from server.connect_builders import (
     NOW,
@@ -21,6 +20,8 @@ from server.connect_builders import (
     Person,
     Server,
     running_server,
+    until_dropped,
+    upkeep_of,
 )
 
 CHANNEL = 7
@@ -480,18 +481,18 @@ async def test_silent_peer_is_told_and_dropped_at_the_deadline(tmp_path: Path) -
             assert client.stream.ended
 
 
-async def test_client_that_takes_no_data_is_dropped_and_its_messages_stay(tmp_path: Path) -> None:
-    async with running_server(tmp_path, settings={"write_stall": 0.05}) as server:
-        stream = MemoryConnectStream(room=2000)
-        bob = await server.connect(BOB, stream=stream)
-        alice = await sender_to(server, BOB)
-        for _ in range(20):
-            await alice.message(CHANNEL, bytes(1000))
-        await bob.stream.wait_lost()
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert server.context.registry.receiver(BOB.device_id) is None
-        again = await server.connect(BOB)
-        assert len(await received(again, 20)) == 20
+async def test_client_that_takes_no_data_is_dropped_and_its_messages_stay(
+    server: Server, mock_clock: trio.testing.MockClock
+) -> None:
+    stream = MemoryConnectStream(room=2000)
+    bob = await server.connect(BOB, stream=stream)
+    alice = await sender_to(server, BOB)
+    for _ in range(20):
+        await alice.message(CHANNEL, bytes(1000))
+    await until_dropped(server, BOB, mock_clock)
+    assert bob.stream.lost
+    again = await server.connect(BOB)
+    assert len(await received(again, 20)) == 20
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "HEAD"])
@@ -504,19 +505,23 @@ async def test_other_methods_are_not_found(server: Server, method: str) -> None:
     assert (b"Not Found" in body) == (method != "HEAD")
 
 
-async def test_connects_over_the_limit_are_answered_429_and_good_ones_do_not_count(server: Server) -> None:
-    for _ in range(250):
-        client = await server.connect(ALICE)
-        client.stream.lose()
-    statuses = []
-    for _ in range(250):
+async def test_connects_over_the_limit_are_answered_429_and_good_ones_do_not_count(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    async def answered() -> int | None:
+        """What a client gets that says nothing and goes."""
         stream = MemoryConnectStream()
         stream.close()
         await server.handler(stream)
-        statuses.append(stream.status)
+        return stream.status
 
-    assert statuses[0] == 200
-    assert statuses[-1] == 429
+    async with running_server(tmp_path, connects=5) as server:
+        for _ in range(7):
+            client = await server.connect(ALICE)
+            client.stream.lose()
+        assert [await answered() for _ in range(7)] == [200] * 5 + [429] * 2
+        mock_clock.jump(0.5)  # half the period: half of them, not a whole token more
+        assert [await answered() for _ in range(3)] == [200, 200, 429]
 
 
 async def test_expired_messages_are_not_delivered(tmp_path: Path) -> None:
@@ -551,15 +556,7 @@ async def test_full_disk_of_the_server_is_told_with_retry(tmp_path: Path) -> Non
 
 async def test_revoked_device_can_no_longer_send_and_its_sessions_end(server: Server) -> None:
     alice = await sender_to(server, BOB)
-    upkeep = Upkeep(
-        storage=server.storage,
-        registry=server.context.registry,
-        presence=server.context.presence,
-        counters=server.context.counters,
-        clock=server.context.clock,
-        presence_ttl=30,
-        keepalive=3600,
-    )
+    upkeep = upkeep_of(server)
     await server.storage.revoke_device(ALICE.device_id, NOW)
 
     answer = await alice.message(CHANNEL, b"x")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from commucat_media import AudioCodec, AudioPacket, MediaSource, encode_packet
-from commucat_proto import FrameType
+from commucat_proto import MAX_FRAME_LEN, FrameType, encode_varint
+from proto.frame_builders import CONTROL_TYPES, UNREADABLE, raw_frame
 from server.connect_builders import Person, running_server
 
 CHANNEL = 7
@@ -15,6 +16,7 @@ ALICE = Person(handle="alice")
 BOB = Person(handle="bob")
 CANDIDATE = {"address": "192.0.2.7", "port": 4000}
 LONG = "x" * 200_000
+VOICE = encode_packet(AudioPacket(source=MediaSource.ENCODED, codec=AudioCodec.OPUS, data=b"v"))
 NESTED: Any = []
 for _ in range(120):
     NESTED = [NESTED]
@@ -126,6 +128,60 @@ async def test_wrong_values_are_refused(
         assert "ack" in await alice.join(CHANNEL, BOB.device_id)
 
 
+@pytest.mark.parametrize("why", UNREADABLE)
+async def test_unreadable_json_is_refused_and_later_frames_of_the_read_work(tmp_path: Path, why: str) -> None:
+    """Of every type, those that are ignored otherwise too; all of it in one write."""
+    payload, _ = UNREADABLE[why]
+    async with running_server(tmp_path) as server:
+        alice, bob = await server.connect(ALICE), await server.connect(BOB)
+        await alice.join(CHANNEL, BOB.device_id)
+        bad = [raw_frame(kind, 50 + kind, 1000 + kind, payload) for kind in CONTROL_TYPES]
+        sequence, good = alice.session.frame(FrameType.MSG, CHANNEL, b"behind them")
+
+        alice.stream.write(alice.session.seal([*bad, good]))
+
+        kind = "too_large" if why == "too long" else "bad_request"
+        for frame_type in CONTROL_TYPES:
+            frame = await alice.next_of(FrameType.ERROR)
+            error = frame.control
+            assert frame.channel == 50 + frame_type
+            assert isinstance(error, dict)
+            assert set(error) == {"error", "title", "detail", "ref"}
+            assert (error["error"], error["ref"]) == (kind, 1000 + frame_type)
+            assert len(error["detail"]) < 100
+        assert await alice.answer(sequence) == {"ack": sequence}
+        assert (await bob.next_of(FrameType.MSG)).payload == b"behind them"
+
+
+async def test_frame_over_the_limit_ends_the_session_whatever_its_type(tmp_path: Path) -> None:
+    """Only its announcement is there: nothing of it is kept, and the next frame cannot be found."""
+    async with running_server(tmp_path, max_frame_len=300_000) as server:
+        alice = await server.connect(ALICE)
+        alice.stream.write(alice.session.seal([encode_varint(300_001) + bytes((FrameType.JOIN,))]))
+
+        error = (await alice.next_of(FrameType.ERROR)).control
+
+        assert error == {"error": "decode", "detail": "frame exceeds limits"}
+        assert await alice.next_frame() is None
+
+
+async def test_media_that_would_be_no_frame_for_its_receiver_is_refused(tmp_path: Path) -> None:
+    async with running_server(tmp_path, max_frame_len=MAX_FRAME_LEN) as server:
+        alice, bob = await server.connect(ALICE), await server.connect(BOB)
+        await alice.join(CHANNEL, BOB.device_id)
+        for _ in range(130):
+            await alice.answer(alice.send(FrameType.VOICE_FRAME, CHANNEL, VOICE))
+        alice.session._sequence = 1  # the shortest header, and the receiver's own counter is longer
+
+        answer = await alice.answer(
+            alice.send(FrameType.VIDEO_FRAME, CHANNEL, VOICE + bytes(MAX_FRAME_LEN - 11))
+        )
+
+        assert answer["error"] == "too_large"
+        assert "ack" in await alice.message(CHANNEL, b"the store still works")
+        assert (await bob.next_of(FrameType.MSG)).payload == b"the store still works"
+
+
 async def test_frame_that_outgrows_its_limit_by_what_the_server_adds_is_refused(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server:
         alice = await server.connect(ALICE)
@@ -148,6 +204,5 @@ async def test_media_without_a_header_is_dropped_and_said_so(
         answer = await alice.answer(alice.send(frame_type, CHANNEL, payload))
 
         assert (answer["error"], answer["ref"]) == ("bad_media", 4)
-        good = encode_packet(AudioPacket(source=MediaSource.ENCODED, codec=AudioCodec.OPUS, data=b"v"))
-        assert await alice.answer(alice.send(frame_type, CHANNEL, good)) == {"ack": 5}
-        assert (await bob.next_of(frame_type)).payload == good
+        assert await alice.answer(alice.send(frame_type, CHANNEL, VOICE)) == {"ack": 5}
+        assert (await bob.next_of(frame_type)).payload == VOICE

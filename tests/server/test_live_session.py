@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commucat_proto import Frame, FrameType, decode_frame
-from commucat_server.routing.live import ANSWERS_BYTES, WINDOW_BYTES, WINDOW_FRAMES, LiveSession
+from commucat_server.routing.live import ANSWERS_BYTES, LiveSession
+from commucat_server.routing.reception import WINDOW_BYTES, WINDOW_FRAMES
 from commucat_server.routing.registry import REPLACED, Registry
 from commucat_storage import InboxPage, InboxRow
 

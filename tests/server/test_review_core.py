@@ -16,9 +16,9 @@ from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
 from commucat_server.connect.dispatch import MAX_BATCH
 from commucat_server.connect.frames.messages import MAX_MESSAGE_LEN
-from commucat_server.connect.session import ConnectHandler
+from commucat_server.connect.handler import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy
-from commucat_server.routing.live import WINDOW_BYTES
+from commucat_server.routing.reception import WINDOW_BYTES
 from commucat_storage import Admission, Admitted, CommitFailedError, SqliteSettings
 from server.connect_builders import (
     DOMAIN,

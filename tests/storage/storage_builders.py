@@ -2,6 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
+
+import attrs
 
 from commucat_storage import (
     Admission,
@@ -19,6 +22,7 @@ from commucat_storage import (
     InboxRow,
     InboxState,
     InviteMember,
+    JoinRoom,
     KeyEvent,
     Operation,
     Outcome,
@@ -58,6 +62,11 @@ def device(name: str, owner: str | None = None, status: DeviceStatus = DeviceSta
 
 def new_user(name: str) -> Admission:
     return Admission(kind=AdmissionKind.NEW_USER, device=device(name), user=user(name), now=NOW)
+
+
+def second_device(name: str, owner: str) -> Admission:
+    """One more device of a user that exists."""
+    return Admission(kind=AdmissionKind.BY_HANDLE, device=device(name, owner), device_limit=99, now=NOW)
 
 
 def known(name: str) -> Admission:
@@ -126,6 +135,11 @@ def message(
     return Submission(sender, channel, 1, payload, expires_at, recipients)
 
 
+def asking(reference: bytes, *recipients: str, sender: str = "s", **fields: Any) -> Submission:
+    """A message whose sender wants to know what becomes of it."""
+    return attrs.evolve(message(*recipients, sender=sender, **fields), report=True, reference=reference)
+
+
 def by_route(sender: str, channel: int = 7, payload: bytes = b"meow") -> Submission:
     return Submission(sender, channel, 1, payload, LATER, None)
 
@@ -136,6 +150,10 @@ def route(name: str, channel: int, *members: str, relay: bool = False) -> SetRou
 
 def group_route(name: str, channel: int, group_id: str = "g", *, relay: bool = False) -> SetRoute:
     return SetRoute(name, channel, Route(group_id=group_id, relay=relay))
+
+
+def join_room(name: str, channel: int, *members: str, relay: bool = False) -> JoinRoom:
+    return JoinRoom(name, channel, members, relay, NOW)
 
 
 def create(
@@ -193,6 +211,12 @@ def accepted(outcome: Outcome) -> dict[str, int]:
 async def add_devices(storage: Storage, *names: str) -> dict[str, InboxState]:
     """One new user with one device for each name."""
     return {name: (await storage.admit(new_user(name))).inbox for name in names}
+
+
+async def add_siblings(storage: Storage, owner: str, *names: str) -> None:
+    """Further devices of the user of the device ``owner``."""
+    for name in names:
+        await storage.admit(second_device(name, owner))
 
 
 async def send(storage: Storage, *operations: Operation) -> tuple[Outcome, ...]:

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from commucat_storage import (
+    DropRoute,
     Operation,
     RefusalReason,
     Resolve,
@@ -28,6 +29,7 @@ from storage.storage_builders import (
     confirm,
     create,
     group_route,
+    join_room,
     known,
     message,
     notified,
@@ -232,3 +234,15 @@ async def test_a_group_that_could_not_be_committed_is_forgotten(path: Path) -> N
     assert joined == RouteOutcome(RefusalReason.GROUP_UNKNOWN)
     assert notified(again) == {"b": 1}
     assert accepted(sent) == {"b": 2}
+
+
+async def test_a_room_that_has_ended_leaves_no_rows(path: Path) -> None:
+    async with open_sqlite(path) as storage:
+        await add_devices(storage, "a", "b", "c")
+        await send(storage, join_room("a", 7, "b", "c"), join_room("b", 7), DropRoute("a", 7))
+        assert len(rows_of(path, "SELECT * FROM group_member")) == 2
+
+        await send(storage, route("b", 7, "a"))
+
+    assert [rows_of(path, f"SELECT * FROM {table}") for table in ("chat_group", "group_member")] == [[], []]
+    assert rows_of(path, "SELECT device_id, group_id FROM route") == [("b", None)]

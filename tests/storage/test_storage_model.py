@@ -1,8 +1,6 @@
 """Random operations against a small model that keeps everything in dictionaries. For every backend."""
 
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import attrs
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from commucat_storage import (
     ChangeGroup,
     Confirm,
+    ConfirmedMessage,
     ConfirmOutcome,
     CreateGroup,
     DropRoute,
@@ -22,6 +21,7 @@ from commucat_storage import (
     GroupOutcome,
     GroupRole,
     InviteMember,
+    JoinRoom,
     Operation,
     Outcome,
     Refusal,
@@ -31,45 +31,32 @@ from commucat_storage import (
     Route,
     RouteOutcome,
     SetRoute,
-    SqliteSettings,
     Storage,
     Submission,
     SubmissionOutcome,
-    open_sqlite,
+    room_id,
 )
-from storage.storage_builders import LATER, NOW, add_devices
+from storage.model_runs import (
+    MAX_BYTES,
+    MAX_MEMBERS,
+    MAX_OWNED,
+    MAX_ROUTES,
+    MAX_ROWS,
+    STRANGER_BYTES,
+    STRANGER_ROWS,
+    Opener,
+    open_small_sqlite,
+    stretches,
+)
+from storage.storage_builders import LATER, NOW, add_devices, add_siblings
 
-MAX_ROWS = 8
-MAX_BYTES = 60
-MAX_ROUTES = 2
-MAX_MEMBERS = 4
-MAX_OWNED = 2
-STRANGER_ROWS = 3
-STRANGER_BYTES = 40
 DEVICES = ("a", "b", "c", "d")
+OWNERS = {"d": "a"}
+"""Devices that are further ones of another's user."""
 GROUPS = ("g", "h")
 RANKS = [GroupRole.MEMBER, GroupRole.ADMIN, GroupRole.CO_OWNER, GroupRole.OWNER]
 NAMES = (*DEVICES, "ghost")
 SOON = NOW + 10
-
-Opener = Callable[[Path], AbstractAsyncContextManager[Storage]]
-
-
-def open_small_sqlite(directory: Path) -> AbstractAsyncContextManager[Storage]:
-    limits = SqliteSettings(
-        max_rows=MAX_ROWS,
-        max_bytes=MAX_BYTES,
-        max_routes=MAX_ROUTES,
-        max_group_members=MAX_MEMBERS,
-        max_owned_groups=MAX_OWNED,
-        stranger_rows=STRANGER_ROWS,
-        stranger_bytes=STRANGER_BYTES,
-        group_rows=4,
-        journal_rows=12,
-        cached_inboxes=2,
-        cached_group_members=2,
-    )
-    return open_sqlite(directory / "store.db", settings=limits)
 
 
 @attrs.frozen
@@ -79,6 +66,7 @@ class ModelRow:
     payload: bytes
     expires_at: int
     report: bool
+    reference: bytes
     stranger: bool
 
 
@@ -115,8 +103,8 @@ class Model:
                 if inbox is None or inbox.epoch != epoch or not inbox.confirmed <= number < inbox.next_number:
                     return ConfirmOutcome(False, inbox.confirmed if inbox else 0)
                 inbox.confirmed = number
-                inbox.rows = {each: row for each, row in inbox.rows.items() if each > number}
-                return ConfirmOutcome(True, number)
+                gone = [inbox.rows.pop(each) for each in sorted(inbox.rows) if each <= number]
+                return ConfirmOutcome(True, number, tuple(confirmed(row) for row in gone if row.report))
             case SetRoute(name, channel, route):
                 return RouteOutcome(self.set_route(name, channel, route))
             case DropRoute(name, channel):
@@ -124,7 +112,10 @@ class Model:
                 if inbox is None:
                     return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
                 inbox.routes.pop(channel, None)
+                self.leave_room(name, channel)
                 return RouteOutcome()
+            case JoinRoom():
+                return RouteOutcome(self.join_room(operation))
             case CreateGroup():
                 return self.create(operation)
             case InviteMember():
@@ -165,6 +156,8 @@ class Model:
         return RefusalReason.CHANNEL_CONFLICT
 
     def is_stranger(self, name: str, sender: str) -> bool:
+        if owner(sender) == owner(name):
+            return False
         if not sender or any(sender in route.members for route in self.inboxes[name].routes.values()):
             return False
         return not any(name in group.wanting and sender in group.members for group in self.groups.values())
@@ -185,6 +178,18 @@ class Model:
         return self.deliver(message, named, group_id)
 
     def deliver(self, message: Submission, named: tuple[str, ...], group_id: str | None) -> SubmissionOutcome:
+        accepted, refused = self.store(message, named, group_id, report=message.report)
+        copied: list[tuple[str, int]] = []
+        if message.copies and accepted and message.sender in DEVICES:
+            others = [name for name in DEVICES if owner(name) == owner(message.sender)]
+            meant = tuple(name for name in others if name not in (message.sender, *named))
+            copied, more = self.store(message, meant, group_id, report=False)
+            refused += more
+        return SubmissionOutcome(tuple(accepted), tuple(refused), tuple(copied))
+
+    def store(
+        self, message: Submission, named: tuple[str, ...], group_id: str | None, *, report: bool
+    ) -> tuple[list[tuple[str, int]], list[Refusal]]:
         accepted: list[tuple[str, int]] = []
         refused: list[Refusal] = []
         for name in named:
@@ -201,12 +206,13 @@ class Model:
                 message.channel,
                 message.payload,
                 message.expires_at,
-                message.report,
+                report and message.sender != "",
+                message.reference,
                 stranger,
             )
             accepted.append((name, inbox.next_number))
             inbox.next_number += 1
-        return SubmissionOutcome(tuple(accepted), tuple(refused))
+        return accepted, refused
 
     def is_full(self, name: str, size: int, stranger: bool) -> bool:
         rows = list(self.inboxes[name].rows.values())
@@ -230,10 +236,42 @@ class Model:
                 return RefusalReason.NOT_MEMBER
         if channel not in inbox.routes and len(inbox.routes) == MAX_ROUTES:
             return RefusalReason.TOO_MANY_ROUTES
-        inbox.routes[channel] = route
+        self.put_route(name, channel, route)
         if group is not None:
             group.wanting.add(name)
         return None
+
+    def put_route(self, name: str, channel: int, route: Route) -> None:
+        routes = self.inboxes[name].routes
+        replaced, routes[channel] = routes.get(channel), route
+        if replaced is not None and replaced.group_id == room_id(channel) != route.group_id:
+            self.leave_room(name, channel)
+
+    def join_room(self, joining: JoinRoom) -> RefusalReason | None:
+        name, channel = joining.device_id, joining.channel
+        inbox = self.inboxes.get(name)
+        if inbox is None:
+            return RefusalReason.UNKNOWN_DEVICE
+        if channel not in inbox.routes and len(inbox.routes) == MAX_ROUTES:
+            return RefusalReason.TOO_MANY_ROUTES
+        room = self.groups.get(room_id(channel)) or ModelGroup({}, set())
+        named = {each for each in (name, *joining.members) if each in self.inboxes}
+        if len(named | set(room.members)) > MAX_MEMBERS:
+            return RefusalReason.GROUP_FULL
+        room.members |= dict.fromkeys(named, GroupRole.MEMBER)
+        room.wanting.add(name)
+        self.groups[room_id(channel)] = room
+        inbox.routes[channel] = Route(group_id=room_id(channel), relay=joining.relay)
+        return None
+
+    def leave_room(self, name: str, channel: int) -> None:
+        room = self.groups.get(room_id(channel))
+        if room is None:
+            return
+        room.members.pop(name, None)
+        room.wanting.discard(name)
+        if not room.wanting:
+            del self.groups[room_id(channel)]
 
     def create(self, creation: CreateGroup) -> Outcome:
         sender = creation.sender
@@ -252,7 +290,7 @@ class Model:
         members[sender] = GroupRole.OWNER
         wanting = {name for name in members if name == sender or not self.is_stranger(name, sender)}
         self.groups[creation.group_id] = ModelGroup(members, wanting)
-        routes[creation.channel] = Route(group_id=creation.group_id, relay=creation.relay)
+        self.put_route(sender, creation.channel, Route(group_id=creation.group_id, relay=creation.relay))
         return GroupOutcome(None, self.notify(creation, named))
 
     def invite(self, invitation: InviteMember) -> Outcome:
@@ -350,11 +388,25 @@ class Model:
             inbox.rows = {number: row for number, row in inbox.rows.items() if number not in gone}
             count += len(gone)
             told |= {
-                ExpiredMessage(sender=row.sender, channel=row.channel, device_id=name, number=number)
+                ExpiredMessage(
+                    sender=row.sender,
+                    channel=row.channel,
+                    device_id=name,
+                    number=number,
+                    reference=row.reference,
+                )
                 for number, row in gone.items()
-                if row.report and row.sender
+                if row.report
             }
         return count, told
+
+
+def owner(name: str) -> str:
+    return OWNERS.get(name, name)
+
+
+def confirmed(row: ModelRow) -> ConfirmedMessage:
+    return ConfirmedMessage(row.sender, row.channel, row.reference, row.expires_at)
 
 
 def below(role: GroupRole, other: GroupRole) -> bool:
@@ -394,12 +446,15 @@ operations = st.one_of(
         st.sampled_from((SOON, LATER)),
         st.one_of(st.none(), st.lists(names, max_size=5).map(tuple)),
         st.booleans(),
+        st.binary(max_size=2),
+        st.booleans(),
     ),
     st.builds(Resolve, names, channels),
     st.builds(Confirm, names, st.sampled_from(("own", "own", "own", "foreign")), st.integers(0, 30)),
     st.builds(SetRoute, names, channels, st.builds(Route, members=st.frozensets(names), relay=st.booleans())),
     st.builds(SetRoute, names, channels, st.builds(Route, group_id=groups, relay=st.booleans())),
     st.builds(DropRoute, names, channels),
+    st.builds(JoinRoom, names, channels, st.lists(names, max_size=2).map(tuple), st.booleans(), st.just(NOW)),
 )
 group_operations = st.one_of(
     st.builds(
@@ -436,31 +491,45 @@ group_life = st.one_of(
         change_of, devices, busy, st.just("g"), st.sampled_from(GroupAction), devices, group_roles, notices
     ),
 )
+# All about one open room, and a group that is bound to its channel at times.
+room_life = st.one_of(
+    st.builds(JoinRoom, devices, busy, st.lists(names, max_size=2).map(tuple), st.booleans(), st.just(NOW)),
+    st.builds(DropRoute, devices, busy),
+    st.builds(Submission, devices, busy, st.just(1), notices, st.just(LATER)),
+    st.builds(Resolve, devices, busy),
+    st.builds(SetRoute, devices, busy, st.builds(Route, members=st.frozensets(devices))),
+    st.builds(SetRoute, devices, busy, st.just(Route(group_id="g"))),
+)
 batches = st.lists(st.one_of(operations, group_operations), min_size=1, max_size=6)
 steps = st.lists(
     st.one_of(st.lists(batches, min_size=1, max_size=3), st.sampled_from(("purge", "reopen"))), max_size=12
 )
 group_batches = st.lists(group_life, min_size=1, max_size=8)
-group_steps = st.lists(
-    st.one_of(st.lists(group_batches, min_size=1, max_size=3), st.sampled_from(("purge", "reopen"))),
-    min_size=1,
-    max_size=8,
-)
+room_batches = st.lists(room_life, min_size=1, max_size=8)
+
+
+def steps_of(
+    some: st.SearchStrategy[list[Operation]],
+) -> st.SearchStrategy[list[list[list[Operation]] | str]]:
+    return st.lists(
+        st.one_of(st.lists(some, min_size=1, max_size=3), st.sampled_from(("purge", "reopen"))),
+        min_size=1,
+        max_size=8,
+    )
+
+
+group_steps, room_steps = steps_of(group_batches), steps_of(room_batches)
 
 
 async def follow(opener: Opener, script: list[list[list[Operation]] | str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with opener(Path(directory)) as storage:
-            inboxes = await add_devices(storage, *DEVICES)
-        model = Model({name: state.epoch for name, state in inboxes.items()})
-        # A "reopen" ends one stretch and begins the next with a store opened anew.
-        stretches: list[list[list[list[Operation]] | str]] = [[]]
-        for step in script:
-            if step == "reopen":
-                stretches.append([])
-            else:
-                stretches[-1].append(step)
-        for stretch in stretches:
+            await add_devices(storage, *(name for name in DEVICES if name not in OWNERS))
+            for name, first in OWNERS.items():
+                await add_siblings(storage, first, name)
+            states = {name: await storage.inbox_state(name) for name in DEVICES}
+        model = Model({name: state.epoch for name, state in states.items() if state is not None})
+        for stretch in stretches(script):
             async with opener(Path(directory)) as storage:
                 for step in stretch:
                     await take(storage, model, step)
@@ -503,6 +572,8 @@ async def compare(storage: Storage, model: Model) -> None:
             number: (row.channel, row.payload) for number, row in inbox.rows.items()
         }
         assert await storage.routes_of(name) == inbox.routes
+    for channel in (1, 2, 3):
+        assert await storage.load_group(room_id(channel)) is None
     for group_id in GROUPS:
         group = await storage.load_group(group_id)
         expected = model.groups.get(group_id)
@@ -522,6 +593,15 @@ def test_the_store_does_what_the_model_does(
 @settings(deadline=None)
 @given(script=group_steps)
 def test_a_group_reaches_whom_the_model_says(
+    opener: Opener, script: list[list[list[Operation]] | str]
+) -> None:
+    trio.run(follow, opener, [[[A_GROUP]], *script])
+
+
+@pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
+@settings(deadline=None)
+@given(script=room_steps)
+def test_a_room_reaches_whom_the_model_says(
     opener: Opener, script: list[list[list[Operation]] | str]
 ) -> None:
     trio.run(follow, opener, [[[A_GROUP]], *script])

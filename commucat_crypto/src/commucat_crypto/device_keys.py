@@ -5,6 +5,7 @@ signatures whose s is not reduced, and public keys that are not canonical or of
 small order, all of which some other verifiers accept.
 """
 
+import functools
 import hashlib
 import secrets
 from typing import Final, Self
@@ -94,7 +95,12 @@ def is_proper_public_key(public: bytes) -> bool:
     Honest keys always are. A key that is not could be "proved" by somebody who
     owns no private key, so servers refuse to register it (see docs/protocol.md).
     """
-    return len(public) == KEY_LEN and sodium.crypto_core_ed25519_is_valid_point(public)
+    return len(public) == KEY_LEN and _is_valid_point(public)
+
+
+# Half a scalar multiplication, and a device's key is looked at twice at every connect. Only public values
+# are remembered, and the answer for one never changes.
+_is_valid_point = functools.lru_cache(maxsize=2_048)(sodium.crypto_core_ed25519_is_valid_point)
 
 
 def agreement_public(ed25519_public: bytes) -> bytes:

@@ -97,7 +97,7 @@ class ClientSession:
             ephemeral=ephemeral,
         )
         self._decoder = FrameDecoder(parameters.max_frame_len)
-        self._stream: SecureStream | None = None
+        self._stream: SecureStream[Frame] | None = None
         self._binding = b""
         self._sequence = 0
         self.state = ClientState.NEW
@@ -231,12 +231,17 @@ class ClientSession:
         self.welcome = self._read_welcome(payload)
         self.state = ClientState.AWAITING_ACK
         if p.pattern is NoisePattern.IK:
-            self._stream = SecureStream(self._noise.split(), max_frame_len=p.max_frame_len)
+            self._stream = self._secure_stream()
             return AuthReceived(self._stream.seal([b""]))
         message_3 = self._noise.write_message(HiddenPayload(self._binding, p.code).encode())
-        self._stream = SecureStream(self._noise.split(), max_frame_len=p.max_frame_len)
+        self._stream = self._secure_stream()
         reply = {"handshake": message_3.hex()}
         return AuthReceived(self.control_frame(FrameType.AUTH, 0, reply)[1])
+
+    def _secure_stream(self) -> SecureStream[Frame]:
+        # A server whose JSON cannot be read is broken as a whole: it has nobody to answer to.
+        limit = self._parameters.max_frame_len
+        return SecureStream(self._noise.split(), max_frame_len=limit, cut=FrameDecoder.next_frame)
 
     def _read_welcome(self, payload: bytes) -> dict[str, Any]:
         if not payload:

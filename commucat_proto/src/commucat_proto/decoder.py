@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from commucat_proto.errors import CodecError, CodecErrorCode
-from commucat_proto.frames import MAX_FRAME_LEN, Frame, decode_body
+from commucat_proto.frames import MAX_FRAME_LEN, Frame, RefusedFrame, cut_body
 from commucat_proto.varint import Buffer, read_varint
 
 # Consumed bytes are dropped when they are at least this many and half of the buffer, so that
@@ -16,7 +16,8 @@ class FrameDecoder:
 
     "Not complete yet" is None; a broken stream is a :class:`CodecError`, and stays one. A
     body whose whole announced length has arrived is never "incomplete": waiting for more
-    would stall the session for ever.
+    would stall the session for ever. Whether JSON that cannot be read breaks the stream too
+    is the reader's choice: :meth:`next_frame` or :meth:`next_whole`.
     """
 
     def __init__(self, max_frame_len: int = MAX_FRAME_LEN) -> None:
@@ -44,10 +45,23 @@ class FrameDecoder:
         self._buffer += data
 
     def next_frame(self) -> Frame | None:
-        """The next frame, or None while it is incomplete.
+        """The next frame, or None while it is incomplete. JSON that cannot be read breaks the stream.
 
         Raises:
             CodecError: the stream is broken here; every later call raises the same.
+        """
+        found = self.next_whole()
+        if isinstance(found, RefusedFrame):
+            error = found.error
+            self._break(error)
+            raise error
+        return found
+
+    def next_whole(self) -> Frame | RefusedFrame | None:
+        """As :meth:`next_frame`, but a frame whose JSON cannot be read is handed out as refused.
+
+        Raises:
+            CodecError: the borders of the frames are lost; every later call raises the same.
         """
         buffer = self._buffer
         start = self._offset
@@ -55,20 +69,20 @@ class FrameDecoder:
         if start < end and (length := buffer[start]) < 0x80 and length <= self._max_frame_len:
             start += 1
         else:
-            found = self._announced(start, end)
-            if found is None:
+            announced = self._announced(start, end)
+            if announced is None:
                 return None
-            length, start = found
+            length, start = announced
         stop = start + length
         if stop > end:
             return None
         try:
-            frame = decode_body(buffer, start, stop)
+            found = cut_body(buffer, start, stop)
         except CodecError as exc:
             self._break(exc)
             raise
         self._offset = stop
-        return frame
+        return found
 
     def frames(self) -> Iterator[Frame]:
         """Every frame that is complete now.

@@ -2,7 +2,7 @@
 
 import attrs
 
-from commucat_proto.frames import Frame
+from commucat_proto.frames import Frame, RefusedFrame
 from commucat_proto.hello import HandshakeDetail, Hello
 
 
@@ -50,11 +50,21 @@ class FramesReceived:
 
 
 @attrs.frozen
+class FrameRefused:
+    """Server, established: a frame with intact borders whose JSON is too long or cannot be read.
+
+    Answer it with an Error that names its sequence; the session goes on.
+    """
+
+    frame: RefusedFrame
+
+
+@attrs.frozen
 class SessionFailed:
     """Established: the peer broke the protocol; always the last event.
 
-    ``code`` is ``decode`` (a malformed frame, which may still be answered with an Error) or
-    ``decrypt`` (nothing more can be read).
+    ``code`` is ``decode`` (the borders of frames are lost, which may still be answered with an
+    Error) or ``decrypt`` (nothing more can be read).
     """
 
     code: str
@@ -87,7 +97,15 @@ class Refused:
     error: dict[str, object]
 
 
-ServerEvent = HelloReceived | ClientProved | HandshakeFailed | FramesReceived | SessionFailed | PeerClosed
+ServerEvent = (
+    HelloReceived
+    | ClientProved
+    | HandshakeFailed
+    | FramesReceived
+    | FrameRefused
+    | SessionFailed
+    | PeerClosed
+)
 ClientEvent = (
     AuthReceived | Established | Refused | HandshakeFailed | FramesReceived | SessionFailed | PeerClosed
 )

@@ -146,6 +146,34 @@ class Frame:
         return f"Frame({self.type.name}, {self.channel}, {self.sequence}, <{len(self.payload)} bytes>)"
 
 
+class RefusedFrame:
+    """A frame with intact borders whose JSON nobody may read; its payload is not kept.
+
+    What comes behind it in the stream is unharmed, so the frame can be answered by name.
+    """
+
+    __slots__ = ("_detail", "channel", "code", "sequence", "type")
+
+    def __init__(
+        self, type: FrameType, channel: int, sequence: int, code: CodecErrorCode, detail: str | None = None
+    ) -> None:
+        """``code``: ControlTooLarge or InvalidControlJson."""
+        self.type: Final = type
+        self.channel: Final = channel
+        self.sequence: Final = sequence
+        self.code: Final = code
+        self._detail: Final = detail
+
+    @property
+    def error(self) -> CodecError:
+        """Why, as an exception. Made when asked for: one that was raised keeps the payload alive and
+        2.5 KB with it, and a read of five-byte frames brings tens of thousands."""
+        return CodecError(self.code, self._detail)
+
+    def __repr__(self) -> str:
+        return f"RefusedFrame({self.type.name}, {self.channel}, {self.sequence}, {self.code.value})"
+
+
 def encode_frame(type: FrameType, channel: int, sequence: int, payload: bytes) -> bytes:
     """The bytes of one frame. That the payload fits the type is not checked.
 
@@ -200,6 +228,18 @@ def decode_body(buffer: Buffer, position: int, stop: int) -> Frame:
         CodecError: any code but FrameTooLarge; UnexpectedEof means a malformed body here,
             never "more bytes are needed".
     """
+    found = cut_body(buffer, position, stop)
+    if isinstance(found, RefusedFrame):
+        raise found.error
+    return found
+
+
+def cut_body(buffer: Buffer, position: int, stop: int) -> Frame | RefusedFrame:
+    """As :func:`decode_body`, but JSON that cannot be read is no reason to give the stream up.
+
+    Raises:
+        CodecError: any code but FrameTooLarge, ControlTooLarge and InvalidControlJson.
+    """
     if position >= stop:
         raise CodecError(CodecErrorCode.UNEXPECTED_EOF)
     frame_type = _BY_CODE[buffer[position]]
@@ -228,11 +268,16 @@ def decode_body(buffer: Buffer, position: int, stop: int) -> Frame:
     end = position + length
     if end > stop:
         raise CodecError(CodecErrorCode.UNEXPECTED_EOF)
+    if frame_type.is_opaque:
+        return Frame(frame_type, channel, sequence, bytes(buffer[position:end]))
+    if length > MAX_CONTROL_JSON_LEN:
+        # Neither copied nor parsed: what is announced too long costs nothing but its room.
+        return RefusedFrame(frame_type, channel, sequence, CodecErrorCode.CONTROL_TOO_LARGE)
     frame = Frame(frame_type, channel, sequence, bytes(buffer[position:end]))
-    if not frame_type.is_opaque:
-        if length > MAX_CONTROL_JSON_LEN:
-            raise CodecError(CodecErrorCode.CONTROL_TOO_LARGE)
+    try:
         frame._control = _parse_control(frame.payload)
+    except CodecError as exc:
+        return RefusedFrame(frame_type, channel, sequence, exc.code, exc.detail)
     return frame
 
 

@@ -30,6 +30,10 @@ BINDING_LEN = 32
 
 DELIVERY_ACK = "delivery-ack"
 """Capability: the client confirms what it received with cumulative Acks on channel 0."""
+DELIVERY_STATUS = "delivery-status"
+"""Capability: the client is told what becomes of the messages that it sends in this session."""
+SELF_COPY = "self-copy"
+"""Capability: what the client sends in this session is also stored for its user's other devices."""
 SEND_ONLY = "send-only"
 """Capability: the session only sends; it receives nothing and replaces nobody."""
 

@@ -4,12 +4,12 @@ The decrypted plaintexts form one byte stream per direction, from which frames a
 frame may span several Noise messages, and one message may hold several frames.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from commucat_crypto import MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT, TAG_LEN, NoiseError, NoiseTransport
 from commucat_proto.decoder import FrameDecoder
 from commucat_proto.errors import RemoteProtocolError
-from commucat_proto.frames import Frame
 from commucat_proto.varint import encode_varint
 
 # 65 535 needs three varint bytes; a fourth could only announce more than a Noise message holds.
@@ -20,14 +20,25 @@ class CipherStreamError(RemoteProtocolError):
     """The peer's encrypted stream cannot be read any further; nothing can be answered."""
 
 
-class SecureStream:
+_Cut = TypeVar("_Cut")
+
+
+class SecureStream(Generic[_Cut]):
     """Both directions of one established session."""
 
-    def __init__(self, transport: NoiseTransport, *, max_frame_len: int) -> None:
+    def __init__(
+        self,
+        transport: NoiseTransport,
+        *,
+        max_frame_len: int,
+        cut: Callable[[FrameDecoder], _Cut | None],
+    ) -> None:
+        """``cut`` takes the next frame out of a decoder; it decides what breaks the stream."""
         self._transport = transport
         self._cipher = bytearray()
         self._decoder = FrameDecoder(max_frame_len)
-        self._frames: list[Frame] = []
+        self._cut = cut
+        self._frames: list[_Cut] = []
 
     def seal(self, encoded_frames: Iterable[bytes]) -> bytes:
         """Encrypt encoded frames into as few Noise messages as they fit in."""
@@ -42,12 +53,12 @@ class SecureStream:
             parts += (encode_varint(len(message)), message)
         return b"".join(parts)
 
-    def open(self, data: bytes | bytearray) -> list[Frame]:
+    def open(self, data: bytes | bytearray) -> list[_Cut]:
         """Take bytes as the network split them; return the frames they completed.
 
         Raises:
             CipherStreamError: a length out of range or a failed decryption.
-            CodecError: a malformed frame inside intact encryption.
+            CodecError: inside intact encryption, what ``cut`` gives up at.
 
         Frames before the broken part are not lost with it: :meth:`salvage` has them.
         """
@@ -77,14 +88,14 @@ class SecureStream:
             raise failure
         return self._frames
 
-    def salvage(self) -> list[Frame]:
+    def salvage(self) -> list[_Cut]:
         """The frames that the last, failed :meth:`open` had completed before the broken part."""
         return self._frames
 
     def _collect(self) -> None:
         append = self._frames.append
-        next_frame = self._decoder.next_frame
-        while (frame := next_frame()) is not None:
+        cut, decoder = self._cut, self._decoder
+        while (frame := cut(decoder)) is not None:
             append(frame)
 
     def _length(self, offset: int, end: int) -> tuple[int, int]:

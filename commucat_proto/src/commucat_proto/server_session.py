@@ -13,6 +13,9 @@ state                   what ends it                                     next st
 ``ESTABLISHED``         either side ends it, or a violation               ``CLOSED``
 ======================  ===============================================  ==================
 
+Where the caller establishes a *clear* session, for a client that drops its keys after the handshake, the
+established stream is plain frames instead of Noise messages; nothing else is different.
+
 In ``HELLO_READ`` and ``PROVED`` the machine waits for its caller; bytes that arrive
 meanwhile are kept and looked at afterwards. Nothing that a peer sends before ``PROVED`` may
 cause a write: message 1 of IK and the proof in a Hello can both be recordings.
@@ -21,6 +24,7 @@ cause a write: message 1 of IK and the proof in a Hello can both be recordings.
 import enum
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -35,10 +39,12 @@ from commucat_crypto import (
     verify_handshake,
 )
 from commucat_proto import json_text
+from commucat_proto.clear_stream import ClearStream, FrameStream
 from commucat_proto.decoder import FrameDecoder
 from commucat_proto.errors import CodecError, LocalProtocolError
 from commucat_proto.events import (
     ClientProved,
+    FrameRefused,
     FramesReceived,
     HandshakeFailed,
     HelloReceived,
@@ -46,7 +52,14 @@ from commucat_proto.events import (
     ServerEvent,
     SessionFailed,
 )
-from commucat_proto.frames import MAX_FRAME_LEN, SUPPORTED_VERSIONS, Frame, FrameType, encode_frame
+from commucat_proto.frames import (
+    MAX_FRAME_LEN,
+    SUPPORTED_VERSIONS,
+    Frame,
+    FrameType,
+    RefusedFrame,
+    encode_frame,
+)
 from commucat_proto.hello import (
     MAX_HELLO_LEN,
     HandshakeDetail,
@@ -106,7 +119,7 @@ class ServerSession:
         self._code: str | None = None
         self._bound = False
         self._transport: NoiseTransport | None = None
-        self._stream: SecureStream | None = None
+        self._stream: FrameStream | None = None
         self._sequence = 0
         self.state = ServerState.AWAITING_HELLO
 
@@ -143,6 +156,7 @@ class ServerSession:
             return [self._fail(exc.detail, exc.reason, handshake_error(exc.told))]
         if len(self._held) > MAX_HELLO_LEN:
             # The caller is still deciding; a peer must not fill our memory meanwhile.
+            self._held.clear()
             return [
                 self._fail(HandshakeDetail.INVALID, "too much data before the answer", {"error": "decode"})
             ]
@@ -234,10 +248,9 @@ class ServerSession:
 
     def _read_first_transport_message(self) -> list[ServerEvent]:
         """IK: only the owner of ``client_static`` can write a message that decrypts."""
-        if self._stream is None:
-            assert self._transport is not None
-            self._stream = SecureStream(self._transport, max_frame_len=self._parameters.max_frame_len)
         assert self._transport is not None
+        if self._stream is None:
+            self._stream = self._secure_stream(self._transport)
         data = bytes(self._held)
         self._held.clear()
         try:
@@ -252,7 +265,11 @@ class ServerSession:
         self.state = ServerState.PROVED
         return [ClientProved(self._hello, self._code, self._bound)]
 
-    _early_frames: Sequence[Frame] = ()
+    _early_frames: Sequence[Frame | RefusedFrame] = ()
+
+    def _secure_stream(self, transport: NoiseTransport) -> SecureStream[Frame | RefusedFrame]:
+        limit = self._parameters.max_frame_len
+        return SecureStream(transport, max_frame_len=limit, cut=FrameDecoder.next_whole)
 
     def _receive_frames(self, data: bytes | bytearray) -> list[ServerEvent]:
         assert self._stream is not None
@@ -262,15 +279,13 @@ class ServerSession:
             return self._broken("decrypt", str(exc))
         except CodecError as exc:
             return self._broken("decode", exc.code.text)
-        return [FramesReceived(frames)] if frames else []
+        return _reported(frames)
 
     def _broken(self, code: str, reason: str) -> list[ServerEvent]:
         assert self._stream is not None
         self.state = ServerState.CLOSED
-        events: list[ServerEvent] = []
-        if before := self._stream.salvage():
-            # They came in the same read, intact: not to be lost with the broken part.
-            events.append(FramesReceived(before))
+        # Those before came in the same read, intact: not to be lost with the broken part.
+        events = _reported(self._stream.salvage())
         events.append(SessionFailed(code, reason))
         return events
 
@@ -311,16 +326,24 @@ class ServerSession:
             },
         )
 
-    def establish(self, ack: Mapping[str, Any]) -> bytes:
+    def establish(self, ack: Mapping[str, Any], *, clear: bool = False) -> bytes:
         """The device is admitted: send the final Ack, in clear; encryption starts after it.
 
-        Bytes that came early are still to be looked at: call :meth:`pending_events` next.
+        With ``clear`` it never starts, in neither direction. Bytes that came early are still to be looked
+        at: call :meth:`pending_events` next.
+
+        Raises:
+            LocalProtocolError: not proved, or ``clear`` with IK, whose client has encrypted already.
         """
         self._require(ServerState.PROVED)
         assert self._transport is not None
+        if clear and self._stream is not None:
+            raise LocalProtocolError("the client has encrypted already")
         data = self.control_frame(FrameType.ACK, 0, {"handshake": "ok", **ack})
-        if self._stream is None:
-            self._stream = SecureStream(self._transport, max_frame_len=self._parameters.max_frame_len)
+        if clear:
+            self._stream = ClearStream(max_frame_len=self._parameters.max_frame_len)
+        elif self._stream is None:
+            self._stream = self._secure_stream(self._transport)
         self.state = ServerState.ESTABLISHED
         self._noise = None  # the handshake's state is no longer needed, nor its memory
         return data
@@ -329,10 +352,8 @@ class ServerSession:
         """Events of bytes that arrived while the machine waited for its caller."""
         if self.state is not ServerState.ESTABLISHED:
             return self._advance()
-        events: list[ServerEvent] = []
-        if self._early_frames:
-            events.append(FramesReceived(list(self._early_frames)))
-            self._early_frames = ()
+        events = _reported(self._early_frames)
+        self._early_frames = ()
         if self._held:
             data = bytes(self._held)
             self._held.clear()
@@ -362,7 +383,8 @@ class ServerSession:
         return self._sequence
 
     def seal(self, encoded_frames: Iterable[bytes]) -> bytes:
-        """Encrypt encoded frames for the established session, as few messages as they fit in."""
+        """Encrypt encoded frames for the established session, as few messages as they fit in; only join
+        them if it is a clear one."""
         if self._stream is None:
             raise LocalProtocolError("the session is not established")
         return self._stream.seal(encoded_frames)
@@ -384,6 +406,20 @@ class ServerSession:
         self.state = ServerState.CLOSED
         reply = self.control_frame(FrameType.ERROR, 0, error)
         return HandshakeFailed(detail, reason, reply, undecodable)
+
+
+def _reported(frames: Sequence[Frame | RefusedFrame]) -> list[ServerEvent]:
+    """One event for each run of good frames, and one for each refused frame between them."""
+    good = [frame for frame in frames if isinstance(frame, Frame)]
+    if len(good) == len(frames):  # nearly always
+        return [FramesReceived(good)] if good else []
+    events: list[ServerEvent] = []
+    for kind, run in groupby(frames, type):
+        if kind is RefusedFrame:
+            events += [FrameRefused(frame) for frame in run if isinstance(frame, RefusedFrame)]
+        else:
+            events.append(FramesReceived([frame for frame in run if isinstance(frame, Frame)]))
+    return events
 
 
 def handshake_error(told: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from commucat_server.api.context import ApiContext
 from commucat_server.calls.service import CallService
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
-from commucat_server.connect.session import ConnectHandler
+from commucat_server.connect.handler import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
@@ -30,6 +30,7 @@ from commucat_server.provision import DataDir, NoiseKeyVersion, load_noise_keys
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
+from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.rate import RateLimit
 from commucat_server.version import server_version
 from commucat_storage import SqliteSettings, Storage, open_sqlite
@@ -59,6 +60,7 @@ class _Services:
     registry: Registry
     counters: Counters
     presence: PresenceBoard
+    reports: DeliveryReports
     inbox: Inbox
     calls: CallService
     issuer: CertificateIssuer
@@ -105,11 +107,15 @@ async def _build_services(
 ) -> _Services:
     server, limits = config.server, config.limits
     registry, counters = Registry(), Counters()
-    inbox = Inbox(storage, registry, counters)
+    reports = DeliveryReports(
+        counters=counters, clock=clock, lifetime=limits.relay_ttl, enabled=config.delivery.status
+    )
+    inbox = Inbox(storage, registry, counters, reports)
     return _Services(
         registry=registry,
         counters=counters,
         presence=PresenceBoard(storage, registry, ttl=limits.presence_ttl, clock=clock),
+        reports=reports,
         inbox=inbox,
         calls=CallService(inbox=inbox, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout),
         issuer=CertificateIssuer(data_dir.federation_keys, storage, clock),
@@ -142,6 +148,7 @@ async def _serve_services(
         storage=storage,
         registry=services.registry,
         presence=services.presence,
+        reports=services.reports,
         counters=services.counters,
         clock=services.clock,
         presence_ttl=config.limits.presence_ttl,
@@ -151,6 +158,7 @@ async def _serve_services(
         nursery.start_soon(upkeep.run)
         nursery.start_soon(services.presence.tell_peers)
         nursery.start_soon(services.calls.run)
+        nursery.start_soon(services.reports.run, services.inbox.submit, services.inbox.settle)
         nursery.start_soon(storage.wait_failed)
         nursery.start_soon(_end_sessions_at, shutdown, services.registry)
         address = listeners[0].socket.getsockname()
@@ -200,6 +208,9 @@ def _connect_context(
             keepalive=config.server.keepalive,
             relay_ttl=limits.relay_ttl,
             channel_members=limits.channel_members,
+            delivery_status=config.delivery.status,
+            clear_frames=config.transport.clear_frames,
+            open_join=config.channels.open_join,
             max_handshakes=limits.handshakes,
         ),
         parameters=ServerParameters(

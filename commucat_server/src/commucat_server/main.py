@@ -14,6 +14,7 @@ from commucat_ledger import LedgerError
 from commucat_server.app import RunningServer, serve
 from commucat_server.config import ConfigError, ServerConfig, load_config
 from commucat_server.listener import ListenerError, ShutdownSignal
+from commucat_server.ops.collector import settle_collector
 from commucat_server.ops.logs import configure_logs
 from commucat_server.provision import DataDir, ProvisionError, prepare_data_dir
 from commucat_server.version import server_version
@@ -72,6 +73,7 @@ async def _run(config: ServerConfig, data_dir: DataDir) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_request_at_signal, shutdown)
         running: RunningServer = await nursery.start(serve, config, data_dir, shutdown)
+        settle_collector()
         # The one line on stdout that scripts wait for.
         print(f"listening on {running.url}", flush=True)
         log.info("commucat listening", address=running.url, certificate=str(data_dir.tls_certificate))

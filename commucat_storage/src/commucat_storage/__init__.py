@@ -20,6 +20,7 @@ from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
     ChangeGroup,
     Confirm,
+    ConfirmedMessage,
     ConfirmOutcome,
     CreateGroup,
     DropRoute,
@@ -29,6 +30,7 @@ from commucat_storage.inbox import (
     InboxRow,
     InboxState,
     InviteMember,
+    JoinRoom,
     Operation,
     Outcome,
     Refusal,
@@ -57,6 +59,7 @@ from commucat_storage.records import (
     SessionRow,
     User,
 )
+from commucat_storage.rooms import room_id
 from commucat_storage.sqlite import (
     SqliteSettings,
     SqliteStatus,
@@ -79,6 +82,7 @@ __all__ = [
     "CommitFailedError",
     "Confirm",
     "ConfirmOutcome",
+    "ConfirmedMessage",
     "CreateGroup",
     "Device",
     "DeviceStatus",
@@ -94,6 +98,7 @@ __all__ = [
     "InboxRow",
     "InboxState",
     "InviteMember",
+    "JoinRoom",
     "KeyEvent",
     "Operation",
     "Outcome",
@@ -120,5 +125,6 @@ __all__ = [
     "User",
     "migrate_sqlite",
     "open_sqlite",
+    "room_id",
     "sqlite_status",
 ]

@@ -60,6 +60,10 @@ class Backlog(Generic[EntryT]):
         """Rows admitted and not yet released."""
         return self._rows
 
+    def has_room_for(self, entry: EntryT) -> bool:
+        """Whether ``entry`` would be admitted at once."""
+        return not self._waiting and self._has_room(entry)
+
     async def enter(self, entry: EntryT) -> None:
         """Admit ``entry``, waiting only while there is no room.
 
@@ -70,7 +74,7 @@ class Backlog(Generic[EntryT]):
         """
         if self._closed_because is not None:
             raise CommitFailedError(self._closed_because)
-        if not self._waiting and self._has_room(entry):
+        if self.has_room_for(entry):
             self._take(entry)
             return
         waiter = _Waiter(entry, trio.Event())

@@ -67,12 +67,21 @@ class Submission:
     recipients: tuple[str, ...] | None = None
     """``None``: whoever the sender's route on ``channel`` names when the batch commits."""
     report: bool = False
-    """Whether the sender wants to know of rows that expire: see ``Purged.expired``."""
+    """Whether the sender wants to know what becomes of the rows: each is named once, in
+    ``ConfirmOutcome.reports`` or in ``Purged.expired``. A message of the server itself is not."""
+    reference: bytes = b""
+    """What names the message in those reports; stored only with ``report``."""
+    copies: bool = False
+    """Whether the sender's user's other active devices get it too, by the same rules as recipients.
+    Only if a recipient accepts; copies are never reported."""
 
 
 @attrs.frozen
 class SetRoute:
-    """Join: replace the device's own route on ``channel``. Never touches a route of others."""
+    """Join: replace the device's own route on ``channel``. Never touches a route of others.
+
+    A route that led to the channel's open room takes the device out of the room with it.
+    """
 
     device_id: str
     channel: int
@@ -80,8 +89,25 @@ class SetRoute:
 
 
 @attrs.frozen
+class JoinRoom:
+    """Join an open room: the device, and those of ``members`` that are active devices, belong to the room
+    of ``channel`` from now on, beside those that do already, and the device's route leads there.
+
+    The room begins with its first Join and ends when everybody who joined it has left, by
+    :class:`DropRoute` or by another route on the channel. Every other rule is that of a group.
+    """
+
+    device_id: str
+    channel: int
+    members: tuple[str, ...]
+    relay: bool
+    created_at: int
+
+
+@attrs.frozen
 class DropRoute:
-    """Leave: remove the device's own route on ``channel``, if there is one."""
+    """Leave: remove the device's own route on ``channel``, if there is one, and take the device out of the
+    channel's open room, if it is in it."""
 
     device_id: str
     channel: int
@@ -180,7 +206,17 @@ class ChangeGroup:
     expires_at: int
 
 
-Operation = Submission | SetRoute | DropRoute | Confirm | Resolve | CreateGroup | InviteMember | ChangeGroup
+Operation = (
+    Submission
+    | SetRoute
+    | JoinRoom
+    | DropRoute
+    | Confirm
+    | Resolve
+    | CreateGroup
+    | InviteMember
+    | ChangeGroup
+)
 
 
 # -- outcomes, one for each operation, in the same order --------------------------------------
@@ -188,10 +224,12 @@ Operation = Submission | SetRoute | DropRoute | Confirm | Resolve | CreateGroup 
 
 @attrs.frozen
 class SubmissionOutcome:
-    """``accepted``: (device id, inbox number) of every recipient whose row is on disk."""
+    """``accepted``: (device id, inbox number) of every recipient whose row is on disk; ``copied``: the same
+    of the sender's own devices that got a copy."""
 
     accepted: tuple[tuple[str, int], ...]
     refused: tuple[Refusal, ...] = ()
+    copied: tuple[tuple[str, int], ...] = ()
 
 
 @attrs.frozen
@@ -202,11 +240,32 @@ class RouteOutcome:
 
 
 @attrs.frozen
+class ConfirmedMessage:
+    """A message that a confirmation deleted, and whose sender wants to know.
+
+    ``expires_at`` is the message's own. What had expired when it was confirmed may never have been
+    read: reading passes it over, and the confirmation of a later one covers it.
+    """
+
+    sender: str
+    channel: int
+    reference: bytes
+    expires_at: int
+
+
+@attrs.frozen
 class ConfirmOutcome:
-    """``applied`` is False when the confirmation was foreign or out of range."""
+    """``applied`` is False when the confirmation was foreign or out of range.
+
+    ``reports`` are the messages that it deleted of senders that asked, in their order. There are at most
+    10,000 of them in one transaction: a device may confirm a million at once. ``unreported`` is the
+    number of those left out.
+    """
 
     applied: bool
     watermark: int
+    reports: tuple[ConfirmedMessage, ...] = ()
+    unreported: int = 0
 
 
 @attrs.frozen

@@ -41,13 +41,32 @@ class Storage(abc.ABC):
         of the batch is stored). Calls come in commit order: of two messages to one device,
         the one with the lower number is told first. ``done`` must not wait and not raise.
 
-        Operations apply in their order, after all batches enqueued before.
+        Operations apply in their order, after all batches enqueued before. A batch of nothing but
+        confirmations may be kept back for a moment, to be committed together with what comes next;
+        :meth:`hurry` ends that.
         Cancelled while it waits for room, nothing of the batch is taken.
 
         Raises:
             ValueError: an operation is out of range (channel, type, empty batch).
             CommitFailedError: the store is closed.
         """
+
+    def hurry(self) -> None:
+        """Commit now what :meth:`enqueue` may have kept back; for callers that wait for their ``done``."""
+        return
+
+    @abc.abstractmethod
+    async def settle(self) -> None:
+        """Return when everything that was taken before is on disk or has failed, and was told.
+
+        Raises:
+            CommitFailedError: the store is closed, or fails.
+        """
+
+    def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        """Have ``begin`` called before, and ``end`` after, the ``done`` calls of all batches that were
+        committed together, in the event-loop thread. A store may leave it; neither may wait or raise."""
+        return
 
     @abc.abstractmethod
     async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
@@ -78,7 +97,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     async def load_group(self, group_id: str) -> Group | None:
-        """The group with all its members."""
+        """The group with all its members. Open rooms are no groups that can be asked for."""
 
     @abc.abstractmethod
     async def peers_of(self, device_id: str, limit: int) -> tuple[str, ...]:
@@ -180,7 +199,11 @@ class Storage(abc.ABC):
     async def purge_expired(self, now: int) -> Purged:
         """Delete what has expired (messages, sessions, codes), in bounded steps.
 
-        Ends early with ``more`` when the report of expired messages has grown long.
+        Ends early with ``more`` when the report of expired messages has grown long, and without it
+        when the store fails after some were deleted.
+
+        Raises:
+            StorageError: it failed before a message was deleted.
         """
 
     @abc.abstractmethod

@@ -10,11 +10,13 @@ from commucat_storage.inbox import (
     DropRoute,
     GroupAction,
     InviteMember,
+    JoinRoom,
     Operation,
     Resolve,
     SetRoute,
     Submission,
 )
+from commucat_storage.rooms import is_reserved
 
 MAX_CHANNEL = 2**32 - 1
 MAX_FRAME_TYPE = 255
@@ -47,6 +49,9 @@ def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
             if isinstance(operation, SetRoute):
                 _check_route(operation)
             rows += 1
+        elif isinstance(operation, JoinRoom):
+            _check_channel(operation.channel)
+            rows += len(operation.members) + 1
         elif isinstance(operation, CreateGroup | InviteMember | ChangeGroup):
             _check_message(operation.channel, operation.frame_type, operation.expires_at)
             _check_group(operation)
@@ -71,13 +76,14 @@ def _check_channel(channel: int) -> None:
 
 
 def _check_route(operation: SetRoute) -> None:
-    if operation.route.group_id is not None and operation.route.members:
-        raise ValueError("a route to a group names no members of its own")
+    if operation.route.group_id is not None:
+        _check_group_id(operation.route.group_id)
+        if operation.route.members:
+            raise ValueError("a route to a group names no members of its own")
 
 
 def _check_group(operation: CreateGroup | InviteMember | ChangeGroup) -> None:
-    if not operation.group_id:
-        raise ValueError("a group needs an id")
+    _check_group_id(operation.group_id)
     if not operation.sender:
         raise ValueError("a group is changed by a device")
     if isinstance(operation, ChangeGroup):
@@ -85,3 +91,10 @@ def _check_group(operation: CreateGroup | InviteMember | ChangeGroup) -> None:
             raise ValueError("a role belongs to a change of role, and to nothing else")
         if operation.action is GroupAction.LEAVE and operation.device_id != operation.sender:
             raise ValueError("a device can only leave by itself")
+
+
+def _check_group_id(group_id: str) -> None:
+    if not group_id:
+        raise ValueError("a group needs an id")
+    if is_reserved(group_id):
+        raise ValueError("the id of a group begins with a reserved character")

@@ -114,7 +114,8 @@ class Route:
     members: frozenset[str] = frozenset()
     relay: bool = False
     group_id: str | None = None
-    """The group whose members, read when a message commits, are meant; ``members`` is empty then."""
+    """The group whose members, read when a message commits, are meant; ``members`` is empty then. For a
+    route to an open room, ``room_id`` of the channel."""
 
 
 class GroupRole(enum.Enum):
@@ -156,6 +157,10 @@ class ExpiredMessage:
     channel: int
     device_id: str
     number: int
+    reference: bytes = b""
+    """What its sender named it by."""
+    revoked: bool = False
+    """Its time was not over; the receiver was revoked."""
 
 
 @attrs.frozen(kw_only=True)

@@ -4,6 +4,6 @@ A benchmark counts and compares every message; it reports times and never judges
 """
 
 from commucat_cli.bench.coordinator import measure
-from commucat_cli.bench.plan import Plan, Scenario
+from commucat_cli.bench.plan import Plan
 
-__all__ = ["Plan", "Scenario", "measure"]
+__all__ = ["Plan", "measure"]

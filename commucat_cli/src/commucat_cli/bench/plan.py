@@ -1,52 +1,69 @@
-"""What a benchmark shall do."""
+"""What a scenario is: what was asked for, the server it needs, and one run of it."""
 
-import enum
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any, ClassVar
 
 import attrs
 
-from commucat_cli.bench.payload import HEADER_LEN
+from commucat_cli.bench.result import Run
+from commucat_cli.bench.server_process import ServerUnderLoad
 
-MAX_SIZE = 1_000_000
-"""Bytes of a payload; with header and encryption it still fits the default frame limit."""
-
-MAX_RECEIVERS = 500
-"""Below the default limit of devices that one route may name."""
-
-
-class Scenario(enum.Enum):
-    """The way of the messages."""
-
-    RELAY = "relay"
-    """Receivers are connected while the sender sends."""
-    OFFLINE = "offline"
-    """Receivers come when everything is sent."""
+STORED_EXTRA = 512
+"""Bytes a stored message may take beyond its payload, generously."""
+BASE_LIMITS = {
+    "inbox_rows": 1_000_000,
+    "inbox_bytes": 1024**3,
+    # All clients have one address, and most of them are new.
+    "connects_per_second": 10_000,
+    "new_devices_per_hour": 1_000_000,
+}
+"""Section ``[limits]`` of every own server, at least."""
+_COMMON = ("runs", "server", "tls_ca", "stall")
+SPARE_FILES = 100
+"""Open files of a process beside its sessions."""
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
-    """One run of a benchmark."""
+class Plan(ABC):
+    """One scenario with its sizes. The fields of subclasses are the options that a report repeats."""
 
-    scenario: Scenario
-    messages: int = attrs.field(default=20_000, validator=attrs.validators.ge(1))
-    size: int = attrs.field(
-        default=256, validator=[attrs.validators.ge(HEADER_LEN), attrs.validators.le(MAX_SIZE)]
-    )
-    """Bytes of the payload of each Msg frame: what would be the sealed text."""
-    window: int = attrs.field(default=500, validator=attrs.validators.ge(1))
-    """Messages on the way that the server has not acknowledged."""
-    receivers: int = attrs.field(
-        default=1, validator=[attrs.validators.ge(1), attrs.validators.le(MAX_RECEIVERS)]
-    )
-    """Devices that get each message."""
+    name: ClassVar[str]
+
+    runs: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    """Repetitions, each with a fresh server."""
     server: str | None = None
     """Address of a running server; None starts one."""
     tls_ca: Path | None = None
-    """For ``server`` only."""
+    """For ``server`` only; absolute, because client processes work in a folder of their own."""
     stall: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds without any progress after which the rest counts as lost."""
 
+    @abstractmethod
+    async def run(self, server: ServerUnderLoad) -> Run:
+        """Measure once.
+
+        Raises:
+            CliError: it could not be measured; a server that loses messages is a result, not an error.
+        """
+
+    def limits(self) -> dict[str, int]:
+        """Section ``[limits]`` of an own server: room for everything that may wait, and for all clients."""
+        return dict(BASE_LIMITS)
+
     @property
-    def deliveries(self) -> int:
-        """Messages that arrive when none is lost."""
-        return self.messages * self.receivers
+    def open_sessions(self) -> int:
+        """Sessions at once; the server, and perhaps one client process, has a socket for each."""
+        return 2
+
+    def asked(self) -> dict[str, Any]:
+        """The options of this scenario, by name."""
+        return {name: value for name, value in attrs.asdict(self).items() if name not in _COMMON}
+
+
+def room_for(messages: int, size: int) -> dict[str, int]:
+    """Limits of an inbox in which so many messages may wait."""
+    return {
+        "inbox_rows": max(BASE_LIMITS["inbox_rows"], messages),
+        "inbox_bytes": max(BASE_LIMITS["inbox_bytes"], messages * (size + STORED_EXTRA)),
+    }

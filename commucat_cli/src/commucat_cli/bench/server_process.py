@@ -2,49 +2,106 @@
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import attrs
 import trio
 
-from commucat_cli.bench.child import ChildError, running
-from commucat_cli.bench.plan import Plan
+from commucat_cli.bench.child import Child, ChildError, guarded, running
 
 START_TIMEOUT = 30.0
-_STORED_EXTRA = 512
-"""Bytes a stored message may take beyond its payload, generously."""
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@attrs.frozen(kw_only=True)
 class ServerUnderLoad:
     """Where it is, and how to look at it."""
 
-    url: str
-    tls_ca: Path | None
-    folder: Path
-    """For files of the run; deleted afterwards."""
-    limits: dict[str, int] | None = None
-    """What the configuration file of an own server says."""
-    pid: int | None = None
-    """None for a server of somebody else, perhaps on another machine."""
+    def __init__(self, folder: Path, url: str = "", tls_ca: Path | None = None) -> None:
+        self.folder = folder
+        """For files of the run; deleted afterwards."""
+        self.url = url
+        self.tls_ca = tls_ca
 
     def cpu_seconds(self) -> float | None:
-        """User and system time that it has used, in steps of 10 ms."""
-        if self.pid is None:
-            return None
-        # proc_pid_stat(5): the name in parentheses may hold blanks; utime and stime are fields 14 and 15.
-        fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+        """User and system time of all its threads; None for a server of somebody else."""
+        return None
 
     def rss_kib(self) -> int | None:
         """Resident memory."""
-        if self.pid is None:
-            return None
-        lines = Path(f"/proc/{self.pid}/status").read_text("utf-8", "replace").splitlines()
-        return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), None)
+        return None
+
+    async def kill_and_restart(self) -> float:
+        """SIGKILL, then a new process on what is on the disk; returns the seconds until it listens.
+
+        Raises:
+            ChildError: it is not ours, or does not come back.
+        """
+        raise ChildError("a server of somebody else is not killed")
+
+
+class OwnServer(ServerUnderLoad):
+    """A fresh ``commucat-server`` on a free port with data of its own."""
+
+    def __init__(self, folder: Path, limits: Mapping[str, int]) -> None:
+        super().__init__(folder, tls_ca=folder / "data" / "tls" / "cert.pem")
+        self._stack = AsyncExitStack()
+        self._child: Child | None = None
+        self._lives = 0
+        self._config = folder / "commucat.toml"
+        self._config.write_text(configuration(limits), "utf-8")
+
+    @property
+    def _pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    def cpu_seconds(self) -> float | None:
+        # The kernel's number for "CPU time of process PID" (clock_getcpuclockid(3)). In nanoseconds, and
+        # with the threads that have ended; /proc/PID/stat has steps of 10 ms.
+        return time.clock_gettime((~self._pid << 3) | 2)
+
+    def rss_kib(self) -> int | None:
+        # Exact; the counter in /proc/PID/status lags behind by up to 64 pages per thread.
+        lines = Path(f"/proc/{self._pid}/smaps_rollup").read_text("utf-8", "replace").splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("Rss:")), None)
+
+    async def start(self) -> None:
+        """Start, and wait until it listens.
+
+        Raises:
+            ChildError: it does not start; the text says why.
+        """
+        self._lives += 1
+        arguments = ["--config", str(self._config), "--data-dir", str(self.folder / "data")]
+        name = "server" if self._lives == 1 else f"server-{self._lives}"
+        self._child = await self._stack.enter_async_context(
+            running(
+                name,
+                "commucat_server.main",
+                arguments,
+                folder=self.folder,
+                environment=clean_environment(),
+            )
+        )
+        await self._stack.enter_async_context(guarded(self._child))
+        with trio.move_on_after(START_TIMEOUT) as patience:
+            line = (await self._child.read_line()).decode("utf-8", "replace")
+        if patience.cancelled_caught or not line.startswith("listening on "):
+            raise ChildError(f"the server does not listen within {START_TIMEOUT:g} s")
+        self.url = line.removeprefix("listening on ")
+
+    async def kill_and_restart(self) -> float:
+        began = time.monotonic()
+        assert self._child is not None
+        self._child.kill()
+        await self._stack.aclose()
+        await self.start()
+        return time.monotonic() - began
+
+    async def end(self) -> None:
+        """SIGTERM, and wait."""
+        await self._stack.aclose()
 
 
 def clean_environment() -> dict[str, str]:
@@ -57,51 +114,34 @@ def clean_environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def server_for(plan: Plan) -> AsyncIterator[ServerUnderLoad]:
-    """The server named by the plan, or a fresh one on a free port with data of its own.
+async def server_for(
+    url: str | None, tls_ca: Path | None, limits: Mapping[str, int]
+) -> AsyncIterator[ServerUnderLoad]:
+    """The server at ``url``, or an own one with ``limits``.
 
     Raises:
         ChildError: an own server does not start; the text says why.
     """
     with tempfile.TemporaryDirectory(prefix="commucat-bench-") as name:
         folder = Path(name)
-        if plan.server is not None:
-            ca = None if plan.tls_ca is None else plan.tls_ca.absolute()
-            yield ServerUnderLoad(url=plan.server, tls_ca=ca, folder=folder)
+        if url is not None:
+            yield ServerUnderLoad(folder, url, tls_ca)
             return
-        limits = limits_for(plan)
-        config = folder / "commucat.toml"
-        config.write_text(configuration(limits), "utf-8")
-        arguments = ["--config", str(config), "--data-dir", str(folder / "data")]
-        async with running(
-            "server", "commucat_server.main", arguments, folder=folder, environment=clean_environment()
-        ) as server:
-            with trio.move_on_after(START_TIMEOUT) as patience:
-                line = (await server.read_line()).decode("utf-8", "replace")
-            if patience.cancelled_caught or not line.startswith("listening on "):
-                raise ChildError(f"the server does not listen within {START_TIMEOUT:g} s")
-            yield ServerUnderLoad(
-                url=line.removeprefix("listening on "),
-                tls_ca=folder / "data" / "tls" / "cert.pem",
-                folder=folder,
-                limits=limits,
-                pid=server.pid,
-            )
+        server = OwnServer(folder, limits)
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.end()
 
 
-def limits_for(plan: Plan) -> dict[str, int]:
-    """Section ``[limits]``: room for everything that may wait, and for all clients at once."""
-    return {
-        "inbox_rows": max(1_000_000, plan.messages),
-        "inbox_bytes": max(1024**3, plan.messages * (plan.size + _STORED_EXTRA)),
-        "connects_per_second": 10_000,
-        "new_devices_per_hour": 100_000,
-    }
-
-
-def configuration(limits: dict[str, int]) -> str:
-    """The configuration file of an own server."""
+def configuration(limits: Mapping[str, int]) -> str:
+    """The configuration file of an own server; ``max_connections`` stands in section ``[server]``."""
+    ours = dict(limits)
+    connections = ours.pop("max_connections", None)
     lines = ["[server]", 'bind = "127.0.0.1:0"', "auto_approve_devices = true"]
+    if connections is not None:
+        lines.append(f"max_connections = {connections}")
     lines += ["[logging]", 'level = "warning"']
-    lines += ["[limits]", *(f"{name} = {value}" for name, value in limits.items())]
+    lines += ["[limits]", *(f"{name} = {value}" for name, value in ours.items())]
     return "\n".join([*lines, ""])

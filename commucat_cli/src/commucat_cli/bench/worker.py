@@ -1,53 +1,80 @@
-"""The program of a client process: ``python -m commucat_cli.bench.worker send|receive``.
+"""The program of a client process: ``python -m commucat_cli.bench.worker send|receive|connect``.
 
-Started by the coordinator, which speaks to it over standard input and output.
+Started by the coordinator, which speaks to it over standard input and output (``jobs.py``). It waits for
+nothing but that and the server, so it needs no event loop, and ends when the coordinator does.
 """
 
 import sys
-from collections.abc import Awaitable, Callable
-from typing import BinaryIO, TypeVar
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
-import trio
+import attrs
 
-from commucat_cli.bench.jobs import Ready, ReceiverJob, SenderJob, decode_line, encode_line
-from commucat_cli.bench.load_clients import Start, first_of, receive, send
+from commucat_cli.bench.clients.connector import Connector
+from commucat_cli.bench.clients.receiver import Receiver
+from commucat_cli.bench.clients.sender import Sender
+from commucat_cli.bench.jobs import (
+    ConnectorJob,
+    ConnectTask,
+    HoldTask,
+    Ready,
+    ReceiverJob,
+    ReceiveTask,
+    SenderJob,
+    SendTask,
+    decode_line,
+    encode_line,
+)
 from commucat_cli.errors import CliError
 from commucat_cli.terminal import report_error
 
-Job = TypeVar("Job")
+
+@attrs.frozen(kw_only=True)
+class Role:
+    """What a process can be."""
+
+    client: Callable[[Any], Any]
+    job: type[Any]
+    tasks: dict[str, type[Any]]
+    """By the word before the task."""
+
+
+ROLES = {
+    "send": Role(client=Sender, job=SenderJob, tasks={"send": SendTask}),
+    "receive": Role(client=Receiver, job=ReceiverJob, tasks={"receive": ReceiveTask}),
+    "connect": Role(client=Connector, job=ConnectorJob, tasks={"connect": ConnectTask, "hold": HoldTask}),
+}
 
 
 def main(role: str, source: BinaryIO, target: BinaryIO) -> int:
-    """Do one job; returns the exit status."""
-    status = 0
+    """Do all tasks; returns the exit status."""
     try:
-        if role == "send":
-            trio.run(_work, send, SenderJob, source, target)
-        else:
-            trio.run(_work, receive, ReceiverJob, source, target)
-    except* CliError as group:
-        report_error(str(first_of(group)))
-        status = 1
-    except* KeyboardInterrupt:
-        status = 130
-    return status
+        _work(ROLES[role], source, target)
+    except CliError as exc:
+        report_error(str(exc))
+        return 1
+    except BrokenPipeError:
+        return 1  # the coordinator is gone, and nobody is left to tell
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
-async def _work(
-    act: Callable[[Job, Start], Awaitable[object]], kind: type[Job], source: BinaryIO, target: BinaryIO
-) -> None:
+def _work(role: Role, source: BinaryIO, target: BinaryIO) -> None:
     def say(value: object) -> None:
         target.write(encode_line(value))
         target.flush()
 
-    async def start(ready: Ready) -> None:
-        say(ready)
-        # In a thread: the session that is open already stays alive meanwhile.
-        if not await trio.to_thread.run_sync(source.readline, abandon_on_cancel=True):
-            raise CliError("the benchmark was given up")
-
-    job = decode_line(await trio.to_thread.run_sync(source.readline), kind)
-    say(await act(job, start))
+    client = role.client(decode_line(source.readline(), role.job))
+    say(client.ready())
+    while line := source.readline():
+        word, _, task = line.partition(b" ")
+        act = client.prepare(decode_line(task, role.tasks[word.decode()]))
+        say(Ready())
+        if not source.readline():
+            break
+        say(act())
+    client.close()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ out, keeps the whole history, and judges that history afterwards.
 """
 
 from commucat_cli.chaos.coordinator import run_chaos
+from commucat_cli.chaos.faults import FaultKind, Verdict
 from commucat_cli.chaos.plan import Plan, make_plan
 from commucat_cli.chaos.result import Result
-from commucat_cli.chaos.verdict import FaultKind, Verdict, judge
+from commucat_cli.chaos.verdict import judge
 
 __all__ = ["FaultKind", "Plan", "Result", "Verdict", "judge", "make_plan", "run_chaos"]

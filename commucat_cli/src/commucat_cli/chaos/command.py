@@ -11,7 +11,7 @@ import typer
 
 from commucat_cli.chaos.coordinator import run_chaos
 from commucat_cli.chaos.plan import MAX_DEVICES, MAX_FAULTS, make_plan
-from commucat_cli.chaos.result import Result
+from commucat_cli.chaos.result import Result, table, totals
 from commucat_cli.commands.outcome import FAILURE, run_command
 from commucat_cli.terminal import warn
 
@@ -25,6 +25,7 @@ def chaos(
     seed: Annotated[
         int | None, typer.Option(min=0, show_default=False, help="Gives the plan; drawn if not given.")
     ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="With so many seeds in a row; prints the sums.")] = 1,
     duration_limit: Annotated[
         float, typer.Option(min=1.0, metavar="SECONDS", help="After which the run has failed.")
     ] = 600.0,
@@ -32,24 +33,27 @@ def chaos(
 ) -> None:
     """Kill, stop and starve an own fresh server while clients talk. Exits with 1 unless its promise held."""
     chosen = secrets.randbelow(2**32) if seed is None else seed
-    run_command(partial(_run_and_print, chosen, devices, messages, kills, duration_limit, as_json))
+    run_command(partial(_run_and_print, chosen, runs, devices, messages, kills, duration_limit, as_json))
 
 
 async def _run_and_print(
-    seed: int, devices: int, messages: int, kills: int, duration_limit: float, as_json: bool
+    seed: int, runs: int, devices: int, messages: int, kills: int, duration_limit: float, as_json: bool
 ) -> int:
-    plan = make_plan(seed=seed, devices=devices, messages=messages, kills=kills)
-    result: Result | None = None
+    results: list[Result] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(_give_up_at_sigterm, nursery.cancel_scope)
-        result = await run_chaos(plan, kills=kills, duration_limit=duration_limit)
+        for each in range(seed, seed + runs):
+            plan = make_plan(seed=each, devices=devices, messages=messages, kills=kills)
+            result = await run_chaos(plan, kills=kills, duration_limit=duration_limit)
+            if result.run.problem is not None:
+                warn(result.run.problem if runs == 1 else f"seed {each}: {result.run.problem}")
+            results.append(result)
         nursery.cancel_scope.cancel()
-    if result is None:
+    if len(results) < runs:
         return TERMINATED
-    if result.run.problem is not None:
-        warn(result.run.problem)
-    print(json.dumps(result.figures, indent=2) if as_json else result.table())
-    return 0 if result.holds else FAILURE
+    figures = results[0].figures if runs == 1 else totals(results)
+    print(json.dumps(figures, indent=2) if as_json else table(figures))
+    return 0 if figures["holds"] else FAILURE
 
 
 async def _give_up_at_sigterm(

@@ -48,7 +48,8 @@ class _Stage:
 
     @property
     def histories(self) -> list[Path]:
-        return [part.history for part in self._parts]
+        # A run may be over before its clients have begun to write.
+        return [part.history for part in self._parts if part.history.exists()]
 
     @property
     def reconnects(self) -> int:

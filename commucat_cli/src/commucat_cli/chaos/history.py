@@ -12,6 +12,7 @@ import cattrs
 import orjson
 
 from commucat_cli.chaos.payload import Message
+from commucat_proto import FrameType
 
 
 @attrs.frozen
@@ -28,16 +29,19 @@ class Opened:
     delivery_ack: bool
     resume: int | None
     """The number that this session's Hello confirmed."""
+    receives: bool = True
+    """False: it is send-only."""
 
 
 @attrs.frozen
 class RouteAsked:
-    """A Join (``members``) or Leave (None) was given to the network."""
+    """A Join (``members``, or a ``group``) or Leave (neither) was given to the network."""
 
     at: int
     device: str
     channel: int
     members: tuple[str, ...] | None
+    group: str | None = None
 
 
 @attrs.frozen
@@ -48,11 +52,22 @@ class RouteSet:
     device: str
     channel: int
     members: tuple[str, ...] | None
+    group: str | None = None
+
+
+@attrs.frozen
+class Change:
+    """What a frame does to a group, if the server lets it."""
+
+    event: str
+    """A value of ``GroupEvent``."""
+    devices: tuple[str, ...]
+    """Whom it concerns; all members of a new group."""
 
 
 @attrs.frozen
 class Sent:
-    """A message was given to the network; ``attempt`` counts from 1."""
+    """A durable frame was given to the network; ``attempt`` counts from 1."""
 
     at: int
     session: int
@@ -60,6 +75,11 @@ class Sent:
     attempt: int
     route: tuple[str, ...]
     """Members of the sender's route on the channel."""
+    frame: int = FrameType.MSG
+    """Its type."""
+    group: str | None = None
+    """To which the sender's route leads, or which it changes."""
+    change: Change | None = None
 
 
 @attrs.frozen
@@ -77,7 +97,7 @@ class Answered:
 
 @attrs.frozen
 class Delivered:
-    """A Msg frame arrived."""
+    """A durable frame arrived."""
 
     at: int
     device: str
@@ -87,6 +107,8 @@ class Delivered:
     channel: int
     message: Message | None
     """None: a payload that no client has made."""
+    frame: int = FrameType.MSG
+    """Its type."""
 
 
 @attrs.frozen

@@ -8,23 +8,26 @@ from pathlib import Path
 import attrs
 import trio
 
-from commucat_cli.chaos.plan import Parting
+from commucat_cli.chaos.steps import Parting
 from commucat_cli.client import Connection
 from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import fetch_server_info
 from commucat_cli.errors import CliError, ConnectionLostError, UnreachableError
 from commucat_cli.transport import (
+    HTTP1,
+    HTTP2,
+    H1Client,
     H2Client,
-    H2Stream,
+    HttpClient,
     ServerAddress,
     Timeouts,
     Trust,
+    Via,
     client_context,
     open_h2,
     running,
 )
-from commucat_cli.transport.h2_stream import Headers
-from commucat_proto import ClientParameters, Frame
+from commucat_proto import SEND_ONLY, ClientParameters, Frame
 
 TIMEOUTS = Timeouts(connect=5.0, handshake=10.0)
 END_PATIENCE = 5.0
@@ -56,11 +59,10 @@ class Target:
         return cls(address=address, trust=trust, domain=info.domain, noise_public=info.noise_public)
 
 
-class _Gate(trio.abc.Stream):
-    """Passes everything on; while it is shut nothing is read."""
+class _Valve:
+    """While it is shut nothing is read, from no connection of a link."""
 
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self._inner = inner
+    def __init__(self) -> None:
         self._open = trio.Event()
         self._open.set()
 
@@ -71,6 +73,17 @@ class _Gate(trio.abc.Stream):
     def open(self) -> None:
         self._open.set()
 
+    async def passed(self) -> None:
+        await self._open.wait()
+
+
+class _Gate(trio.abc.Stream):
+    """One connection behind a valve."""
+
+    def __init__(self, inner: trio.abc.Stream, valve: _Valve) -> None:
+        self._inner = inner
+        self._valve = valve
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._inner.send_all(data)
 
@@ -78,24 +91,11 @@ class _Gate(trio.abc.Stream):
         await self._inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        await self._open.wait()
+        await self._valve.passed()
         return await self._inner.receive_some(max_bytes)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-class _Client(H2Client):
-    """Remembers the session's stream, so that its request can be ended alone."""
-
-    session_stream: H2Stream | None = None
-
-    async def open_stream(
-        self, method: str, path: str, headers: Headers = (), *, end: bool = False
-    ) -> H2Stream:
-        stream = await super().open_stream(method, path, headers, end=end)
-        self.session_stream = stream
-        return stream
 
 
 class Link:
@@ -106,6 +106,7 @@ class Link:
         target: Target,
         parameters: ClientParameters,
         *,
+        via: Via,
         number: int,
         on_open: Callable[["Link"], None],
         on_frames: Callable[["Link", list[Frame]], None],
@@ -117,13 +118,13 @@ class Link:
         """Highest inbox number that is here: at first the watermark that the server names."""
         self._target = target
         self._parameters = parameters
+        self._via = via
         self._on_open = on_open
         self._on_frames = on_frames
         self._ended = trio.Event()
-        self._tcp: trio.SocketStream | None = None
-        self._tls: trio.SSLStream[trio.SocketStream] | None = None
-        self._gate: _Gate | None = None
-        self._client: _Client | None = None
+        self._valve = _Valve()
+        self._sockets: list[tuple[trio.SocketStream, trio.SSLStream[trio.SocketStream]]] = []
+        self._torn = False
         self._connection: Connection | None = None
 
     @property
@@ -135,6 +136,11 @@ class Link:
     def resume(self) -> int | None:
         """The number that the Hello confirmed."""
         return None if self._parameters.resume is None else self._parameters.resume.ack
+
+    @property
+    def receives(self) -> bool:
+        """Whether it is not send-only."""
+        return SEND_ONLY not in self._parameters.capabilities
 
     @property
     def last(self) -> int:
@@ -153,12 +159,15 @@ class Link:
             CliError: before the start was reported: it could not be opened.
         """
         try:
-            await self._connect()
-            assert self._gate is not None
-            self._client = _Client(self._gate, self._target.address.authority)
+            authority = self._target.address.authority
+            client: HttpClient = (
+                H1Client(self._dial, authority, self._via)
+                if self._via.http1
+                else H2Client(await self._dial(), authority, self._via)
+            )
             async with (
-                running(self._client, TIMEOUTS),
-                attach(self._client, self._parameters, TIMEOUTS) as connection,
+                running(client, TIMEOUTS),
+                attach(client, self._parameters, TIMEOUTS) as connection,
             ):
                 self._connection = connection
                 self.highest = connection.info.ack["inbox"]["confirmed"]
@@ -168,27 +177,28 @@ class Link:
         finally:
             self._ended.set()
             self._on_frames(self, [])
-            if self._tls is not None:
-                await trio.aclose_forcefully(self._tls)
+            await self._close_sockets()
 
-    async def _connect(self) -> None:
+    async def _dial(self) -> trio.abc.Stream:
+        """One more connection; those of one link are mistreated together."""
+        if self._torn:
+            raise ConnectionLostError("the connection was torn down")
         address = self._target.address
         try:
             with trio.fail_after(TIMEOUTS.connect):
-                self._tcp = await trio.open_tcp_stream(address.host, address.port)
-                self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-                context = client_context(self._target.trust)
-                self._tls = trio.SSLStream(
-                    self._tcp, context, server_hostname=address.host, https_compatible=True
-                )
-                await self._tls.do_handshake()
+                tcp = await trio.open_tcp_stream(address.host, address.port)
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+                context = client_context(self._target.trust, [HTTP1 if self._via.http1 else HTTP2])
+                tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
+                self._sockets.append((tcp, tls))
+                await tls.do_handshake()
         except trio.TooSlowError as exc:
             raise UnreachableError("the server does not answer") from exc
         except OSError as exc:
             raise UnreachableError(f"cannot connect: {exc}") from exc
-        except trio.BrokenResourceError as exc:
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionLostError("the connection ended during the TLS handshake") from exc
-        self._gate = _Gate(self._tls)
+        return _Gate(tls, self._valve)
 
     async def _take(self, connection: Connection) -> None:
         try:
@@ -201,48 +211,50 @@ class Link:
 
     async def pause(self, seconds: float) -> None:
         """Read nothing from the network for some seconds."""
-        assert self._gate is not None
-        self._gate.shut()
+        self._valve.shut()
         await trio.sleep(seconds)
-        self._gate.open()
+        self._valve.open()
 
     async def part(self, how: Parting) -> None:
         """End the connection; return when everything that had come has been taken."""
         if self.ended:
             return
-        assert self._tcp is not None
-        assert self._client is not None
-        assert self._client.session_stream is not None
         match how:
             case Parting.END:
-                self._client.session_stream.end()
+                self.connection.end()
             case Parting.HALF:
-                await self._shut_down(self._tcp)
+                await self._shut_down()
             case Parting.RESET | Parting.DROP:
                 await self._tear(reset=how is Parting.RESET)
         await self.wait_ended()
 
     async def wait_ended(self) -> None:
         """Wait for the end; help it along after :data:`END_PATIENCE`."""
-        assert self._gate is not None
         with trio.move_on_after(END_PATIENCE) as patience:
             await self._ended.wait()
         if patience.cancelled_caught:
-            self._gate.open()
             await self._tear(reset=True)
             await self._ended.wait()
 
-    async def _shut_down(self, tcp: trio.SocketStream) -> None:
-        try:
-            tcp.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            await self._tear(reset=False)  # the connection is gone already
+    async def _shut_down(self) -> None:
+        self._torn = True
+        for tcp, _ in self._sockets:
+            try:
+                tcp.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                await self._tear(reset=False)  # a connection is gone already
+                return
 
     async def _tear(self, *, reset: bool) -> None:
-        assert self._tcp is not None
-        assert self._tls is not None
-        assert self._gate is not None
-        self._gate.open()
-        if reset and self._tcp.socket.fileno() >= 0:
-            self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        await trio.aclose_forcefully(self._tls)
+        self._torn = True
+        self._valve.open()
+        for tcp, _ in self._sockets:
+            if reset and tcp.socket.fileno() >= 0:
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        await self._close_sockets()
+
+    async def _close_sockets(self) -> None:
+        # Shielded, or a cancellation would leave all but the first one open; it never waits.
+        with trio.CancelScope(shield=True):
+            for _, tls in self._sockets:
+                await trio.aclose_forcefully(tls)

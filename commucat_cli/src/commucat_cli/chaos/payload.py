@@ -1,13 +1,18 @@
 """What a message of a run carries, so that whoever receives it can tell which one it is.
 
-Layout, integers big-endian: 6 bytes ``chaos1``; BLAKE3 of the rest, 16 bytes; id, 8 bytes; channel u32;
-sequence u32; length of the sender's device id u8; device id, UTF-8; zeros up to the wanted size.
+In opaque frames, integers big-endian: 6 bytes ``chaos1``; BLAKE3 of the rest, 16 bytes; id, 8 bytes;
+channel u32; sequence u32; length of the sender's device id u8; device id, UTF-8; zeros up to the wanted size.
+In JSON frames the same stands in the member ``chaos``, and what fills the size in ``padding``.
 """
 
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from blake3 import blake3
+
+from commucat_proto import json_text
 
 ID_LEN = 8
 _MAGIC = b"chaos1"
@@ -43,3 +48,24 @@ def decode_message(payload: bytes) -> Message | None:
     identity, channel, sequence, length = _FIXED.unpack_from(rest)
     sender = rest[_FIXED.size : _FIXED.size + length].decode("utf-8", "replace")
     return Message(sender, channel, sequence, identity.hex())
+
+
+def encode_control(message: Message, value: Mapping[str, Any], size: int = 0) -> bytes:
+    """The JSON text of ``value`` with the message's name in it, of about ``size`` bytes."""
+    padding = "x" * size
+    name = {**attrs.asdict(message), "sum": blake3(padding.encode()).hexdigest()}
+    return json_text.dumps({**value, "chaos": name, "padding": padding})
+
+
+def decode_control(value: object) -> Message | None:
+    """The opposite; None for anything that no client of a run has made."""
+    name = value.get("chaos") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(name, dict):
+        return None
+    padding = value.get("padding")
+    if not isinstance(padding, str) or blake3(padding.encode()).hexdigest() != name.pop("sum", None):
+        return None
+    try:
+        return Message(**name)
+    except TypeError:
+        return None

@@ -7,86 +7,42 @@ strike while something is going on. What the plan cannot fix is how the processe
 import enum
 import random
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import attrs
+
+from commucat_cli.chaos.steps import (
+    Aside,
+    ChangeGroup,
+    GroupEvent,
+    Join,
+    Leave,
+    Part,
+    Parting,
+    Replace,
+    Send,
+    Slow,
+    Step,
+)
+from commucat_cli.transport import WAYS, Form, Via
+from commucat_proto import FrameType
 
 NOBODY = "chaos-nobody"
 """A device that does not exist; routes name it now and then."""
 SHARED_CHANNELS = (1, 2)
 """Channels that several devices route in their own way, so that some refuse others."""
+GROUP_CHANNELS = 1000
+"""The first of the channels that lead to groups, one for the group of each device, and to nothing else."""
 MAX_DEVICES = 64
 MAX_FAULTS = 10_000
 
 _LAST_STRIKE = 0.95  # of all messages: a fault must come while there is still something to disturb
 _BURST = 20
+_ROLES = ("member", "member", "admin", "co-owner")
 _SMALL, _LARGE = (64, 600), (4_000, 24_000)  # bytes of payload
 _PAUSE = (0.05, 0.4)  # seconds a reader is slow
 _STOP = (0.05, 0.5)  # seconds the server stands still
 _FULL = (0.1, 0.5)  # seconds the disk is full
 _AWAY = (0.0, 0.25)  # seconds between two sessions
-
-
-class Parting(enum.Enum):
-    """How a client ends its connection."""
-
-    RESET = "reset"
-    """The socket is torn down; what was on its way is thrown away."""
-    DROP = "drop"
-    """The socket is closed without a word of TLS or HTTP/2."""
-    HALF = "half"
-    """Nothing more is sent, on the level of TCP; what comes is still read."""
-    END = "end"
-    """The orderly way: the end of the request, and everything read to the end of the answer."""
-
-
-@attrs.frozen
-class Send:
-    """Send messages of these sizes, as fast as the window allows."""
-
-    channel: int
-    sizes: tuple[int, ...]
-
-
-@attrs.frozen
-class Join:
-    """Route a channel to ``members``."""
-
-    channel: int
-    members: tuple[str, ...]
-
-
-@attrs.frozen
-class Leave:
-    """Give up the route of a channel."""
-
-    channel: int
-
-
-@attrs.frozen
-class Slow:
-    """Take nothing from the network for some seconds."""
-
-    seconds: float
-
-
-@attrs.frozen
-class Part:
-    """End the connection, whatever is on its way, and come back."""
-
-    how: Parting
-    away: float
-    resume: bool
-
-
-@attrs.frozen
-class Replace:
-    """Open a second session while the first one works."""
-
-    resume: bool
-
-
-Step: TypeAlias = Send | Join | Leave | Slow | Part | Replace
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +54,8 @@ class DevicePlan:
     """Confirms by Ack; otherwise its transport does."""
     confirm_every: int
     """Messages between two confirmations."""
+    ways: tuple[Via, ...]
+    """How its sessions connect, one after the other, and from the beginning again."""
     steps: tuple[Step, ...]
 
 
@@ -152,6 +110,28 @@ def stream_of(seed: int, purpose: str) -> random.Random:
     return random.Random(f"commucat-chaos:{seed}:{purpose}")  # noqa: S311
 
 
+def group_of(channel: int) -> str | None:
+    """The id of the group to which a channel leads, if it is one of those."""
+    return f"chaos-group-{channel - GROUP_CHANNELS:02d}" if channel >= GROUP_CHANNELS else None
+
+
+def confirms(way: Via) -> bool:
+    """Whether the transport can confirm for a client without ``delivery-ack``.
+
+    HTTP/1.1 without WebSocket cannot: TCP acknowledges what no program may ever read.
+    """
+    return not way.http1 or way.form is Form.WEBSOCKET
+
+
+def _founding(seed: int, names: list[str], index: int) -> ChangeGroup:
+    """How the group of a device begins."""
+    chance = stream_of(seed, f"group {index}")
+    others = [name for name in names if name != names[index]]
+    members = chance.sample(others, chance.randint(1, min(5, len(others))))
+    role = chance.choice(("member", "admin", "co-owner"))
+    return ChangeGroup(GROUP_CHANNELS + index, GroupEvent.CREATE, tuple(members), role)
+
+
 def _faults(chance: random.Random, messages: int, kills: int) -> tuple[ServerFault, ...]:
     last = max(1, int(messages * _LAST_STRIKE))
 
@@ -180,32 +160,55 @@ class _Drawing:
         own = 10 * (index + 1)
         self._channels = [own, own + 1, own + 2, *SHARED_CHANNELS]
         self._joined: set[int] = set()
+        groups = [_founding(seed, names, other) for other in range(len(names))]
+        self._own_group = groups[index]
+        self._all_groups = [group.channel for group in groups]
+        self._groups = [group.channel for group in groups if self._name in group.devices]
+        self._groups += [self._own_group.channel] * 2
+        # As the plan goes; the server may have it otherwise, when others have rights or a change is refused.
+        self._members = set(self._own_group.devices)
 
     def device(self, messages: int) -> DevicePlan:
         chance = self._chance
         # Three in four, as most clients should; the second device never, so that both kinds are there.
         delivery_ack = self._index != 1 and (self._index == 0 or chance.random() < 0.75)
         confirm_every = chance.choice((1, 1, 5, 20))
+        ways = [way for way in WAYS if delivery_ack or confirms(way)]
+        chance.shuffle(ways)
         return DevicePlan(
             name=self._name,
             delivery_ack=delivery_ack,
             confirm_every=confirm_every,
+            ways=tuple(ways),
             steps=tuple(self._steps(messages)),
         )
 
     def _steps(self, messages: int) -> Iterator[Step]:
         chance = self._chance
         yield self._join(self._channels[0])
+        yield self._own_group
         while messages:
             count = min(messages, chance.randint(1, _BURST))
             messages -= count
-            yield Send(self._channel(), tuple(self._size() for _ in range(count)))
-            if chance.random() < 0.4:
+            yield self._burst(count)
+            if chance.random() < 0.6:
                 yield self._disturbance()
+
+    def _burst(self, count: int) -> Step:
+        chance = self._chance
+        channel = chance.choice(self._groups) if chance.random() < 0.4 else self._channel()
+        sizes = tuple(self._size() for _ in range(count))
+        match chance.choices(("send", "announce", "aside"), (85, 8, 7))[0]:
+            case "aside":
+                return Aside(channel, sizes)
+            case "announce":
+                return Send(channel, sizes, FrameType.KEY_UPDATE)
+        return Send(channel, sizes)
 
     def _disturbance(self) -> Step:
         chance = self._chance
-        match chance.choices(("join", "leave", "slow", "part", "replace"), (5, 1, 3, 6, 3))[0]:
+        kinds = ("join", "leave", "slow", "part", "replace", "group")
+        match chance.choices(kinds, (5, 2, 3, 7, 5, 14))[0]:
             case "join":
                 return self._join(chance.choice(self._channels))
             case "leave" if len(self._joined) > 1:
@@ -216,9 +219,46 @@ class _Drawing:
                 return Slow(round(chance.uniform(*_PAUSE), 3))
             case "replace":
                 return Replace(chance.random() < 0.5)
+            case "group":
+                return self._change()
         return Part(
             chance.choice(tuple(Parting)), round(chance.uniform(*_AWAY), 3), resume=chance.random() < 0.5
         )
+
+    def _change(self) -> ChangeGroup:
+        chance = self._chance
+        if chance.random() < 0.7:
+            return self._change_own()
+        # Much of this is not the device's to do: the server has to refuse it.
+        pool = self._groups + self._all_groups[:1]
+        event = chance.choice([event for event in GroupEvent if event is not GroupEvent.CREATE])
+        whom = (self._name if event is GroupEvent.LEAVE else chance.choice(self._others),)
+        devices = () if event is GroupEvent.OTHER else whom
+        return ChangeGroup(chance.choice(pool), event, devices, chance.choice(_ROLES))
+
+    def _change_own(self) -> ChangeGroup:
+        """Of the own group, and mostly one that works."""
+        chance = self._chance
+        channel, role = self._own_group.channel, chance.choice(_ROLES)
+        inside = sorted(self._members)
+        outside = [name for name in self._others if name not in self._members]
+        events = (
+            GroupEvent.REMOVE,
+            GroupEvent.INVITE,
+            GroupEvent.ROLE,
+            GroupEvent.TRANSFER,
+            GroupEvent.OTHER,
+        )
+        event = chance.choices(events, (8, 8, 2, 1, 2))[0]
+        if event is GroupEvent.OTHER:
+            return ChangeGroup(channel, event)
+        pool = outside if event is GroupEvent.INVITE else inside
+        device = chance.choice(pool or self._others)
+        if event is GroupEvent.INVITE:
+            self._members.add(device)
+        elif event is GroupEvent.REMOVE:
+            self._members.discard(device)
+        return ChangeGroup(channel, event, (device,), role)
 
     def _join(self, channel: int) -> Join:
         chance = self._chance

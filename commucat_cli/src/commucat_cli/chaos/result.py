@@ -1,11 +1,12 @@
 """What a run has shown, as one JSON object or as a table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
+from commucat_cli.chaos.faults import Verdict, counts
 from commucat_cli.chaos.plan import Strike
-from commucat_cli.chaos.verdict import Verdict, counts
 
 SHOWN_FAULTS = 20
 
@@ -49,6 +50,8 @@ class Result:
             "messages": run.messages,
             "acknowledged": verdict.acknowledged,
             "delivered": verdict.delivered,
+            "group_changes": verdict.group_changes,
+            "notices": verdict.notices,
             "redelivered": verdict.redelivered,
             "resent": verdict.resent,
             "refused": verdict.refused,
@@ -64,12 +67,33 @@ class Result:
             "faults": [f"{fault.kind.value}: {fault.text}" for fault in verdict.faults[:SHOWN_FAULTS]],
         }
 
-    def table(self) -> str:
-        """Lines for a person."""
-        figures = self.figures
-        faults: list[str] = figures.pop("faults")
-        width = max(len(name) for name in figures)
-        return "\n".join([*(f"{name:{width}}  {_shown(value)}" for name, value in figures.items()), *faults])
+
+def totals(results: Sequence[Result]) -> dict[str, Any]:
+    """The figures of several runs together: sums of what is counted, the faults with their seeds."""
+    every = [result.figures for result in results]
+    sums = {
+        name: round(sum(figures[name] for figures in every), 2)
+        for name, value in every[0].items()
+        if isinstance(value, int | float) and name not in ("seed", "devices", "holds")
+    }
+    return {
+        "seed": every[0]["seed"],
+        "runs": len(every),
+        "devices": every[0]["devices"],
+        **sums,
+        "server_limits": every[0]["server_limits"],
+        "holds": all(result.holds for result in results),
+        "failed_seeds": [result.run.seed for result in results if not result.holds],
+        "faults": [f"seed {figures['seed']}: {fault}" for figures in every for fault in figures["faults"]],
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Lines for a person."""
+    faults: list[str] = figures["faults"]
+    rest = {name: value for name, value in figures.items() if name != "faults"}
+    width = max(len(name) for name in rest)
+    return "\n".join([*(f"{name:{width}}  {_shown(value)}" for name, value in rest.items()), *faults])
 
 
 def _shown(value: object) -> str:
@@ -77,4 +101,6 @@ def _shown(value: object) -> str:
         return ", ".join(f"{name} {each}" for name, each in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

@@ -4,12 +4,13 @@ Where clients cannot know what became of an attempt (the connection was lost bef
 answer), the judge allows both outcomes. Everything else is strict.
 """
 
-import enum
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
 import attrs
 
+from commucat_cli.chaos.attempt import Attempt
+from commucat_cli.chaos.faults import Fault, FaultKind, Verdict
 from commucat_cli.chaos.history import (
     Answered,
     Confirmed,
@@ -20,60 +21,9 @@ from commucat_cli.chaos.history import (
     RouteSet,
     Sent,
 )
+from commucat_cli.chaos.membership import Memberships
 from commucat_cli.chaos.payload import Message
-
-
-class FaultKind(enum.Enum):
-    """A way of breaking the promise."""
-
-    LOST = "lost"
-    """Acknowledged for a recipient and never delivered to it."""
-    INVENTED = "invented"
-    """Delivered although nobody sent it so, or although it was refused."""
-    OUT_OF_ORDER = "out_of_order"
-    """Messages of one sender on one channel, or numbers within a session, in another order."""
-    DUPLICATE = "duplicates"
-    """Stored more often than it was sent, or delivered twice in one session."""
-    RENUMBERED = "renumbered"
-    """Redelivered under another number, or another message under the same number."""
-    EXCLUDED = "excluded"
-    """Delivered to, or accepted for, a device that the routes exclude."""
-    UNCONFIRMED = "unconfirmed"
-    """The watermark is above what the device has confirmed."""
-    BELOW_WATERMARK = "below_watermark"
-    """Delivered again although the session began with it confirmed."""
-
-
-@attrs.frozen
-class Fault:
-    """One breach, in words."""
-
-    kind: FaultKind
-    text: str
-
-
-@attrs.frozen(kw_only=True)
-class Verdict:
-    """What a history shows."""
-
-    acknowledged: int
-    """Messages that at least one recipient accepted."""
-    delivered: int
-    """Pairs of message and recipient."""
-    redelivered: int
-    """Deliveries of what the device had before."""
-    resent: int
-    """Attempts after the first."""
-    refused: int
-    """Attempts answered by an Error, and recipients left out by an Ack."""
-    faults: tuple[Fault, ...]
-
-    @property
-    def holds(self) -> bool:
-        return not self.faults
-
-    def count(self, kind: FaultKind) -> int:
-        return sum(fault.kind is kind for fault in self.faults)
+from commucat_cli.chaos.steps import GroupEvent
 
 
 def judge(history: Iterable[Record], *, drained: bool = True) -> Verdict:
@@ -84,25 +34,6 @@ def judge(history: Iterable[Record], *, drained: bool = True) -> Verdict:
     nothing counts as lost.
     """
     return _Judge(history).verdict(drained=drained)
-
-
-@attrs.define
-class _Attempt:
-    sent: Sent
-    position: int
-    """Counts what was sent in the whole history; compared for one sender only."""
-    answer: Answered | None = None
-
-    @property
-    def accepted(self) -> frozenset[str]:
-        """Who has it for sure."""
-        if self.answer is None or self.answer.error is not None:
-            return frozenset()
-        message = self.sent.message
-        return frozenset(self.sent.route) - frozenset(self.answer.refused) - {message.sender}
-
-    def may_be_stored_for(self, device: str) -> bool:
-        return self.answer is None or device in self.accepted
 
 
 @attrs.frozen
@@ -116,7 +47,7 @@ class _Route:
 
 class _Judge:
     def __init__(self, history: Iterable[Record]) -> None:
-        self._attempts: dict[Message, dict[int, _Attempt]] = {}
+        self._attempts: dict[Message, dict[int, Attempt]] = {}
         self._deliveries: dict[str, list[Delivered]] = defaultdict(list)
         self._asked: dict[tuple[str, int], list[RouteAsked]] = defaultdict(list)
         self._set: dict[tuple[str, int], list[RouteSet]] = defaultdict(list)
@@ -128,7 +59,7 @@ class _Judge:
             match record:
                 case Sent():
                     attempts = self._attempts.setdefault(record.message, {})
-                    attempts[record.attempt] = _Attempt(record, position)
+                    attempts[record.attempt] = Attempt(record, position)
                 case Answered():
                     answers.append(record)
                 case Delivered():
@@ -144,6 +75,10 @@ class _Judge:
                     self._sessions[record.device].append(record)
         for answer in answers:
             self._attempts[answer.message][answer.attempt].answer = answer
+        every = [attempt for attempts in self._attempts.values() for attempt in attempts.values()]
+        memberships = Memberships((attempt.sent, attempt.answer) for attempt in every)
+        for attempt in every:
+            attempt.settle(memberships)
 
     def verdict(self, *, drained: bool) -> Verdict:
         had = {device: self._check_device(device, came) for device, came in self._deliveries.items()}
@@ -153,13 +88,27 @@ class _Judge:
             self._check_lost(had)
         every = [attempt for attempts in self._attempts.values() for attempt in attempts.values()]
         answers = [attempt.answer for attempt in every if attempt.answer is not None]
+        changed = {
+            message
+            for message, attempts in self._attempts.items()
+            if next(iter(attempts.values())).sent.change is not None
+        }
+        notices = sum(len(messages & changed) for messages in had.values())
+        pairs = sum(len(messages) for messages in had.values())
         return Verdict(
             acknowledged=sum(
-                any(attempt.accepted for attempt in attempts.values()) for attempts in self._attempts.values()
+                any(attempt.accepted for attempt in attempts.values())
+                for message, attempts in self._attempts.items()
+                if message not in changed
             ),
-            delivered=sum(len(messages) for messages in had.values()),
-            redelivered=sum(len(came) for came in self._deliveries.values())
-            - sum(len(messages) for messages in had.values()),
+            delivered=pairs - notices,
+            group_changes=sum(
+                attempt.answer is not None and attempt.answer.error is None
+                for message in changed
+                for attempt in self._attempts[message].values()
+            ),
+            notices=notices,
+            redelivered=sum(len(came) for came in self._deliveries.values()) - pairs,
             resent=sum(attempt.sent.attempt > 1 for attempt in every),
             refused=sum(1 if answer.error is not None else len(answer.refused) for answer in answers),
             faults=tuple(self._faults),
@@ -185,6 +134,8 @@ class _Judge:
                 continue
             if one.channel != message.channel:
                 self._fault(FaultKind.INVENTED, f"{where}: {_named(message)} came on channel {one.channel}")
+            if one.frame != self._sent(message).frame:
+                self._fault(FaultKind.INVENTED, f"{where}: {_named(message)} came as type {one.frame}")
             place = one.epoch, one.number
             before = under.setdefault(place, message)
             if before != message:
@@ -195,7 +146,12 @@ class _Judge:
             places[message].add(place)
         for message, where_stored in places.items():
             self._check_copies(device, message, where_stored)
+        self._check_told(device, under)
         return set(places)
+
+    def _sent(self, message: Message) -> Sent:
+        """Any attempt; they differ in nothing that counts here."""
+        return next(iter(self._attempts[message].values())).sent
 
     def _check_number(self, one: Delivered, highest: dict[int, int], where: str) -> None:
         above = highest.get(one.session)
@@ -207,6 +163,8 @@ class _Judge:
         opened = self._opened.get((one.device, one.session))
         if opened is not None and one.number <= opened.watermark:
             self._fault(FaultKind.BELOW_WATERMARK, f"{where}: the session began at {opened.watermark}")
+        if opened is not None and not opened.receives:
+            self._fault(FaultKind.EXCLUDED, f"{where}: the session is send-only")
 
     def _check_order(
         self, device: str, message: Message, latest: dict[tuple[str, int], tuple[int, Message]], where: str
@@ -227,17 +185,38 @@ class _Judge:
         if newest is None or first > newest[0]:
             latest[flow] = first, message
 
+    def _check_told(self, device: str, under: dict[tuple[str, int], Message]) -> None:
+        """After the notice of its removal nothing of a group may come until that of an invitation.
+
+        The numbers of an inbox are the order of commits, so this knows what no clock can tell.
+        """
+        out: set[str] = set()
+        for (epoch, number), message in sorted(under.items(), key=lambda item: item[0]):
+            sent = self._sent(message)
+            change, group = sent.change, sent.group
+            if group is None:
+                continue
+            if change is not None and device in change.devices:
+                if change.event == GroupEvent.REMOVE.value:
+                    out.add(group)
+                    continue
+                if change.event in (GroupEvent.CREATE.value, GroupEvent.INVITE.value):
+                    out.discard(group)
+            if group in out:
+                where = f"{device} number {number} of inbox {epoch}"
+                self._fault(FaultKind.EXCLUDED, f"{where}: {_named(message)} after its removal from {group}")
+
     def _check_addressed(self, device: str, message: Message, where: str) -> None:
         attempts = self._attempts[message].values()
         if any(device in attempt.accepted for attempt in attempts):
             return
-        open_attempts = [attempt for attempt in attempts if attempt.answer is None]
-        if any(device in attempt.sent.route for attempt in open_attempts):
+        if any(attempt.may_be_stored_for(device) and not attempt.excluded(device) for attempt in attempts):
             return
+        open_attempts = [attempt for attempt in attempts if attempt.answer is None]
         if open_attempts and self._routed_later(message, device, open_attempts[0].sent.at):
             return
-        if all(device not in attempt.sent.route for attempt in attempts):
-            self._fault(FaultKind.EXCLUDED, f"{where}: {_named(message)} was not routed to it")
+        if all(attempt.excluded(device) for attempt in attempts):
+            self._fault(FaultKind.EXCLUDED, f"{where}: {_named(message)} is not for it")
         else:
             self._fault(FaultKind.INVENTED, f"{where}: {_named(message)} was refused")
 
@@ -291,6 +270,7 @@ class _Judge:
                     change.members,
                 )
                 for change in changes
+                if change.group is None  # the members decide who is heard there, not this device
             ]
         for message, attempts in self._attempts.items():
             for attempt in attempts.values():
@@ -312,9 +292,3 @@ def _named(message: Message | None) -> str:
     if message is None:
         return "a payload of nobody"
     return f"{message.sender}'s message {message.sequence} on channel {message.channel} ({message.id})"
-
-
-def counts(verdict: Verdict) -> dict[str, int]:
-    """Faults by kind, every kind named."""
-    found = Counter(fault.kind for fault in verdict.faults)
-    return {kind.value: found[kind] for kind in FaultKind}

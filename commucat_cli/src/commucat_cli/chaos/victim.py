@@ -13,7 +13,13 @@ from commucat_cli.bench.child import Child, ChildError, running
 from commucat_cli.bench.server_process import clean_environment
 
 START_TIMEOUT = 60.0
-LIMITS = {"inbox_rows": 10_000_000, "connects_per_second": 100_000, "new_devices_per_hour": 100_000}
+LIMITS = {
+    "inbox_rows": 10_000_000,
+    "stranger_rows": 10_000_000,
+    "stranger_bytes": 10_000_000_000,
+    "connects_per_second": 100_000,
+    "new_devices_per_hour": 100_000,
+}
 """Section ``[limits]``: what the defaults would refuse to so many clients of one address."""
 _ROOM = 4096  # bytes by which the write-ahead log may still grow on a full disk
 

@@ -7,6 +7,7 @@
 from commucat_cli.client.answers import Answer, Refusal
 from commucat_cli.client.channels import derive_channel
 from commucat_cli.client.connection import Connection, SessionInfo
+from commucat_cli.client.delivery import Deliveries, SentMessage, require_reports, watch_reports
 from commucat_cli.client.fingerprint import fingerprint, safety_number
 from commucat_cli.client.inbox import InboxReader, ReceivedMessage
 from commucat_cli.client.lasting import keep_connected
@@ -19,6 +20,7 @@ from commucat_cli.client.session import open_session
 __all__ = [
     "Answer",
     "Connection",
+    "Deliveries",
     "InboxReader",
     "LoginRequest",
     "Outbox",
@@ -26,6 +28,7 @@ __all__ = [
     "PeerDirectory",
     "ReceivedMessage",
     "Refusal",
+    "SentMessage",
     "SessionInfo",
     "attach",
     "connect",
@@ -34,6 +37,8 @@ __all__ = [
     "keep_connected",
     "log_in",
     "open_session",
+    "require_reports",
     "rotation_statement",
     "safety_number",
+    "watch_reports",
 ]

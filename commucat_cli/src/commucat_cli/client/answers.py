@@ -13,6 +13,7 @@ from commucat_cli.errors import (
     SessionEndedError,
     SessionReplaced,
 )
+from commucat_proto import is_message_id
 
 _REFUSALS = {
     "unknown_device": "the server knows no such device",
@@ -46,6 +47,8 @@ class Answer:
     sequence: int
     refused: tuple[Refusal, ...] = ()
     """Recipients that were left out; the others have it."""
+    message: str | None = None
+    """What the server calls the message in its reports, in a session that asked for them."""
     error: str | None = None
     """Kind of the Error when the frame was refused as a whole."""
     detail: str = ""
@@ -66,7 +69,10 @@ def read_acknowledgement(value: Mapping[str, Any]) -> Answer | None:
     sequence = value.get("ack")
     if not isinstance(sequence, int) or isinstance(sequence, bool):
         return None
-    return Answer(sequence=sequence, refused=_refusals(value))
+    message = value.get("message")
+    return Answer(
+        sequence=sequence, refused=_refusals(value), message=message if is_message_id(message) else None
+    )
 
 
 def read_refusal(value: Mapping[str, Any]) -> Answer | None:

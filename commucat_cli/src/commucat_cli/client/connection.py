@@ -19,7 +19,7 @@ from commucat_cli.client.answers import (
 )
 from commucat_cli.client.rest import answer_within, read_json, read_problem
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
-from commucat_cli.transport import H2Client, H2Stream, Timeouts
+from commucat_cli.transport import HttpClient, SessionStream, Timeouts
 from commucat_proto import (
     AuthReceived,
     ClientEvent,
@@ -63,7 +63,7 @@ class Connection:
     """A session. Made by ``connect`` or ``attach``; use it within that block only."""
 
     def __init__(
-        self, client: H2Client, stream: H2Stream, session: ClientSession, timeouts: Timeouts
+        self, client: HttpClient, stream: SessionStream, session: ClientSession, timeouts: Timeouts
     ) -> None:
         self._client = client
         self._stream = stream
@@ -105,7 +105,7 @@ class Connection:
             self._answers[sequence] = on_answer
         self._queued.append(encoded)
         self._queued_bytes += len(encoded)
-        self._client.wake()
+        self._stream.wake()
         return sequence
 
     async def room(self) -> None:
@@ -147,7 +147,7 @@ class Connection:
         """
         if number > self._confirm_to:
             self._confirm_to = number
-            self._client.wake()
+            self._stream.wake()
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -303,6 +303,10 @@ class Connection:
         if self._failure is not None:
             raise self._failure
 
+    def end(self) -> None:
+        """End our side of the session after everything queued, and wait for nothing."""
+        self._stream.end()
+
     async def close(self) -> None:
         """End our side after everything queued; wait, not for long, until the server has ended its own.
 
@@ -311,6 +315,8 @@ class Connection:
         if self._failure is None:
             self._closing = True
             self._lot.unpark_all()
-            self._stream.end()
             with trio.move_on_after(self._timeouts.close, shield=True):
+                while self._answers and not (self._stream.answers_after_end or self._failure):
+                    await self._lot.park()
+                self._stream.end()
                 await self._ended.wait()

@@ -17,7 +17,7 @@ from commucat_cli.client.tasks import finish_within
 from commucat_cli.errors import PeerKeyError, RestError
 from commucat_cli.profile import Cursor, Profile, keep_undecryptable
 from commucat_crypto import CryptoError
-from commucat_proto import Frame, FrameType
+from commucat_proto import DeliveryReport, Frame, FrameType, is_delivery_report, read_delivery_report
 from commucat_proto.hello import MAX_DEVICE_ID_LEN
 from commucat_proto.sealing import SealingError, open_envelope
 
@@ -66,12 +66,15 @@ class InboxReader:
         show: Callable[[list[ReceivedMessage]], Awaitable[None]],
         notice: Notice,
         limit: int | None = None,
+        on_report: Callable[[DeliveryReport], Awaitable[None]] | None = None,
     ) -> None:
-        """``show`` returns when the messages are out of our hands. ``limit``: how many to take at all."""
+        """``show`` returns when the messages are out of our hands. ``limit``: how many to take at all.
+        ``on_report`` is told what became of messages sent; reports are no messages."""
         self._profile = profile
         self._show = show
         self._notice = notice
         self._limit = limit
+        self._on_report = on_report
         self._batch: list[ReceivedMessage] = []
         self._number = 0
         self.shown = 0
@@ -113,6 +116,10 @@ class InboxReader:
         elif frame.type is FrameType.KEY_UPDATE:
             if isinstance(frame.control, Mapping) and (told := directory.apply_key_update(frame.control)):
                 self._notice(told)
+        elif is_delivery_report(frame):
+            report = read_delivery_report(frame)
+            if report is not None and self._on_report is not None:
+                await self._on_report(report)
         else:
             self._notice(
                 f"a {frame.type.wire_name} frame was left out: this client has no groups and no calls"

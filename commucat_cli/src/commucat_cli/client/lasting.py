@@ -8,7 +8,7 @@ from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Backoff, Notice, open_session
 from commucat_cli.errors import RetryableError
 from commucat_cli.profile import Profile
-from commucat_cli.transport import Timeouts
+from commucat_cli.transport import Timeouts, Via
 
 
 async def keep_connected(
@@ -17,9 +17,13 @@ async def keep_connected(
     *,
     receives: bool,
     notice: Notice,
+    reported: bool = False,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+    via: Via | None = None,
 ) -> None:
     """Run ``work`` with a session; if that is lost, connect again and run it anew, until it returns.
+
+    ``receives`` and ``reported``: see :func:`open_session`. ``via`` None: the way that was chosen at login.
 
     Raises:
         CliError: what connecting again does not cure.
@@ -31,7 +35,9 @@ async def keep_connected(
     backoff = Backoff(notice)
     while True:
         try:
-            async with open_session(profile, receives=receives, timeouts=timeouts) as connection:
+            async with open_session(
+                profile, receives=receives, reported=reported, timeouts=timeouts, via=via
+            ) as connection:
                 connection.on_complaint = complain
                 directory = PeerDirectory(profile.state, profile.account().device_ca, connection)
                 backoff.succeeded()

@@ -10,7 +10,7 @@ from commucat_cli.client.session import read_own_certificate, trust_of
 from commucat_cli.errors import CliError, ProfileError, TrustError
 from commucat_cli.profile import TLS_CA_NAME, Account, Profile
 from commucat_cli.profile.files import write_private
-from commucat_cli.transport import ServerAddress, Timeouts, Trust, open_h2
+from commucat_cli.transport import ServerAddress, Timeouts, Trust, Via, open_http
 from commucat_crypto import NoisePattern
 from commucat_proto import DELIVERY_ACK, SEND_ONLY, ClientParameters, UserHint
 
@@ -28,6 +28,8 @@ class LoginRequest:
     insecure: bool = False
     pattern: NoisePattern | None = None
     """None: what the profile used before, XK at first."""
+    via: Via | None = None
+    """None: what the profile used before, binary at first."""
 
 
 async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = Timeouts()) -> Account:  # noqa: B008
@@ -51,11 +53,14 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
     ca = None if request.ca_file is None else _read_ca(request.ca_file)
     trust = _chosen_trust(request, before)
     checked = Trust(ca_file=request.ca_file, pem=ca) if ca is not None else trust_of(profile.directory, trust)
-    async with open_h2(request.address, checked, timeouts) as client:
+    via = request.via or (Via.BINARY if before is None else before.via)
+    async with open_http(request.address, checked, via, timeouts) as client:
         info = await fetch_server_info(client, timeouts)
         if completed:
             assert before is not None
-            account = _same_server(attrs.evolve(before, server=request.address.url, trust=trust), info)
+            account = _same_server(
+                attrs.evolve(before, server=request.address.url, trust=trust, via=via), info
+            )
             if request.pattern is not None:
                 account = attrs.evolve(account, pattern=request.pattern)
         else:
@@ -67,6 +72,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 device_ca=info.device_ca,
                 pattern=request.pattern or NoisePattern.XK,
                 handle=request.handle,
+                via=via,
             )
             # Pinned before the server learns of this device: what a repeated login must find.
             _keep(profile, account, ca)

@@ -8,7 +8,16 @@ import trio
 
 from commucat_cli.client.connection import Connection
 from commucat_cli.client.rest import answer_within
-from commucat_cli.transport import H2Client, ServerAddress, Timeouts, Trust, open_h2
+from commucat_cli.transport import (
+    HttpClient,
+    ServerAddress,
+    SessionStream,
+    Timeouts,
+    Trust,
+    Via,
+    open_http,
+    session_stream,
+)
 from commucat_crypto import StaticKeyPair
 from commucat_proto import ClientParameters, ClientSession
 
@@ -19,6 +28,7 @@ async def connect(
     trust: Trust,
     parameters: ClientParameters,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+    via: Via = Via.BINARY,
 ) -> AsyncIterator[Connection]:
     """Connect to a server and open a session; it is closed in order at the end of the block.
 
@@ -26,7 +36,7 @@ async def connect(
         CliError: what went wrong, in words for a person.
     """
     async with (
-        open_h2(address, trust, timeouts) as client,
+        open_http(address, trust, via, timeouts) as client,
         attach(client, parameters, timeouts) as connection,
     ):
         yield connection
@@ -34,19 +44,30 @@ async def connect(
 
 @asynccontextmanager
 async def attach(
-    client: H2Client,
+    client: HttpClient,
     parameters: ClientParameters,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Connection]:
-    """Open a session on a connection that is there already.
+    """Open a session on a connection that is there already, in the way that this is meant for.
 
     Raises:
         CliError: what went wrong, in words for a person.
     """
+    silence = timeouts.quiet + timeouts.sign_of_life
+    async with (
+        session_stream(client, silence=silence, patience=timeouts.request) as stream,
+        _on_stream(client, stream, parameters, timeouts) as connection,
+    ):
+        yield connection
+
+
+@asynccontextmanager
+async def _on_stream(
+    client: HttpClient, stream: SessionStream, parameters: ClientParameters, timeouts: Timeouts
+) -> AsyncIterator[Connection]:
     session = ClientSession(
         parameters, ephemeral=StaticKeyPair.generate(), proof_randomness=secrets.token_bytes(64)
     )
-    stream = await client.open_stream("POST", "/connect", [("content-type", "application/octet-stream")])
     connection = Connection(client, stream, session, timeouts)
     with answer_within(timeouts.handshake, "the server does not finish the handshake"):
         await connection.establish(with_code=parameters.code is not None)

@@ -53,8 +53,10 @@ class Outbox:
         *,
         channel: int | None,
         on_refused: Callable[[OutgoingMessage, str], None],
+        on_stored: Callable[[OutgoingMessage, str], None] | None = None,
     ) -> None:
-        """``channel`` None: the channel derived for the peer. ``on_refused`` is told of messages given up."""
+        """``channel`` None: the channel derived for the peer. ``on_refused`` is told of messages given up,
+        ``on_stored`` of those acknowledged with a name for the server's reports."""
         if peer == profile.keys.device_id:
             raise CliError("that is this profile's own device; a message goes to another one")
         self._profile = profile
@@ -62,6 +64,7 @@ class Outbox:
         self._fixed_channel = channel
         self._attempt = profile.state.channel_attempt(peer)
         self._on_refused = on_refused
+        self._on_stored = on_stored
         self._pending: dict[bytes, OutgoingMessage] = {}
         self._fresh: deque[OutgoingMessage] = deque()
         self._in_flight = 0
@@ -191,4 +194,6 @@ class Outbox:
             self.settled += 1
             if reason is not None:
                 self._on_refused(message, answer.text if answer.error else refusals[0].text)
+            elif self._on_stored is not None and answer.message is not None:
+                self._on_stored(message, answer.message)
         self._lot.unpark_all()

@@ -7,7 +7,7 @@ import attrs
 
 from commucat_cli.client.rest import answer_within, read_json
 from commucat_cli.errors import NotCommuCatError
-from commucat_cli.transport import H2Client, Timeouts
+from commucat_cli.transport import HttpClient, Timeouts
 from commucat_proto import SUPPORTED_VERSIONS
 
 PATH = "/api/server-info"
@@ -27,7 +27,7 @@ class ServerInfo:
     patterns: frozenset[str]
 
 
-async def fetch_server_info(client: H2Client, timeouts: Timeouts) -> ServerInfo:
+async def fetch_server_info(client: HttpClient, timeouts: Timeouts) -> ServerInfo:
     """Ask the server.
 
     Raises:

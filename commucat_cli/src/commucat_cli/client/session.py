@@ -19,9 +19,9 @@ from commucat_cli.errors import (
     TrustError,
 )
 from commucat_cli.profile import TLS_CA_NAME, Account, Profile
-from commucat_cli.transport import H2Client, ServerAddress, Timeouts, Trust, open_h2
+from commucat_cli.transport import HttpClient, ServerAddress, Timeouts, Trust, Via, open_http
 from commucat_crypto import CryptoError, DeviceCertificate
-from commucat_proto import DELIVERY_ACK, SEND_ONLY, ClientParameters, Resume
+from commucat_proto import DELIVERY_ACK, DELIVERY_STATUS, SEND_ONLY, ClientParameters, Resume
 
 Notice = Callable[[str], None]
 """Tells a person one line."""
@@ -43,9 +43,14 @@ async def open_session(
     profile: Profile,
     *,
     receives: bool,
+    reported: bool = False,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+    via: Via | None = None,
 ) -> AsyncIterator[Connection]:
     """A session of this device. One that does not receive leaves the inbox and other sessions alone.
+    ``reported``: the server is to report what becomes of the messages.
+
+    ``via`` None: the way that was chosen at login.
 
     Raises:
         TrustError: the server is another one than at login.
@@ -60,11 +65,16 @@ async def open_session(
         device_keys=profile.keys.device,
         static=profile.keys.static,
         pattern=account.pattern,
-        capabilities=(DELIVERY_ACK,) if receives else (DELIVERY_ACK, SEND_ONLY),
+        capabilities=(
+            DELIVERY_ACK,
+            *(() if receives else (SEND_ONLY,)),
+            *((DELIVERY_STATUS,) if reported else ()),
+        ),
         resume=Resume(cursor.epoch, cursor.ack) if cursor is not None else None,
     )
     address = ServerAddress.parse(account.server)
-    async with open_h2(address, trust_of(profile.directory, account.trust), timeouts) as client:
+    trust = trust_of(profile.directory, account.trust)
+    async with open_http(address, trust, via or account.via, timeouts) as client:
         established = False
         try:
             async with attach(client, parameters, timeouts) as connection:
@@ -108,7 +118,7 @@ def read_own_certificate(info: SessionInfo, *, device_id: str, account: Account)
     return certificate
 
 
-async def _check_server(client: H2Client, account: Account, timeouts: Timeouts) -> None:
+async def _check_server(client: HttpClient, account: Account, timeouts: Timeouts) -> None:
     """A refused handshake may only mean that this is another server: say so if it is."""
     try:
         info = await fetch_server_info(client, timeouts)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commucat_cli.client import LoginRequest, log_in
-from commucat_cli.commands.options import ProfileOption, encodable, warn_if_insecure
+from commucat_cli.commands.options import ProfileOption, ViaOption, encodable, warn_if_insecure
 from commucat_cli.commands.outcome import run_command
 from commucat_cli.errors import AddressError
 from commucat_cli.profile import open_profile_for_login
@@ -46,6 +46,7 @@ def login(
     pattern: Annotated[
         PatternName | None, typer.Option("--pattern", help="Noise pattern; XK hides this device better.")
     ] = None,
+    via: ViaOption = None,
 ) -> None:
     """Log a device in. Keys are made here and stay here; may be repeated after an interruption."""
     if insecure and tls_ca is not None:
@@ -63,6 +64,7 @@ def login(
         ca_file=tls_ca,
         insecure=insecure,
         pattern=None if pattern is None else NoisePattern(pattern.value),
+        via=via,
     )
 
     async def command() -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from commucat_cli.terminal import warn
+from commucat_cli.transport import Via
 from commucat_proto.hello import MAX_DEVICE_ID_LEN
 
 
@@ -37,6 +38,15 @@ ChannelOption = Annotated[
     int | None,
     typer.Option(
         "--channel", min=1, max=0xFFFF_FFFF, help="Channel number; by default one derived from both devices."
+    ),
+]
+ViaOption = Annotated[
+    Via | None,
+    typer.Option(
+        "--via",
+        metavar="WAY",
+        show_default=False,
+        help=f"How to connect: {', '.join(Via)}. By default as at login, and there binary (HTTP/2).",
     ),
 ]
 PeerOption = Annotated[

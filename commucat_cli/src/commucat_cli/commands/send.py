@@ -1,5 +1,6 @@
 """``send``: hand messages to the server, and leave when it has them all on disk."""
 
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -7,14 +8,32 @@ from typing import Annotated
 import trio
 import typer
 
-from commucat_cli.client import Connection, Outbox, OutgoingMessage, PeerDirectory, keep_connected
-from commucat_cli.client.tasks import race
-from commucat_cli.commands.options import ChannelOption, PeerOption, ProfileOption, warn_if_insecure
+from commucat_cli.client import (
+    Connection,
+    Deliveries,
+    Outbox,
+    OutgoingMessage,
+    PeerDirectory,
+    SentMessage,
+    keep_connected,
+    require_reports,
+    watch_reports,
+)
+from commucat_cli.client.delivery import reason_text
+from commucat_cli.client.tasks import Work, race
+from commucat_cli.commands.options import (
+    ChannelOption,
+    PeerOption,
+    ProfileOption,
+    ViaOption,
+    warn_if_insecure,
+)
 from commucat_cli.commands.outcome import run_command
 from commucat_cli.errors import CliError
 from commucat_cli.profile import Profile, open_profile
-from commucat_cli.terminal import LineReader, warn
-from commucat_cli.transport import Timeouts
+from commucat_cli.terminal import LineReader, Output, warn
+from commucat_cli.transport import Timeouts, Via
+from commucat_proto import DeliveryReport, DeliveryStatus
 
 
 def send(
@@ -26,45 +45,93 @@ def send(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds to wait for the next acknowledgement.")
     ] = 30.0,
+    wait_delivered: Annotated[
+        float | None,
+        typer.Option(
+            "--wait-delivered",
+            metavar="SECONDS",
+            min=0.1,
+            help="Then wait until the device has everything, print a line for each message, "
+            "and fail when it has not in this time.",
+        ),
+    ] = None,
+    via: ViaOption = None,
 ) -> None:
     """Send a message to a device; succeeds only when the server has acknowledged everything.
 
-    Runs beside a `listen` of the same profile. Empty lines of standard input are left out.
+    Runs beside a `listen` of the same profile, but not with --wait-delivered, which reads the inbox for the
+    server's reports; messages in it stay there. Empty lines of standard input are left out.
     """
     if (text is None) == (not stdin):
         raise typer.BadParameter("give either TEXT or --stdin", param_hint="TEXT")
-    run_command(partial(_send, profile, to, text, channel, timeout))
+    run_command(partial(_send, profile, to, text, channel, timeout, wait_delivered, via))
 
 
-async def _send(directory: Path, to: str, text: str | None, channel: int | None, patience: float) -> int:
-    with open_profile(directory) as profile:
+async def _send(
+    directory: Path,
+    to: str,
+    text: str | None,
+    channel: int | None,
+    patience: float,
+    wait: float | None,
+    via: Via | None,
+) -> int:
+    with open_profile(directory) as profile, ExitStack() as stack:
+        if wait is not None:
+            stack.enter_context(profile.reading_inbox())
         warn_if_insecure(profile.account().trust)
-        await _Sending(profile, to, channel, patience).run(text)
+        await _Sending(profile, to, channel, patience, wait, via).run(text)
     return 0
 
 
 class _Sending:
     """One run of the command: lines in, acknowledgements back."""
 
-    def __init__(self, profile: Profile, to: str, channel: int | None, patience: float) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        to: str,
+        channel: int | None,
+        patience: float,
+        wait: float | None,
+        via: Via | None,
+    ) -> None:
         self._profile = profile
         self._to = to
         self._patience = patience
+        self._via = via
         self._refused: list[str] = []
         self._added = 0
+        self._delivered = 0
         self._trouble = ""
         self._done = trio.Event()
-        self._outbox = Outbox(profile, to, channel=channel, on_refused=self._on_refused)
+        self._wait = wait
+        self._output = Output()
+        self._deliveries = Deliveries(to)
+        self._outbox = Outbox(
+            profile, to, channel=channel, on_refused=self._on_refused, on_stored=self._deliveries.stored
+        )
 
     async def run(self, text: str | None) -> None:
         """Send ``text``, or standard input when it is None."""
-        deliver = partial(keep_connected, self._profile, self._work, receives=False, notice=self._notice)
+        reported = self._wait is not None
+        deliver = partial(
+            keep_connected,
+            self._profile,
+            self._work,
+            receives=reported,
+            reported=reported,
+            notice=self._notice,
+            via=self._via,
+        )
         await race(deliver, partial(self._feed, text), self._watch)
         if self._refused:
             reasons = ", ".join(sorted(set(self._refused)))
             raise CliError(
                 f"{len(self._refused)} of {self._added} messages to {self._to} were refused: {reasons}"
             )
+        if self._wait is not None and self._delivered < self._added:
+            raise CliError(self._not_delivered())
 
     async def _feed(self, text: str | None) -> None:
         if text is not None:
@@ -75,6 +142,9 @@ class _Sending:
                 if line:
                     await self._add(line)
         await self._outbox.wait_settled()
+        if self._wait is not None:
+            with trio.move_on_after(self._wait):
+                await self._deliveries.wait_known()
         self._done.set()
         # Normally the session ends in order within this time, and with it the command.
         await trio.sleep(2 * Timeouts().close)
@@ -84,7 +154,32 @@ class _Sending:
         self._added += 1
 
     async def _work(self, connection: Connection, peers: PeerDirectory) -> None:
-        await race(partial(self._outbox.run, connection, peers), connection.wait_ended, self._done.wait)
+        works: list[Work] = [
+            partial(self._outbox.run, connection, peers),
+            connection.wait_ended,
+            self._done.wait,
+        ]
+        if self._wait is not None:
+            require_reports(connection)
+            works.append(partial(watch_reports, connection, self._profile, self._report))
+        await race(*works)
+
+    async def _report(self, report: DeliveryReport) -> None:
+        async def tell(messages: list[SentMessage]) -> None:
+            if report.status is DeliveryStatus.DELIVERED:
+                ids = [message.message_id.hex() for message in messages]
+                await self._output.write("".join(f"delivered device={self._to} id={each}\n" for each in ids))
+                self._delivered += len(ids)
+
+        await self._deliveries.take(report, tell)
+
+    def _not_delivered(self) -> str:
+        expired = self._deliveries.expired
+        missing = self._added - self._delivered
+        reasons = [f"{count} because {reason_text(reason)}" for reason, count in expired.items()]
+        if silent := missing - sum(expired.values()):
+            reasons.insert(0, f"{silent} not confirmed by it within {self._wait:g} s")
+        return f"{missing} of {self._added} messages to {self._to} were not delivered: {', '.join(reasons)}"
 
     async def _watch(self) -> None:
         """Fail when nothing is acknowledged for too long although something is waiting for it."""

@@ -17,13 +17,14 @@ import attrs
 
 from commucat_cli.errors import ProfileError
 from commucat_cli.profile.files import check_private
+from commucat_cli.transport.via import Via
 from commucat_crypto import CertificateError, DeviceCertificate, NoisePattern
 
 FILE_NAME = "profile.db"
 SHOWN_MESSAGES = 65_536
 """How many message ids are remembered so that no message is shown twice."""
 BUSY_TIMEOUT = 10.0  # seconds; another command's transaction takes milliseconds
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -37,7 +38,8 @@ CREATE TABLE account (
     pattern TEXT NOT NULL,
     handle TEXT NOT NULL,
     user_id TEXT,
-    certificate TEXT
+    certificate TEXT,
+    via TEXT NOT NULL DEFAULT 'binary'
 ) STRICT;
 CREATE TABLE inbox_cursor (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -58,7 +60,14 @@ CREATE TABLE shown (
     message_id BLOB NOT NULL,
     UNIQUE (sender, message_id)
 ) STRICT;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
+COMMIT;
+"""
+
+_FROM_1 = """
+BEGIN IMMEDIATE;
+ALTER TABLE account ADD COLUMN via TEXT NOT NULL DEFAULT 'binary';
+PRAGMA user_version = 2;
 COMMIT;
 """
 
@@ -79,6 +88,8 @@ class Account:
     user_id: str | None = None
     """None until the server has admitted the device."""
     certificate: DeviceCertificate | None = None
+    via: Via = Via.BINARY
+    """How to connect, unless a command says otherwise."""
 
 
 @attrs.frozen
@@ -104,13 +115,13 @@ class ProfileState:
         with self._reading():
             row = self._db.execute(
                 "SELECT server, trust, domain, server_static, device_ca, pattern, handle, user_id,"
-                " certificate FROM account"
+                " certificate, via FROM account"
             ).fetchone()
         if row is None:
             return None
         try:
             certificate = None if row[8] is None else DeviceCertificate.from_wire(json.loads(row[8]))
-            pattern = NoisePattern(row[5])
+            pattern, via = NoisePattern(row[5]), Via(row[9])
         except (ValueError, CertificateError) as exc:
             raise self._damaged(exc) from exc
         return Account(
@@ -123,6 +134,7 @@ class ProfileState:
             handle=row[6],
             user_id=row[7],
             certificate=certificate,
+            via=via,
         )
 
     def save_account(self, account: Account) -> None:
@@ -130,7 +142,7 @@ class ProfileState:
         certificate = None if account.certificate is None else json.dumps(account.certificate.to_wire())
         with self._writing():
             self._db.execute(
-                "INSERT OR REPLACE INTO account VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO account VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     account.server,
                     account.trust,
@@ -141,6 +153,7 @@ class ProfileState:
                     account.handle,
                     account.user_id,
                     certificate,
+                    account.via.value,
                 ),
             )
 
@@ -276,6 +289,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(_SCHEMA)
+        elif version == 1:
+            connection.executescript(_FROM_1)
         elif version != _SCHEMA_VERSION:
             raise ProfileError(f"{path} was written by another version of commucat-cli (layout {version})")
     except sqlite3.Error as exc:

@@ -4,9 +4,12 @@ One task reads, one task writes. The writer takes everything that is waiting on 
 and passes it on in one ``send_all``; whoever has something to send calls :meth:`H2Client.wake`.
 """
 
-import attrs
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
@@ -14,7 +17,9 @@ import trio
 
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError, ServerBusyError
 from commucat_cli.transport.goaway import GoawayFilter
-from commucat_cli.transport.h2_stream import H2Stream, Headers
+from commucat_cli.transport.h2_stream import H2Stream
+from commucat_cli.transport.stream import Headers, RequestHead, Response
+from commucat_cli.transport.via import Via
 
 READ_LEN = 65_536
 STREAM_WINDOW = 1024 * 1024
@@ -25,20 +30,12 @@ FRAME_LEN = 65_536  # fewer, larger DATA frames: h2 costs per frame
 _LAST_READ = 1.0  # seconds the reader gets to find the end of a connection that takes nothing more
 
 
-@attrs.frozen(kw_only=True)
-class Response:
-    """A complete answer."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes = attrs.field(repr=False)
-
-
 class H2Client:
     """The client's end of an HTTP/2 connection over any reliable stream."""
 
-    def __init__(self, transport: trio.abc.Stream, authority: str) -> None:
+    def __init__(self, transport: trio.abc.Stream, authority: str, via: Via = Via.BINARY) -> None:
         self._transport = transport
+        self._via = via
         self._authority = authority
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
@@ -48,6 +45,7 @@ class H2Client:
         self._failure: CliError | None = None
         self._incoming = GoawayFilter()
         self._spoke_h2 = False
+        self._settled = trio.Event()
         self._last_read = trio.current_time()
         self._h2.initiate_connection()
         # Announced afterwards, because the library itself works with the default limits
@@ -60,6 +58,10 @@ class H2Client:
             }
         )
         self._h2.increment_flow_control_window(CONNECTION_WINDOW)
+
+    @property
+    def via(self) -> Via:
+        return self._via
 
     async def run(self) -> None:
         """Read and write until the connection ends; never raises for what the peer does."""
@@ -101,10 +103,36 @@ class H2Client:
                 return  # the stream or the connection is over: nothing to credit
             self.wake()
 
+    def cancel(self, stream_id: int) -> None:
+        """Tell the server that nobody wants the rest of an answer (RFC 9113, section 8.1)."""
+        self._streams.pop(stream_id, None)
+        if self._failure is None:
+            try:
+                self._h2.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+            except h2.exceptions.ProtocolError:
+                return  # it is over already
+            self.wake()
+
+    @asynccontextmanager
+    async def carrying(self, head: RequestHead) -> AsyncIterator[H2Stream]:
+        """Send a request's head; its stream is for use within the block.
+
+        Raises:
+            NotCommuCatError: it needs an extended CONNECT, and the server does not offer that.
+            CliError: the connection is lost.
+        """
+        if head.protocol:
+            await self._settled.wait()
+            if self._failure is None and not self._h2.remote_settings.enable_connect_protocol:
+                raise NotCommuCatError("the server does not offer WebSocket over HTTP/2; use --via websocket")
+        yield await self.open_stream(
+            head.method, head.path, head.headers, end=not head.body, protocol=head.protocol
+        )
+
     async def open_stream(
-        self, method: str, path: str, headers: Headers = (), *, end: bool = False
+        self, method: str, path: str, headers: Headers = (), *, end: bool = False, protocol: str = ""
     ) -> H2Stream:
-        """Send a request's head.
+        """Send a request's head. ``protocol`` is that of an extended CONNECT.
 
         Raises:
             CliError: the connection is lost.
@@ -122,6 +150,7 @@ class H2Client:
                     (":scheme", "https"),
                     (":authority", self._authority),
                     (":path", path),
+                    *([(":protocol", protocol)] if protocol else []),
                     ("user-agent", "commucat-cli"),
                     *headers,
                 ],
@@ -141,7 +170,18 @@ class H2Client:
         Raises:
             CliError: the connection was lost, or the answer is too long.
         """
-        stream = await self.open_stream("GET", path, headers, end=True)
+        return await self.request("GET", path, headers)
+
+    async def request(self, method: str, path: str, headers: Headers = (), body: bytes = b"") -> Response:
+        """A whole request.
+
+        Raises:
+            CliError: the connection was lost, or the answer is too long.
+        """
+        stream = await self.open_stream(method, path, headers, end=not body)
+        if body:
+            stream.send(body)
+            stream.end()
         status, fields = await stream.response()
         return Response(status=status, headers=fields, body=await stream.whole_body())
 
@@ -206,6 +246,8 @@ class H2Client:
         if isinstance(event, h2.events.ConnectionTerminated):
             # Nothing can follow for the library, so this is the end for every stream.
             return self._lose(ConnectionLostError("the server is closing the connection"))
+        if isinstance(event, h2.events.RemoteSettingsChanged):
+            self._settled.set()
         stream_id = getattr(event, "stream_id", None)
         stream = self._streams.get(stream_id) if stream_id else None
         if isinstance(event, h2.events.DataReceived) and stream is None:
@@ -227,6 +269,7 @@ class H2Client:
     def _lose(self, failure: CliError) -> None:
         if self._failure is None:
             self._failure = failure
+            self._settled.set()
             for stream in self._streams.values():
                 stream.on_end(failure)
 

@@ -1,13 +1,14 @@
 """One request on an HTTP/2 connection: body bytes out as flow control permits, answer in."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import h2.connection
 import trio
 
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
+from commucat_cli.transport.stream import Headers
 
 WRITE_LEN = 262_144
 """Bytes taken from one stream for one ``send_all``."""
@@ -16,8 +17,6 @@ MAX_BODY_LEN = 1024 * 1024
 """Bytes of an answer's body that are accepted where it is wanted as a whole."""
 
 _STATUS = re.compile("[1-9][0-9]{2}")
-
-Headers = Sequence[tuple[str, str]]
 
 
 class StreamOwner(Protocol):
@@ -28,6 +27,9 @@ class StreamOwner(Protocol):
 
     def release(self, stream_id: int, credit: int) -> None:
         """So many bytes of the body were taken."""
+
+    def cancel(self, stream_id: int) -> None:
+        """The request is given up."""
 
 
 class H2Stream:
@@ -49,6 +51,14 @@ class H2Stream:
         self._failure: CliError | None = None
         self._news = trio.Event()
 
+    @property
+    def answers_after_end(self) -> bool:
+        return True
+
+    def wake(self) -> None:
+        """Tell the writer that :attr:`fill` has something."""
+        self._client.wake()
+
     def send(self, data: bytes) -> None:
         """Queue request body bytes; they leave as flow control permits."""
         self._outbox += data
@@ -58,6 +68,12 @@ class H2Stream:
         """End the request body after what is queued."""
         self._end_requested = True
         self._client.wake()
+
+    def abort(self, failure: CliError | None) -> None:
+        """Give the request up; whoever receives gets ``failure``, or the end if it is None."""
+        if not self._ended:
+            self._client.cancel(self.stream_id)
+            self.on_end(failure)
 
     async def response(self) -> tuple[int, dict[str, str]]:
         """Status and headers, once they are there.

@@ -1,10 +1,12 @@
-"""From a server's address to a running HTTP/2 connection, with a deadline on each step."""
+"""From a server's address to a running HTTP connection, with a deadline on each step."""
 
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
@@ -18,8 +20,14 @@ from commucat_cli.errors import (
     UnreachableError,
 )
 from commucat_cli.transport.address import ServerAddress
+from commucat_cli.transport.h1_client import H1Client
 from commucat_cli.transport.h2_client import H2Client
-from commucat_cli.transport.trust import Trust, client_context
+from commucat_cli.transport.stream import HttpClient
+from commucat_cli.transport.tasks import alongside
+from commucat_cli.transport.trust import HTTP1, HTTP2, Trust, client_context
+from commucat_cli.transport.via import Via
+
+AnyClient = TypeVar("AnyClient", bound=HttpClient)
 
 
 @attrs.frozen(kw_only=True)
@@ -45,38 +53,115 @@ async def open_h2(
     address: ServerAddress,
     trust: Trust,
     timeouts: Timeouts = Timeouts(),
+    via: Via = Via.BINARY,
 ) -> AsyncIterator[H2Client]:
     """Connect, and run the connection as long as the block lasts.
 
     Raises:
         UnknownHostError, UnreachableError, TrustError, NotCommuCatError, ConnectionLostError.
     """
-    context = client_context(trust)
-    tcp = await _connect_tcp(address, timeouts.connect)
-    tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
-    try:
-        await _do_tls_handshake(tls, address, trust, timeouts.tls)
-        async with running(H2Client(tls, address.authority), timeouts) as client:
-            yield client
-    finally:
-        # HTTP/2 says goodbye by itself; waiting for TLS to do so as well would add a round trip.
-        await trio.aclose_forcefully(tls)
+    tls = await open_tls(address, trust, timeouts, [HTTP2])
+    async with closing(tls), running(H2Client(tls, address.authority, via), timeouts) as client:
+        yield client
 
 
 @asynccontextmanager
-async def running(client: H2Client, timeouts: Timeouts) -> AsyncIterator[H2Client]:
+async def open_http(
+    address: ServerAddress,
+    trust: Trust,
+    via: Via,
+    timeouts: Timeouts = Timeouts(),
+) -> AsyncIterator[HttpClient]:
+    """Connect in the way that ``via`` needs, and run the connection as long as the block lasts.
+
+    Raises:
+        UnknownHostError, UnreachableError, TrustError, NotCommuCatError, ConnectionLostError.
+    """
+    protocols = [HTTP2, HTTP1] if via is Via.AUTO else [HTTP1 if via.http1 else HTTP2]
+    tls = await open_tls(address, trust, timeouts, protocols)
+    if via is Via.AUTO:
+        via = Via.BINARY if tls.selected_alpn_protocol() == HTTP2 else Via.WEBSOCKET
+    # The first connection shows at once whether there is a server; over HTTP/1.1 others follow it.
+    first: list[trio.SSLStream[trio.SocketStream]] = [tls]
+
+    async def dial() -> trio.abc.Stream:
+        return first.pop() if first else await open_tls(address, trust, timeouts, [HTTP1])
+
+    client: HttpClient = (
+        H1Client(dial, address.authority, via) if via.http1 else H2Client(tls, address.authority, via)
+    )
+    async with closing(tls), running(client, timeouts):
+        yield client
+
+
+@asynccontextmanager
+async def closing(stream: trio.abc.AsyncResource) -> AsyncIterator[None]:
+    """Close it at the end of the block, without a word: HTTP says goodbye by itself."""
+    try:
+        yield
+    finally:
+        # Shielded, as closing is a checkpoint; it never waits.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def running(client: AnyClient, timeouts: Timeouts) -> AsyncIterator[AnyClient]:
     """Run a client's tasks as long as the block lasts; its exceptions come out as they are."""
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.run)
-        nursery.start_soon(client.keep_alive, timeouts.quiet, timeouts.sign_of_life)
-        try:
-            yield client
-        except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery's group
-            failure = exc
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    keep_alive = partial(client.keep_alive, timeouts.quiet, timeouts.sign_of_life)
+    async with alongside(client.run, keep_alive):
+        yield client
+
+
+async def open_tls(
+    address: ServerAddress, trust: Trust, timeouts: Timeouts, protocols: Sequence[str]
+) -> "trio.SSLStream[trio.SocketStream]":
+    """One connection, encrypted, with one of these ALPN protocols agreed upon.
+
+    Raises:
+        UnknownHostError, UnreachableError, TrustError, NotCommuCatError, ConnectionLostError.
+    """
+    context = client_context(trust, protocols)
+    tcp = await _connect_tcp(address, timeouts.connect)
+    _watch_network(tcp, timeouts)
+    tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
+    try:
+        await _do_tls_handshake(tls, address, trust, timeouts.tls)
+        _check_protocol(tls, address, protocols)
+    except BaseException:
+        await trio.aclose_forcefully(tls)
+        raise
+    return tls
+
+
+def _watch_network(tcp: trio.SocketStream, timeouts: Timeouts) -> None:
+    """Let the system find a dead network: HTTP/1.1 has nothing to ask for a sign of life with."""
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    limit = int(timeouts.quiet + timeouts.sign_of_life)
+    # The names are those of Linux; elsewhere the system's own patience has to do.
+    for name, value in (
+        ("TCP_KEEPIDLE", max(1, int(timeouts.quiet))),
+        ("TCP_KEEPINTVL", max(1, int(timeouts.sign_of_life / 4))),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", limit * 1000),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            tcp.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _check_protocol(
+    tls: "trio.SSLStream[trio.SocketStream]", address: ServerAddress, protocols: Sequence[str]
+) -> None:
+    agreed = tls.selected_alpn_protocol()
+    # Without ALPN it is HTTP/1.1 (RFC 9112, section 9.7): middle boxes often know none.
+    if agreed in protocols or (agreed is None and HTTP1 in protocols):
+        return
+    if HTTP1 in protocols:
+        raise NotCommuCatError(f"{address.authority} does not offer HTTP/1.1; try another --via")
+    raise NotCommuCatError(
+        f"{address.authority} does not offer HTTP/2; it is no CommuCat server, "
+        "or something in between lets only HTTP/1.1 through: try --via websocket"
+    )
 
 
 async def _connect_tcp(address: ServerAddress, patience: float) -> trio.SocketStream:
@@ -119,8 +204,6 @@ async def _do_tls_handshake(
         ) from exc
     except trio.BrokenResourceError as exc:
         raise tls_failure(exc.__cause__, address, trust) from exc
-    if tls.selected_alpn_protocol() != "h2":
-        raise NotCommuCatError(f"{where} does not offer HTTP/2; it is no CommuCat server")
 
 
 def tls_failure(cause: BaseException | None, address: ServerAddress, trust: Trust) -> CliError:
@@ -146,7 +229,7 @@ def tls_failure(cause: BaseException | None, address: ServerAddress, trust: Trus
         if "VERSION" in reason or "PROTOCOL" in reason:
             return NotCommuCatError(f"{where} does not speak TLS 1.3")
         if "ALPN" in reason or "APPLICATION_PROTOCOL" in reason:
-            return NotCommuCatError(f"{where} does not offer HTTP/2; it is no CommuCat server")
+            return NotCommuCatError(f"{where} does not offer the HTTP that was asked for; try another --via")
         return NotCommuCatError(
             f"{where} does not speak TLS as a CommuCat server does ({cause.reason or cause})"
         )

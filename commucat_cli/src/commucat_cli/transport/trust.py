@@ -1,11 +1,15 @@
 """How the server's TLS certificate is checked."""
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
 from commucat_cli.errors import TrustError
+
+HTTP2, HTTP1 = "h2", "http/1.1"
+"""ALPN names (RFC 7301)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -25,15 +29,15 @@ class Trust:
         return str(self.ca_file) if self.ca_file is not None else "the authorities of this system"
 
 
-def client_context(trust: Trust) -> ssl.SSLContext:
-    """TLS 1.3 and HTTP/2 or nothing.
+def client_context(trust: Trust, protocols: Sequence[str] = (HTTP2,)) -> ssl.SSLContext:
+    """TLS 1.3 and one of these protocols (ALPN names, the best one first) or nothing.
 
     Raises:
         TrustError: the CA file is missing or holds no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(list(protocols))
     if trust.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -40,7 +40,10 @@ def build_application(context: ApiContext) -> AsgiApp:
                 "connections": len(context.registry),
                 "traffic_ingress": counters.frames_ingress,
                 "traffic_egress": counters.frames_egress,
-                "security": {"noise_handshakes": counters.handshakes},
+                "security": {
+                    "noise_handshakes": counters.handshakes,
+                    "clear_sessions": counters.clear_sessions,
+                },
             }
         )
 

@@ -6,6 +6,9 @@ from commucat_server.config.address import BindAddress
 from commucat_server.config.errors import ConfigError
 from commucat_server.config.load import ServerConfig, load_config
 from commucat_server.config.sections import (
+    CLEAR_MAX_FRAME,
+    ChannelsSection,
+    ClearFrames,
     CryptoSection,
     LedgerMode,
     LedgerSection,
@@ -16,10 +19,14 @@ from commucat_server.config.sections import (
     ServerSection,
     StorageSection,
     TimeoutsSection,
+    TransportSection,
 )
 
 __all__ = [
+    "CLEAR_MAX_FRAME",
     "BindAddress",
+    "ChannelsSection",
+    "ClearFrames",
     "ConfigError",
     "CryptoSection",
     "LedgerMode",
@@ -32,5 +39,6 @@ __all__ = [
     "ServerSection",
     "StorageSection",
     "TimeoutsSection",
+    "TransportSection",
     "load_config",
 ]

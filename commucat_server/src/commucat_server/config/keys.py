@@ -15,6 +15,9 @@ SECTIONS: Final[dict[str, type]] = {
     "storage": sections.StorageSection,
     "ledger": sections.LedgerSection,
     "limits": sections.LimitsSection,
+    "delivery": sections.DeliverySection,
+    "channels": sections.ChannelsSection,
+    "transport": sections.TransportSection,
     "timeouts": sections.TimeoutsSection,
     "security": sections.SecuritySection,
     "logging": sections.LoggingSection,
@@ -51,7 +54,8 @@ _UNSUPPORTED: Final = (
     ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),
     ("security.rate_limit", "COMMUCAT_RATE_", "rate limits with windows and penalties"),
     ("rotation", "COMMUCAT_ROTATION_", "device key rotation"),
-    ("transport", "COMMUCAT_REALITY_", "transport disguise"),
+    ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),
+    ("transport.reality_fingerprint", "COMMUCAT_REALITY_", "transport disguise"),
     ("limits.pairing_ttl", "COMMUCAT_PAIRING_TTL", "device pairing"),
 )
 

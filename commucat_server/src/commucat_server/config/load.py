@@ -37,6 +37,9 @@ class ServerConfig:
     storage: sections.StorageSection
     ledger: sections.LedgerSection
     limits: sections.LimitsSection
+    delivery: sections.DeliverySection
+    channels: sections.ChannelsSection
+    transport: sections.TransportSection
     timeouts: sections.TimeoutsSection
     security: sections.SecuritySection
     logging: sections.LoggingSection
@@ -69,6 +72,8 @@ class ServerConfig:
             else "in the data directory",
             "secrets at rest": "encrypted" if self.security.secret_key else "not encrypted",
             "registration": registration,
+            "clear frames": self.transport.clear_frames.value,
+            "open rooms": "yes" if self.channels.open_join else "no",
         }
         return [one_line(f"{name}: {value}") for name, value in lines.items()]
 
@@ -115,7 +120,27 @@ def load_config(
             "auto_approve_devices is on because there is no configuration file: "
             "everybody who can reach the server can create a user"
         )
+    warnings += _clear_frames_warning(built["transport"].clear_frames, built["limits"].max_frame)
     return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **built)
+
+
+def _clear_frames_warning(mode: sections.ClearFrames, max_frame: int) -> list[str]:
+    whose = {
+        sections.ClearFrames.AUTO: "clients named CommuCat-CLI that do not announce delivery-ack",
+        sections.ClearFrames.ALWAYS: "all clients that do not announce delivery-ack",
+    }.get(mode)
+    if whose is None:
+        return []
+    line = (
+        f"transport.clear_frames is {mode.value}: sessions of {whose} are protected by TLS alone after the "
+        "handshake, not by Noise"
+    )
+    if max_frame > sections.CLEAR_MAX_FRAME:
+        line += (
+            f"; with limits.max_frame above {sections.CLEAR_MAX_FRAME} they can be written messages that are "
+            "too long for them, behind which the others wait"
+        )
+    return [line]
 
 
 def _find_file(flag: Path | None, variables: Mapping[str, Given], cwd: Path) -> Path | None:

@@ -257,6 +257,44 @@ class LimitsSection:
 
 
 @attrs.frozen(kw_only=True)
+class DeliverySection:
+    """Section ``[delivery]``."""
+
+    status: bool = attrs.field(default=True, metadata=env("COMMUCAT_DELIVERY_STATUS"))
+    """Whether senders that ask are told when their messages were confirmed, or deleted without."""
+
+
+@attrs.frozen(kw_only=True)
+class ChannelsSection:
+    """Section ``[channels]``."""
+
+    open_join: bool = attrs.field(default=False, metadata=env("COMMUCAT_OPEN_JOIN"))
+    """Whether a Join leads into a room that everybody who joins the number belongs to. Anybody with a device
+    can then join any conversation's number; without it a route concerns its own device only."""
+
+
+CLEAR_MAX_FRAME: Final = 40 * 1024
+"""The longest frame that a client of a clear session can be sent for certain, as its sender made it."""
+
+
+class ClearFrames(enum.Enum):
+    """Which sessions go on without Noise encryption after the handshake, inside TLS only."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    """Those whose request looks like the terminal client of 2025."""
+    ALWAYS = "always"
+    """All that do not announce the capability ``delivery-ack``."""
+
+
+@attrs.frozen(kw_only=True)
+class TransportSection:
+    """Section ``[transport]``."""
+
+    clear_frames: ClearFrames = attrs.field(default=ClearFrames.NEVER, metadata=env("COMMUCAT_CLEAR_FRAMES"))
+
+
+@attrs.frozen(kw_only=True)
 class TimeoutsSection:
     """Section ``[timeouts]``: how long the server waits for a peer (fractions allowed)."""
 

@@ -7,6 +7,7 @@ import attrs
 from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.service import CallService
+from commucat_server.config import ClearFrames
 from commucat_server.identity.admissions import Admissions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
@@ -31,6 +32,11 @@ class ConnectSettings:
     keepalive: int
     relay_ttl: int
     channel_members: int
+    delivery_status: bool
+    """Whether senders that ask are told what becomes of their messages."""
+    clear_frames: ClearFrames
+    open_join: bool
+    """Join leads to the channel's open room."""
     max_handshakes: int
     """Unfinished handshakes at once, over all addresses."""
 

@@ -10,21 +10,32 @@ from typing import Any, TypeAlias
 
 import trio
 
-from commucat_proto import MAX_CONTROL_JSON_LEN, Frame, FrameType, json_text
+from commucat_proto import (
+    DELIVERY_STATUS,
+    MAX_CONTROL_JSON_LEN,
+    SELF_COPY,
+    CodecErrorCode,
+    Frame,
+    FrameType,
+    RefusedFrame,
+    json_text,
+)
 from commucat_server.connect.context import ConnectContext
 from commucat_server.connect.frames import calls, groups, messages, transient
 from commucat_server.connect.frames.request import Origin, RefusedFrameError, Request, Settle
-from commucat_server.routing.live import LiveSession
+from commucat_server.routing.live import NAMES_BYTES, LiveSession
 from commucat_storage import (
     CommitFailedError,
     ConfirmOutcome,
     CreateGroup,
     GroupOutcome,
+    JoinRoom,
     Outcome,
     Refusal,
     RefusalReason,
     ResolveOutcome,
     RouteOutcome,
+    Submission,
     SubmissionOutcome,
 )
 
@@ -34,8 +45,11 @@ its route may name hundreds of devices: a longer batch would be one enormous tra
 MAX_PENDING = 8
 """Batches of one session that may wait for the disk, for the same reason: whoever sends to many
 must not fill the journal for everybody. Enough to keep the disk busy while the next read comes in."""
-_REFUSED_LEN = MAX_CONTROL_JSON_LEN - 8192
-"""What the refusals may take of an answer's JSON; the rest is for ids of 128 characters and fixed words."""
+_NAMED_LEN = MAX_CONTROL_JSON_LEN - 8192
+"""What the devices named in an answer may take of its JSON; the rest is for ids of 128 characters and
+fixed words."""
+_STORED_LEN = _NAMED_LEN // 2
+"""What of it is for those that have the message, in an answer to somebody who asks for them."""
 
 _TITLES = {
     RefusalReason.UNKNOWN_DEVICE: "unknown device",
@@ -84,20 +98,48 @@ _SLOW: Mapping[FrameType, _Slow] = {
 
 
 class FrameDispatcher:
-    """The frames of one established session."""
+    """The frames of one established session.
 
-    def __init__(self, context: ConnectContext, live: LiveSession) -> None:
+    Args:
+        context: the services.
+        live: the session.
+        writes: unparked by the session's writer whenever it has sent what was queued.
+        capabilities: what the client's Hello asked for.
+    """
+
+    def __init__(
+        self,
+        context: ConnectContext,
+        live: LiveSession,
+        writes: trio.lowlevel.ParkingLot,
+        capabilities: frozenset[str],
+    ) -> None:
         self._context = context
+        self._writes = writes
         self._live = live
-        self._origin = Origin(context, live)
+        self._origin = Origin(
+            context,
+            live,
+            asks=DELIVERY_STATUS in capabilities and context.settings.delivery_status,
+            copies=SELF_COPY in capabilities,
+        )
         self._batch: list[Request] = []
         self._pending = 0
         self._progress = trio.lowlevel.ParkingLot()
 
     async def handle(self, frames: Sequence[Frame]) -> None:
-        """Act on frames in their order; waits for room in the journal, never for a receiver."""
+        """Act on frames in their order; waits for room in the journal, never for a receiver.
+
+        It waits for the client itself, too, while that does not read its answers. If the session is told
+        to end meanwhile, the frames that are left are not taken.
+        """
         self._context.counters.frames_ingress += len(frames)
         for frame in frames:
+            # Not only between two reads: one read may bring tens of thousands of frames.
+            if self._live.answers_full:
+                await self.heard()
+                if self._live.farewell is not None:
+                    break
             quick = _QUICK.get(frame.type)
             try:
                 if quick is not None:
@@ -110,16 +152,29 @@ class FrameDispatcher:
             if request is None:
                 continue
             self._batch.append(request)
-            # A new group may have thousands of members to tell: it is committed with what came before only.
-            if len(self._batch) == MAX_BATCH or type(request.operation) is CreateGroup:
+            # These may name thousands of devices: each is committed with what came before only.
+            if len(self._batch) == MAX_BATCH or type(request.operation) in (CreateGroup, JoinRoom):
                 await self._submit()
         await self._submit()
+
+    async def refuse(self, frame: RefusedFrame) -> None:
+        """Answer a frame whose JSON could not be read; one of any type, those that are ignored too."""
+        self._context.counters.frames_ingress += 1
+        await self.heard()
+        kind = "too_large" if frame.code is CodecErrorCode.CONTROL_TOO_LARGE else "bad_request"
+        self._refuse(frame.channel, frame.sequence, kind, str(frame.error))
+
+    async def heard(self) -> None:
+        """Return when the client has read most of its answers."""
+        while self._live.answers_full:
+            await self._writes.park()
 
     async def _submit(self) -> None:
         if not self._batch:
             return
         batch, self._batch = self._batch, []
         while self._pending >= MAX_PENDING:
+            self._context.inbox.hurry()
             await self._progress.park()
         self._pending += 1
         try:
@@ -136,6 +191,7 @@ class FrameDispatcher:
     async def answered(self) -> None:
         """Return when every batch that was submitted has been answered."""
         while self._pending:
+            self._context.inbox.hurry()
             await self._progress.park()
 
     # -- answers ------------------------------------------------------------------------------------
@@ -159,20 +215,23 @@ class FrameDispatcher:
     def _answer(self, request: Request, outcome: Outcome) -> None:
         match outcome:
             case SubmissionOutcome(accepted, refused):
+                ack = request.ack
+                if accepted and isinstance(request.operation, Submission) and request.operation.report:
+                    ack = {**(ack or {}), **self._stored(request.operation, accepted)}
                 if refused:
                     self._context.counters.messages_refused += len(refused)
-                    self._answer_refused(request, bool(accepted), refused)
+                    self._answer_refused(request, bool(accepted), refused, ack)
                 else:
-                    self._live.acknowledge(request.channel, request.sequence, request.ack)
-            case ConfirmOutcome(applied, _):
-                self._context.counters.relay_confirmed += applied
+                    self._live.acknowledge(request.channel, request.sequence, ack)
+            case ConfirmOutcome():
+                pass
             case ResolveOutcome(recipients, refused):
                 self._send_live(request, recipients)
-                self._answer_refused(request, bool(recipients) or not refused, refused)
+                self._answer_refused(request, bool(recipients) or not refused, refused, request.ack)
             case GroupOutcome(None, notice):
                 # The group is changed; those whose inbox took no notice of it are named.
                 self._context.counters.messages_refused += len(notice.refused)
-                self._answer_refused(request, True, notice.refused)
+                self._answer_refused(request, True, notice.refused, request.ack)
             case RouteOutcome(None):
                 self._live.acknowledge(request.channel, request.sequence, request.ack)
             case RouteOutcome(reason) | GroupOutcome(reason, _) if reason is not None:
@@ -191,13 +250,20 @@ class FrameDispatcher:
             else:
                 self._context.counters.live_dropped += 1
 
-    def _answer_refused(self, request: Request, accepted: bool, refused: tuple[Refusal, ...]) -> None:
+    def _answer_refused(
+        self,
+        request: Request,
+        accepted: bool,
+        refused: tuple[Refusal, ...],
+        ack: Mapping[str, Any] | None,
+    ) -> None:
         """The Ack names who refused; when nobody accepts, it is an Error."""
         if accepted:
-            ack = {**(request.ack or {}), **(_named(refused) if refused else {})}
+            room = _NAMED_LEN - _STORED_LEN if ack and "stored" in ack else _NAMED_LEN
+            ack = {**(ack or {}), **(self._named(refused, room) if refused else {})}
             self._live.acknowledge(request.channel, request.sequence, ack)
         else:
-            self._refuse_for(request, refused[0].reason, **_named(refused))
+            self._refuse_for(request, refused[0].reason, **self._named(refused))
 
     def _refuse_for(self, request: Request, reason: RefusalReason, **extra: Any) -> None:
         if reason is RefusalReason.DISK_LOW:
@@ -208,15 +274,22 @@ class FrameDispatcher:
         error = {"error": kind, "title": "Frame refused", "detail": detail, "ref": sequence, **extra}
         self._live.answer(FrameType.ERROR, channel, json_text.dumps(error))
 
+    def _named(self, refused: Sequence[Refusal], room: int = _NAMED_LEN) -> dict[str, Any]:
+        """Who refused, as members of an answer."""
+        named = [{"device": each.device_id, "reason": each.reason.value} for each in refused]
+        return self._fitting("refused", named, room)
 
-def _named(refused: Sequence[Refusal]) -> dict[str, Any]:
-    """Who refused, as members of an answer; those that do not fit a frame are counted only."""
-    named: list[Mapping[str, str]] = []
-    room = _REFUSED_LEN
-    for each in refused:
-        one = {"device": each.device_id, "reason": each.reason.value}
-        room -= len(json_text.dumps(one)) + 1
-        if room < 0:
-            return {"refused": named, "refused_more": len(refused) - len(named)}
-        named.append(one)
-    return {"refused": named}
+    def _stored(self, message: Submission, accepted: Sequence[tuple[str, int]]) -> dict[str, Any]:
+        """What a sender that asks is told of a message on disk: its id, and the devices it waits for."""
+        devices = [device_id for device_id, _ in accepted]
+        return {"message": message.reference.hex(), **self._fitting("stored", devices, _STORED_LEN)}
+
+    def _fitting(self, name: str, values: Sequence[Any], room: int) -> dict[str, Any]:
+        """A member of an answer; values that do not fit ``room`` bytes of JSON, or for which the client has
+        left no room by not reading its answers, are counted only."""
+        room = min(room, NAMES_BYTES - self._live.answers_bytes)
+        for index, value in enumerate(values):
+            room -= len(json_text.dumps(value)) + 1
+            if room < 0:
+                return {name: values[:index], f"{name}_more": len(values) - index}
+        return {name: values}

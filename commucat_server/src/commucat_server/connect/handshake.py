@@ -11,6 +11,8 @@ from blake3 import blake3
 from commucat_ledger import LedgerRecord
 from commucat_proto import (
     DELIVERY_ACK,
+    DELIVERY_STATUS,
+    SELF_COPY,
     SEND_ONLY,
     ClientProved,
     HandshakeDetail,
@@ -217,11 +219,12 @@ class Handshake:
 
 
 def ack_json(
-    context: ConnectContext, session: ServerSession, welcome: Welcome, confirmed: int
+    context: ConnectContext, session: ServerSession, welcome: Welcome, confirmed: int, *, brief: bool = False
 ) -> dict[str, Any]:
     """The final Ack: everything a client may need to know to begin.
 
-    ``confirmed`` is the inbox's watermark, after the client's resume was applied.
+    ``confirmed`` is the inbox's watermark, after the client's resume was applied. ``brief``: of the Noise
+    keys only the newest, for a client that can be sent little.
     """
     entrance = welcome.entrance
     certificate = entrance.certificate
@@ -249,16 +252,22 @@ def ack_json(
         "noise_key_version": used["version"],
         "noise_rotates_at": used["rotates_at"],
         "noise_expires_at": used["expires_at"],
-        "noise_keys": keys,
+        "noise_keys": keys[:1] if brief else keys,
         "certificate": {
             "serial": certificate.serial,
             "issued_at": certificate.issued_at,
             "expires_at": certificate.expires_at,
         },
         "device_certificate": certificate.to_wire(),
-        "capabilities": [DELIVERY_ACK, SEND_ONLY],
+        "capabilities": capabilities(context),
         "inbox": {"epoch": inbox.epoch, "next": inbox.next_number, "confirmed": confirmed},
     }
+
+
+def capabilities(context: ConnectContext) -> list[str]:
+    """What a client may ask for in its Hello."""
+    status = [DELIVERY_STATUS] if context.settings.delivery_status else []
+    return [DELIVERY_ACK, *status, SELF_COPY, SEND_ONLY]
 
 
 def keepalive_interval(keepalive: int) -> int:

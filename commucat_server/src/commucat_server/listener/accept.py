@@ -1,7 +1,9 @@
 """From a listening socket to a served connection: accept, TLS handshake, choice of the protocol."""
 
+import contextlib
 import ipaddress
 import math
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +19,7 @@ from commucat_server.listener.h2_connection import H2Connection
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
 from commucat_server.listener.stream import ConnectHandler
+from commucat_server.listener.tcp_stream import TcpStream
 from commucat_server.listener.tls_stream import TlsStream
 
 _log = structlog.get_logger("commucat.listener")
@@ -116,12 +119,13 @@ class _Acceptor:
             self.open += 1
             nursery.start_soon(self.serve, stream)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, accepted: trio.SocketStream) -> None:
         """The top of one connection's task: whatever fails here fails for this peer alone."""
+        stream = TcpStream(accepted)
         try:
-            with stream.socket:
+            with contextlib.closing(stream):
                 remote, local = _endpoint(stream.socket.getpeername()), _endpoint(stream.socket.getsockname())
-                _probe_when_silent(stream, self.settings.tcp_keepalive)
+                _probe_when_silent(stream.socket, self.settings.tcp_keepalive)
                 transport = TlsStream(stream, self.ssl_context)
                 if await self.handshake(transport, remote):
                     await self.serve_http(stream, transport, remote, local)
@@ -150,7 +154,7 @@ class _Acceptor:
 
     async def serve_http(
         self,
-        stream: trio.SocketStream,
+        stream: TcpStream,
         transport: TlsStream,
         remote: tuple[str, int],
         local: tuple[str, int],
@@ -216,11 +220,10 @@ def _endpoint(name: tuple[Any, ...]) -> tuple[str, int]:
     return host, port
 
 
-def _probe_when_silent(stream: trio.SocketStream, idle: int) -> None:
+def _probe_when_silent(connection: socket.socket, idle: int) -> None:
     """Let the kernel find out that a peer has vanished. Trio has set TCP_NODELAY already."""
-    socket = trio.socket
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // _PROBES))
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // _PROBES))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

@@ -12,9 +12,8 @@ import sys
 import termios
 from typing import Protocol
 
-import trio
-
 from commucat_server.listener.errors import StreamLostError
+from commucat_server.listener.tcp_stream import TcpStream
 from commucat_server.listener.tls_stream import TlsStream
 
 # tcp_states.h: established, and established while the peer sends no more.
@@ -49,7 +48,7 @@ class TcpProgress:
 
     __slots__ = ("_stream", "_tls")
 
-    def __init__(self, stream: trio.SocketStream, tls: TlsStream) -> None:
+    def __init__(self, stream: TcpStream, tls: TlsStream) -> None:
         self._stream = stream
         self._tls = tls
 

@@ -11,7 +11,7 @@ from commucat_server.listener.stream import HttpStream
 from commucat_server.listener.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from commucat_server.listener.h1_connection import H1Connection
+    from commucat_server.listener.h1_exchange import H1Exchange
 
 SWITCHING = 101
 
@@ -28,8 +28,8 @@ class H1Stream(HttpStream):
 
     __slots__ = (
         "_arrived",
-        "_connection",
         "_end_flushed",
+        "_exchange",
         "_flushed",
         "_inbound",
         "_lost",
@@ -45,7 +45,7 @@ class H1Stream(HttpStream):
         "work",
     )
 
-    def __init__(self, connection: "H1Connection", head: RequestHead, remote: tuple[str, int]) -> None:
+    def __init__(self, exchange: "H1Exchange", head: RequestHead, remote: tuple[str, int]) -> None:
         self.method = head.method.decode("latin-1")
         self.path = head.path.decode("latin-1")
         self.query = head.query.decode("latin-1")
@@ -61,7 +61,7 @@ class H1Stream(HttpStream):
         """Set when the reader has room again."""
         self.inbound_bytes = 0
         self.peer_ended = False
-        self._connection = connection
+        self._exchange = exchange
         self._inbound: list[bytes] = []
         self._arrived = Wakeup()
         self._progress = trio.lowlevel.ParkingLot()
@@ -83,14 +83,14 @@ class H1Stream(HttpStream):
         if status < 300:
             # Here the response begins before the body is read: a client that waits for permission to send
             # would take the final status for a refusal.
-            self._connection.permit_body()
+            self._exchange.permit_body()
         self.send_head(status, fields, end=False)
 
     def send_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool) -> None:
         self._check_alive()
         if self._started:
             raise StreamMisuseError("the response was started before")
-        self._connection.send_head(self, status, headers)
+        self._exchange.send_head(status, headers)
         self._started = True
         self.ending = end
         self.work.set()
@@ -101,7 +101,7 @@ class H1Stream(HttpStream):
             if self.peer_ended:
                 return b""
             self._check_alive()
-            self._connection.permit_body()
+            self._exchange.permit_body()
             await self._arrived.wait()
         data = self._inbound[0] if len(self._inbound) == 1 else b"".join(self._inbound)
         self._inbound = []
@@ -112,7 +112,7 @@ class H1Stream(HttpStream):
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_sendable()
-        while len(self.outbox) >= self._connection.settings.outbox_high_water:
+        while len(self.outbox) >= self._exchange.settings.outbox_high_water:
             await self._progress.park()
             self._check_sendable()
         if data:
@@ -127,21 +127,27 @@ class H1Stream(HttpStream):
             self._check_alive()
             await self._progress.park()
 
-    async def confirm(self) -> None:
+    @property
+    def sent_bytes(self) -> int:
+        return self._queued
+
+    async def confirm(self, beyond: int | None = None) -> int:
+        position = self._queued
         await self.flushed()
-        progress = self._connection.progress
+        progress = self._exchange.progress
         mark, best = progress.sent(), -1
-        pause, patience = _POLL_FIRST, self._connection.settings.ping_timeout
+        pause, patience = _POLL_FIRST, self._exchange.settings.ping_timeout
         deadline = trio.current_time() + patience
         while (acknowledged := progress.acknowledged()) < mark:
             if acknowledged > best:
                 best, deadline = acknowledged, trio.current_time() + patience
             elif trio.current_time() >= deadline:
-                self._connection.lose("peer acknowledges nothing")
+                self._exchange.lose("peer acknowledges nothing")
             self._check_alive()
             await trio.sleep(pause)
             pause = min(2 * pause, _POLL_LAST)
         self._check_alive()
+        return position
 
     async def end(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -152,7 +158,7 @@ class H1Stream(HttpStream):
 
     def reset(self) -> None:
         if not self._end_flushed:
-            self._connection.lose("reset by this server")
+            self._exchange.lose("reset by this server")
 
     async def wait_closed(self) -> None:
         while self._lost is None and not self._end_flushed:
@@ -234,7 +240,7 @@ class H1Stream(HttpStream):
             with trio.move_on_after(patience) as waiting:
                 await self._progress.park()
             if waiting.cancelled_caught:
-                self._connection.lose("peer takes nothing of its answer")
+                self._exchange.lose("peer takes nothing of its answer")
 
     def _check_alive(self) -> None:
         if self._lost is not None:

@@ -135,6 +135,15 @@ class H2Stream(HttpStream):
             self._queued += len(data)
             self._writer.offer(self)
 
+    def send_now(self, data: bytes) -> bool:
+        self._check_sendable()
+        if len(self.outbox) >= self._connection.settings.outbox_high_water:
+            return False
+        self.outbox += data
+        self._queued += len(data)
+        self._writer.push(self)
+        return True
+
     async def flushed(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         position = self._queued
@@ -142,17 +151,19 @@ class H2Stream(HttpStream):
             self._check_alive()
             await self._wait_progress()
 
-    async def confirm(self) -> None:
+    async def confirm(self, beyond: int | None = None) -> int:
         await trio.lowlevel.checkpoint_if_cancelled()
-        position = self._queued
-        while self.framed < position:
+        wanted = self._queued if beyond is None else beyond + 1
+        while self.framed < wanted:
             self._check_alive()
             await self._wait_progress()
+        position = self.framed
         # A PING counts if it was sent after the last bytes were framed, also if that is long ago.
         number = self._ping_mark + 1
         while self._writer.pings.answered < number:
             self._check_alive()
             await self._writer.wait_ping(number)
+        return position
 
     async def end(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -164,6 +175,21 @@ class H2Stream(HttpStream):
 
     def reset(self) -> None:
         self.break_off(CANCEL)
+
+    def cut_off(self) -> None:
+        if self._lost is not None or self.end_framed:
+            return
+        self._queued -= len(self.outbox)
+        self.outbox = bytearray()
+        self.ending = True
+        # RFC 9113, section 6.9.1: an empty DATA frame that ends the stream needs no room in a window.
+        self.blocked = False
+        self._writer.offer(self)
+        self._notify()
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._queued
 
     async def wait_closed(self) -> None:
         while self._lost is None and not self._end_flushed:

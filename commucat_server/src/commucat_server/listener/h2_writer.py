@@ -2,7 +2,8 @@
 
 Everything the handlers queue collects in the streams' outboxes while the writer sends; then it frames all of
 it, in turn and as far as the peer's windows allow, and passes it on in one piece: one TLS record and one
-system call for many messages. This decides the speed of the whole server.
+system call for many messages. This decides the speed of the whole server. A handler that has collected by
+itself can have its bytes written at once while the task sleeps (``push``): a turn of the scheduler less.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from commucat_server.listener.errors import StreamLostError
 from commucat_server.listener.h2_protocol import ServerProtocol
 from commucat_server.listener.pings import Pings
 from commucat_server.listener.settings import ListenerSettings
+from commucat_server.listener.tcp_stream import PromptStream
 from commucat_server.listener.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -31,15 +33,18 @@ class H2Writer:
     """
 
     __slots__ = (
+        "_asleep",
         "_batch",
         "_ending",
         "_lose",
         "_lost",
         "_out",
+        "_prompt",
         "_protocol",
         "_sendable",
         "_settings",
         "_transport",
+        "_unfinished",
         "_work",
         "data_frames",
         "pings",
@@ -56,6 +61,11 @@ class H2Writer:
         self.data_frames = 0
         """DATA frames sent so far."""
         self._transport = transport
+        self._prompt = transport if isinstance(transport, PromptStream) else None
+        self._asleep = False
+        # A write that the kernel has not taken, or in part: bytes that the transport does not keep by
+        # itself, and the streams to tell.
+        self._unfinished: tuple[bytes, list[tuple[H2Stream, int, bool]]] | None = None
         self._protocol = protocol
         self._settings = settings
         self._lose = lose
@@ -69,32 +79,40 @@ class H2Writer:
     async def run(self) -> None:
         """Send until ``finish`` was called and everything is out, or the peer takes no more."""
         while True:
-            data = self._next_write()
-            if not data:
-                if self._ending:
-                    return
-                await self._work.wait()
-                continue
-            batch = [(stream, stream.framed, stream.end_framed) for stream in self._batch]
-            self._batch = []
-            timeout = self._settings.close_timeout if self._ending else self._settings.write_timeout
             try:
-                with trio.move_on_after(timeout) as writing:
-                    await self._transport.send_all(data)
+                if self._unfinished is None and not self._write():
+                    if self._ending:
+                        return
+                    self._asleep = True
+                    await self._work.wait()
+                    self._asleep = False
+                elif not await self._finish_write():
+                    # Part of a frame may be out: nothing can follow it.
+                    self._lose("peer stopped reading")
+                    return
             except trio.BrokenResourceError:
                 self._lose("connection lost")
                 return
-            if writing.cancelled_caught:
-                # Part of a frame may be out: nothing can follow it.
-                self._lose("peer stopped reading")
-                return
-            for stream, position, ended in batch:
-                stream.flushed_to(position, ended=ended)
 
     def offer(self, stream: "H2Stream") -> None:
         """The stream has bytes, or its end, to send."""
         if not stream.blocked and self._lost is None:
             self._sendable[stream.stream_id] = stream
+            self._work.set()
+
+    def push(self, stream: "H2Stream") -> None:
+        """``offer``, and write it now if nothing else is on its way."""
+        if stream.blocked or self._lost is not None:
+            return
+        self._sendable[stream.stream_id] = stream
+        if self._prompt is None or not self._asleep or self._unfinished is not None:
+            self._work.set()
+            return
+        try:
+            self._write()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._lose("connection lost")
+        if self._unfinished is not None or self._sendable:
             self._work.set()
 
     def withdraw(self, stream_id: int) -> None:
@@ -141,6 +159,42 @@ class H2Writer:
         self._ending = True
         self._work.set()
 
+    def _write(self) -> bool:
+        """Frame what there is and give it to the kernel, as far as it takes it; ``False`` for nothing.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+        """
+        data = self._next_write()
+        if not data:
+            return False
+        batch = [(stream, stream.framed, stream.end_framed) for stream in self._batch]
+        self._batch = []
+        if self._prompt is None:
+            self._unfinished = data, batch
+        elif self._prompt.send_now(data):
+            _tell_flushed(batch)
+        else:
+            self._unfinished = b"", batch
+        return True
+
+    async def _finish_write(self) -> bool:
+        """Wait until the kernel has taken the write; ``False`` if it did not in time.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+        """
+        if self._unfinished is None:
+            return True
+        data, batch = self._unfinished
+        timeout = self._settings.close_timeout if self._ending else self._settings.write_timeout
+        with trio.move_on_after(timeout):
+            await self._transport.send_all(data)
+            self._unfinished = None
+            _tell_flushed(batch)
+            return True
+        return False
+
     def _next_write(self) -> bytes:
         room = self._settings.write_size
         while self._sendable and room > 0:
@@ -159,7 +213,8 @@ class H2Writer:
         """Frame one DATA frame of a stream; return its payload's size. Streams with more go to the end."""
         protocol = self._protocol
         window = protocol.local_flow_control_window(stream.stream_id)
-        if window <= 0 and stream.outbox:
+        # The end alone fits a window of 0, but not one that the peer's settings have made negative.
+        if window < 0 or (window == 0 and stream.outbox):
             stream.blocked = True
             return 0
         # A peer may accept frames of 16 MiB; one of these would be one write, and hold up everybody else.
@@ -172,3 +227,8 @@ class H2Writer:
         stream.framed_to(stream.framed + len(chunk), ended=ends, pings=self.pings.sent)
         self._batch.append(stream)
         return len(chunk)
+
+
+def _tell_flushed(batch: list[tuple["H2Stream", int, bool]]) -> None:
+    for stream, position, ended in batch:
+        stream.flushed_to(position, ended=ended)

@@ -73,6 +73,18 @@ class ConnectStream(abc.ABC):
             StreamMisuseError: before ``start`` or after ``end``.
         """
 
+    def send_now(self, data: bytes) -> bool:
+        """``send`` without waiting, and onto the wire at once if nothing is before it.
+
+        ``False``: not done, there is no room or the transport cannot. ``send`` waits for it then.
+        For callers that have collected what they have: each call may be a packet.
+
+        Raises:
+            StreamLostError: reset, or connection lost.
+            StreamMisuseError: before ``start`` or after ``end``.
+        """
+        return False
+
     @abc.abstractmethod
     async def flushed(self) -> None:
         """Return when everything sent before was passed to the kernel.
@@ -81,9 +93,18 @@ class ConnectStream(abc.ABC):
             StreamLostError: that will not happen any more.
         """
 
+    @property
     @abc.abstractmethod
-    async def confirm(self) -> None:
+    def sent_bytes(self) -> int:
+        """The position behind everything that was given to ``send``, counted from the start of the body."""
+
+    @abc.abstractmethod
+    async def confirm(self, beyond: int | None = None) -> int:
         """Return when the peer's transport has answered for every byte sent before this call.
+
+        With ``beyond`` (a position, see ``sent_bytes``) return as soon as it has answered for some bytes
+        beyond it. Returns the position up to which it has answered. Bytes that the peer's window has not
+        let out are not answered for, whatever else the peer answers.
 
         Over HTTP/2: a PING sent after these bytes was acknowledged. Callers share PINGs; at most one is
         in flight. Over HTTP/1.1: the peer's kernel has acknowledged them. A peer that does not read at all
@@ -104,6 +125,11 @@ class ConnectStream(abc.ABC):
     @abc.abstractmethod
     def reset(self) -> None:
         """Break the stream off: what is queued is dropped and the peer is told. Again has no effect."""
+
+    def cut_off(self) -> None:
+        """Drop what is queued and not on its way, and end the response properly where the transport can do so
+        without room for the rest; else the same as ``reset``."""
+        self.reset()
 
     @abc.abstractmethod
     async def wait_closed(self) -> None:

@@ -12,13 +12,15 @@ import ssl
 
 import trio
 
+from commucat_server.listener.tcp_stream import PromptStream
+
 _RECORD_SIZE = 16_384  # RFC 8446, section 5.1
 _RECEIVE_SIZE = 65_536
 _UNSENT_LIMIT = 4_096
 """Answers to key updates that may wait for the next write: 150 of them. A peer may ask for any number."""
 
 
-class TlsStream(trio.abc.Stream):
+class TlsStream(PromptStream):
     """The server's end of a TLS connection.
 
     Args:
@@ -26,7 +28,7 @@ class TlsStream(trio.abc.Stream):
         context: from ``tls_context``.
     """
 
-    __slots__ = ("_broken", "_incoming", "_outgoing", "_tls", "_transport", "sent_bytes")
+    __slots__ = ("_broken", "_incoming", "_left", "_outgoing", "_prompt", "_tls", "_transport", "sent_bytes")
 
     def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> None:
         self._transport = transport
@@ -34,6 +36,9 @@ class TlsStream(trio.abc.Stream):
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._broken = False
+        self._prompt = transport if isinstance(transport, PromptStream) else None
+        # Encrypted bytes that the transport below keeps for its next write.
+        self._left = 0
         self.sent_bytes = 0
         """Bytes that the transport below has taken, TLS's own included."""
 
@@ -76,12 +81,13 @@ class TlsStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
+            if not (waited or self._incoming.pending or self._incoming.eof or self._tls.pending()):
+                # Nothing is there to be decrypted: finding out by trying costs an exception per read.
+                await self._receive_pending()
+                waited = True
             try:
                 first = self._tls.read(_RECORD_SIZE)
             except ssl.SSLWantReadError:
-                if self._outgoing.pending > _UNSENT_LIMIT:
-                    self._broken = True
-                    raise trio.BrokenResourceError("flood of key updates") from None
                 await self._receive_pending()
                 waited = True
                 continue
@@ -101,13 +107,28 @@ class TlsStream(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: the peer is gone, or an earlier call was cancelled.
         """
+        self._encrypt(data)
+        await self._send_pending()
+
+    def send_now(self, data: bytes) -> bool:
+        self._encrypt(data)
+        if self._prompt is None:
+            return False  # All of it waits here.
+        encrypted = self._outgoing.read()
+        if self._prompt.send_now(encrypted):
+            self.sent_bytes += len(encrypted)
+            return True
+        self._left += len(encrypted)
+        return False
+
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
         if self._broken:
             raise trio.BrokenResourceError("an earlier write was not finished")
-        try:
-            self._tls.write(data)
-        except ssl.SSLError as exc:
-            raise trio.BrokenResourceError("tls connection broken") from exc
-        await self._send_pending()
+        if data:
+            try:
+                self._tls.write(data)
+            except ssl.SSLError as exc:
+                raise trio.BrokenResourceError("tls connection broken") from exc
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when a write would not have to wait."""
@@ -140,16 +161,21 @@ class TlsStream(trio.abc.Stream):
         return b"".join(parts) if len(parts) > 1 else first
 
     async def _send_pending(self) -> None:
-        if data := self._outgoing.read():
+        data = self._outgoing.read()
+        if data or self._left:
             try:
                 await self._transport.send_all(data)
             except BaseException:
                 # Nobody knows how much of it went out: no record may follow.
                 self._broken = True
                 raise
-            self.sent_bytes += len(data)
+            self.sent_bytes += self._left + len(data)
+            self._left = 0
 
     async def _receive_pending(self) -> None:
+        if self._outgoing.pending > _UNSENT_LIMIT:
+            self._broken = True
+            raise trio.BrokenResourceError("flood of key updates")
         if data := await self._transport.receive_some(_RECEIVE_SIZE):
             self._incoming.write(data)
         else:

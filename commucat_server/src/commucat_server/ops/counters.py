@@ -15,7 +15,14 @@ class Counters:
     commits_failed: int = 0
     handshakes: int = 0
     handshakes_failed: int = 0
+    clear_sessions: int = 0
     messages_expired: int = 0
+    reports_stored: int = 0
+    """Reports to senders, each about any number of messages."""
+    reports_refused: int = 0
+    """Reports that their receiver's inbox did not take."""
+    reports_lost: int = 0
+    """Messages of which no report was made: too many were confirmed at once."""
     live_delivered: int = 0
     live_dropped: int = 0
     rate_limited: int = 0

@@ -8,6 +8,7 @@ import trio
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import REVOKED, Registry
+from commucat_server.routing.reports import DeliveryReports
 from commucat_storage import Storage, StorageError
 
 log = structlog.get_logger("commucat.upkeep")
@@ -26,6 +27,7 @@ class Upkeep:
         storage: Storage,
         registry: Registry,
         presence: PresenceBoard,
+        reports: DeliveryReports,
         counters: Counters,
         clock: Callable[[], float],
         presence_ttl: int,
@@ -34,6 +36,7 @@ class Upkeep:
         self._storage = storage
         self._registry = registry
         self._presence = presence
+        self._reports = reports
         self._counters = counters
         self._clock = clock
         self._presence_interval = max(1.0, presence_ttl / 3)
@@ -44,7 +47,7 @@ class Upkeep:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._every, self._presence_interval, self._presence.refresh)
             nursery.start_soon(self._every, self._session_interval, self._refresh_sessions)
-            nursery.start_soon(self._every, PURGE_INTERVAL, self._purge)
+            nursery.start_soon(self._every, PURGE_INTERVAL, self.purge)
             nursery.start_soon(self._every, REVOCATION_INTERVAL, self.end_revoked)
 
     async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -66,8 +69,13 @@ class Upkeep:
             for device_id in await self._storage.not_active(tuple(devices)):
                 self._registry.end_device(device_id, REVOKED)
 
-    async def _purge(self) -> None:
-        purged = await self._storage.purge_expired(int(self._clock()))
-        self._counters.messages_expired += purged.messages
-        if purged.messages:
-            log.info("expired messages purged", messages=purged.messages)
+    async def purge(self) -> None:
+        """Delete what has expired, and have it told to senders that asked."""
+        more = True
+        while more:
+            purged = await self._storage.purge_expired(int(self._clock()))
+            self._counters.messages_expired += purged.messages
+            if purged.messages:
+                log.info("expired messages purged", messages=purged.messages)
+            await self._reports.expired(purged.expired)
+            more = purged.more

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from commucat_proto import FrameType, encode_frame, json_text
+from commucat_server.routing.reception import FULL, WINDOW_FRAMES, Reception
 from commucat_storage import InboxPage
 
-# What may wait in memory for one receiver that reads slowly; the rest waits in the store.
-# Large enough to fill a fast connection between two wake-ups of the writer.
-WINDOW_FRAMES = 2048
-WINDOW_BYTES = 1024 * 1024
 # Answers (Ack, Error) to what this client itself sent: beyond this its reader pauses.
 ANSWERS_BYTES = 256 * 1024
+# Beyond this, answers count those who refuse and do not name them: one frame of six bytes can be
+# refused by hundreds of devices, and what its batch holds is not known before it is committed.
+NAMES_BYTES = 1024 * 1024
 # Live frames of others (typing, media, presence): beyond this they are dropped. They are worth nothing
 # later, and nobody may make this client's own reading stop, or fill its memory.
 NOTICES_BYTES = 256 * 1024
@@ -44,6 +44,7 @@ class LiveSession:
         delivery_ack: bool,
         wake: Callable[[], None],
         next_sequence: Callable[[], int],
+        reception: Reception = FULL,
     ) -> None:
         self.device_id = device_id
         self.user_id = user_id
@@ -55,13 +56,12 @@ class LiveSession:
         """Highest inbox number handed to the writer."""
         self.taken = confirmed
         """Highest inbox number that the writer has begun to send; nothing above may be confirmed."""
-        self.written = confirmed
-        """Highest inbox number that the transport has taken over."""
         self.behind = receives
         """The store has, or may have, rows above the cursor that were not handed over."""
         self.farewell: Mapping[str, Any] | None = None
         """Set once the session is to end: the Error that tells the client why."""
         self.closed = False
+        self.reception = reception
         self._offered = confirmed
         self._wake = wake
         self._next_sequence = next_sequence
@@ -71,6 +71,7 @@ class LiveSession:
         self._answers_bytes = 0
         self._notices: list[bytes] = []
         self._notices_bytes = 0
+        self._notices_left = reception.notices
 
     # -- deliveries -------------------------------------------------------------------------------
 
@@ -84,7 +85,7 @@ class LiveSession:
             self.behind
             or number != self.cursor + 1
             or len(self._ready) >= WINDOW_FRAMES
-            or self._ready_bytes >= WINDOW_BYTES
+            or self._ready_bytes >= self.reception.window_bytes
         ):
             self.behind = True
         else:
@@ -94,19 +95,30 @@ class LiveSession:
     def take_page(self, page: InboxPage) -> None:
         """Rows that the writer fetched above the cursor."""
         for row in page.rows:
-            if row.number > self.cursor:
-                self._hand_over(row.number, row.frame_type, row.channel, row.payload)
+            if row.number > self.cursor and not self._hand_over(
+                row.number, row.frame_type, row.channel, row.payload
+            ):
+                return
         if page.complete:
             # Numbers up to head have no row any more: expired, purged or confirmed.
             self.cursor = max(self.cursor, page.head)
             # Commits that were offered while the page was read came in vain: look again.
             self.behind = self._offered > self.cursor
 
-    def _hand_over(self, number: int, frame_type: int, channel: int, payload: bytes) -> None:
-        encoded = encode_frame(FrameType(frame_type), channel, number, payload)
+    def _hand_over(self, number: int, frame_type: int, channel: int, payload: bytes) -> bool:
+        """False if the client can never take it: the message stays, and the session ends before it."""
+        reception, shape = self.reception, FrameType(frame_type)
+        if reception.durable is not None:
+            shape, payload = reception.durable(shape, payload)
+        encoded = encode_frame(shape, channel, number, payload)
+        if len(encoded) > reception.max_frame:
+            detail = f"a message of {len(payload)} bytes waits, which this client cannot be sent"
+            self.end({"error": "too_large", "title": "Message too large for this client", "detail": detail})
+            return False
         self._ready.append(encoded)
         self._ready_bytes += len(encoded)
         self.cursor = number
+        return True
 
     # -- answers ------------------------------------------------------------------------------------
 
@@ -132,9 +144,17 @@ class LiveSession:
         """
         if self.closed or not self.receives or self.farewell is not None:
             return False
+        if self.reception.live is not None:
+            shape = self.reception.live(frame_type, payload)
+            if shape is None:
+                return False
+            frame_type, payload = shape
         if self._notices_bytes + len(payload) > NOTICES_BYTES and self._notices:
             return False
+        if len(payload) > self._notices_left:
+            return False
         encoded = encode_frame(frame_type, channel, self._next_sequence(), payload)
+        self._notices_left -= len(encoded)
         self._notices.append(encoded)
         self._notices_bytes += len(encoded)
         self._wake()
@@ -144,6 +164,11 @@ class LiveSession:
     def answers_full(self) -> bool:
         """The client does not read its answers; nothing more is read from it until it does."""
         return self._answers_bytes >= ANSWERS_BYTES
+
+    @property
+    def answers_bytes(self) -> int:
+        """Bytes of answers that wait for the writer."""
+        return self._answers_bytes
 
     # -- the writer's side ----------------------------------------------------------------------------
 
@@ -173,7 +198,7 @@ class LiveSession:
     def start_at(self, number: int) -> None:
         """Before the first delivery: the client has everything up to ``number`` already."""
         self.cursor = max(self.cursor, number)
-        self.taken = self.written = self.cursor
+        self.taken = self.cursor
 
     # -- the end ----------------------------------------------------------------------------------------
 

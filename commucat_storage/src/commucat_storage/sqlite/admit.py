@@ -132,14 +132,14 @@ def _renewed(connection: sqlite3.Connection, device_id: str) -> InboxState:
     ).fetchall()
     [[new]] = connection.execute(
         "INSERT INTO inbox_offset (epoch, next_number, confirmed, rows, bytes, shared, earliest, "
-        "stranger_rows, stranger_bytes) SELECT ?, rows + 1, 0, rows, bytes, shared, earliest, "
-        "stranger_rows, stranger_bytes FROM inbox_offset WHERE inbox = ? RETURNING inbox",
+        "stranger_rows, stranger_bytes, reports) SELECT ?, rows + 1, 0, rows, bytes, shared, earliest, "
+        "stranger_rows, stranger_bytes, reports FROM inbox_offset WHERE inbox = ? RETURNING inbox",
         (epoch, old),
     ).fetchall()
     old_positions = (old << 32, (old << 32) + MAX_INBOX_NUMBER)
     connection.execute(
         "INSERT INTO relay_queue SELECT ? + row_number() OVER (ORDER BY position), frame_type, channel, "
-        "expires_at, size, payload, payload_id, stranger, reporter FROM relay_queue "
+        "expires_at, size, payload, payload_id, stranger, reporter, reference FROM relay_queue "
         "WHERE position BETWEEN ? AND ?",
         (new << 32, *old_positions),
     )

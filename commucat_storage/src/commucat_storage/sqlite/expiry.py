@@ -93,7 +93,7 @@ def _search(transaction: Transaction, step: Step, now: int, found: Found) -> tup
         (first, base + 2**32 - 1, STEP_ROWS),
     ).fetchone()
     limit = NEVER if revoked else now
-    rows = size = shared = stranger_rows = stranger_bytes = 0
+    rows = size = shared = reports = stranger_rows = stranger_bytes = 0
     earliest = step.earliest
     if last is not None:
         window = (first, last, limit)
@@ -104,7 +104,7 @@ def _search(transaction: Transaction, step: Step, now: int, found: Found) -> tup
             window,
         ).fetchone()
         if reports:
-            found.expired += _reports(connection, device_id, window)
+            found.expired += _reports(connection, device_id, window, now)
         if shared:
             connection.execute(
                 "UPDATE relay_payload SET refs = refs - gone.n FROM (SELECT payload_id AS id, count(*) AS n "
@@ -126,9 +126,9 @@ def _search(transaction: Transaction, step: Step, now: int, found: Found) -> tup
     # an interrupted search is begun again.
     connection.execute(
         "UPDATE inbox_offset SET rows = rows - ?, bytes = bytes - ?, shared = shared - ?, "
-        "stranger_rows = stranger_rows - ?, stranger_bytes = stranger_bytes - ?, "
+        "reports = reports - ?, stranger_rows = stranger_rows - ?, stranger_bytes = stranger_bytes - ?, "
         "earliest = CASE WHEN ? THEN ? ELSE earliest END WHERE inbox = ?",
-        (rows, size, shared, stranger_rows, stranger_bytes, ended, earliest, step.inbox),
+        (rows, size, shared, reports, stranger_rows, stranger_bytes, ended, earliest, step.inbox),
     )
     transaction.inboxes.forget(device_id)
     found.messages += rows
@@ -136,14 +136,21 @@ def _search(transaction: Transaction, step: Step, now: int, found: Found) -> tup
 
 
 def _reports(
-    connection: sqlite3.Connection, device_id: str, window: tuple[int, int, int]
+    connection: sqlite3.Connection, device_id: str, window: tuple[int, int, int], now: int
 ) -> list[ExpiredMessage]:
     rows = connection.execute(
-        "SELECT reporter, channel, position & 4294967295 FROM relay_queue "
+        "SELECT reporter, channel, position & 4294967295, reference, expires_at FROM relay_queue "
         "WHERE position BETWEEN ? AND ? AND expires_at <= ? AND reporter IS NOT NULL ORDER BY position",
         window,
     )
     return [
-        ExpiredMessage(sender=sender, channel=channel, device_id=device_id, number=number)
-        for sender, channel, number in rows
+        ExpiredMessage(
+            sender=sender,
+            channel=channel,
+            device_id=device_id,
+            number=number,
+            reference=reference or b"",
+            revoked=expires_at > now,
+        )
+        for sender, channel, number, reference, expires_at in rows
     ]

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
@@ -13,6 +14,7 @@ from commucat_storage.inbox import (
     GroupAction,
     GroupOutcome,
     InviteMember,
+    JoinRoom,
     Operation,
     Outcome,
     Refusal,
@@ -30,6 +32,9 @@ from commucat_storage.sqlite.inboxes import Inbox, InboxCache
 from commucat_storage.sqlite.pending import Pending
 from commucat_storage.sqlite.routes import Routes
 from commucat_storage.sqlite.settings import SqliteSettings
+
+_Accepting: TypeAlias = tuple[str, Inbox, bool]
+"""A device that accepts a message, its inbox, and whether the sender is a stranger to it."""
 
 
 def _of_sender(reason: RefusalReason) -> SubmissionOutcome:
@@ -71,18 +76,19 @@ class Group:
         self.stored = 0
         self._disk_is_low = disk_is_low
 
-    def apply(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
-        """Apply the operations in their order; one outcome for each."""
+    def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
+        """Apply the operations in their order; one outcome for each. Those of confirmations are
+        complete after the next flush only."""
         outcomes: list[Outcome] = []
         for operation in batch:
             # By far the most frequent first.
             if type(operation) is Submission:
                 outcomes.append(self._submit(operation))
             elif type(operation) is Confirm:
-                outcomes.append(self._confirm(operation))
+                outcomes.append(self._confirm(operation, outcomes))
             else:
                 outcomes.append(self._apply_rare(operation))
-        return tuple(outcomes)
+        return outcomes
 
     def flush(self) -> None:
         """Write everything that was applied since the last flush."""
@@ -98,6 +104,8 @@ class Group:
                 return self._resolve(operation)
             case SetRoute():
                 return self._routes.set(operation)
+            case JoinRoom():
+                return self._routes.join_room(operation)
             case DropRoute():
                 return self._routes.drop(operation)
             case CreateGroup():
@@ -189,33 +197,67 @@ class Group:
         self, message: Submission, recipients: tuple[str, ...], group: ChatGroup | None
     ) -> SubmissionOutcome:
         """Store the message for each of the recipients that accepts it."""
-        size = len(message.payload)
-        sender, channel = message.sender, message.channel
+        sender = message.sender
         refused: list[Refusal] = []
-        accepting: list[tuple[str, Inbox, bool]] = []
+        accepting: list[_Accepting] = []
         for device_id in recipients:
             if device_id == sender and device_id:
                 continue
-            inbox = self._inboxes.get(device_id)
-            reason = self._conflict(inbox, device_id, sender, channel, group)
-            stranger = False
-            if reason is None:
-                stranger = sender != "" and self._is_stranger(sender, inbox, channel)
-                reason = self._lack_of_room(inbox, size, stranger)
-            if reason is None:
-                accepting.append((device_id, inbox, stranger))
-            else:
-                refused.append(Refusal(device_id=device_id, reason=reason))
-        if len(accepting) == 1:
-            accepted: tuple[tuple[str, int], ...] = (
-                self._store(accepting[0], message, size, message.payload, None),
-            )
-        elif accepting:
-            payload_id = self._pending.share(message.payload, len(accepting))
-            accepted = tuple(self._store(each, message, size, None, payload_id) for each in accepting)
+            self._ask(device_id, message, group, accepting, refused)
+        if not accepting:
+            return SubmissionOutcome((), tuple(refused))
+        copying: Sequence[_Accepting] = ()
+        if message.copies:
+            copying = self._copies(message, recipients, group, refused)
+        reporter = sender if message.report and sender else None
+        if len(accepting) == 1 and not copying:
+            # By far the most frequent.
+            stored = self._store(accepting[0], message, message.payload, None, reporter)
+            return SubmissionOutcome((stored,), tuple(refused))
+        payload_id = self._pending.share(message.payload, len(accepting) + len(copying))
+        accepted = [self._store(each, message, None, payload_id, reporter) for each in accepting]
+        copied = [self._store(each, message, None, payload_id, None) for each in copying]
+        return SubmissionOutcome(tuple(accepted), tuple(refused), tuple(copied))
+
+    def _copies(
+        self,
+        message: Submission,
+        recipients: tuple[str, ...],
+        group: ChatGroup | None,
+        refused: list[Refusal],
+    ) -> list[_Accepting]:
+        """The sender's user's other devices, of those the ones that accept the message."""
+        origin = self._inboxes.get(message.sender)
+        accepting: list[_Accepting] = []
+        if message.sender and origin.known:
+            meant = {message.sender, *recipients}
+            others = [each for each in self._inboxes.siblings(origin.user_id) if each not in meant]
+            self._inboxes.prefetch(others)
+            self.stored += len(others)
+            for device_id in others:
+                self._ask(device_id, message, group, accepting, refused)
+        return accepting
+
+    def _ask(
+        self,
+        device_id: str,
+        message: Submission,
+        group: ChatGroup | None,
+        accepting: list[_Accepting],
+        refused: list[Refusal],
+    ) -> None:
+        """Put the device among those that accept the message, or among those that refuse it."""
+        sender, channel = message.sender, message.channel
+        inbox = self._inboxes.get(device_id)
+        reason = self._conflict(inbox, device_id, sender, channel, group)
+        stranger = False
+        if reason is None:
+            stranger = sender != "" and self._is_stranger(sender, inbox, channel)
+            reason = self._lack_of_room(inbox, len(message.payload), stranger)
+        if reason is None:
+            accepting.append((device_id, inbox, stranger))
         else:
-            accepted = ()
-        return SubmissionOutcome(accepted, tuple(refused))
+            refused.append(Refusal(device_id=device_id, reason=reason))
 
     def _is_stranger(self, sender: str, inbox: Inbox, channel: int) -> bool:
         """Whether the receiver has no relation to the sender, so that its rows come out of a small share."""
@@ -259,13 +301,14 @@ class Group:
 
     def _store(
         self,
-        recipient: tuple[str, Inbox, bool],
+        recipient: _Accepting,
         message: Submission,
-        size: int,
         payload: bytes | None,
         payload_id: int | None,
+        reporter: str | None,
     ) -> tuple[str, int]:
         device_id, inbox, stranger = recipient
+        size = len(message.payload)
         number = inbox.next_number
         inbox.next_number = number + 1
         inbox.rows += 1
@@ -288,14 +331,17 @@ class Group:
             payload,
             payload_id,
         )
-        if stranger or message.report:
-            pending.marked_rows += (*row, stranger, (message.sender or None) if message.report else None)
+        if reporter is not None:
+            inbox.reports += 1
+            pending.marked_rows += (*row, stranger, reporter, message.reference)
+        elif stranger:
+            pending.marked_rows += (*row, stranger, None, None)
         else:
             pending.rows += row
         pending.dirty[inbox] = None
         return device_id, number
 
-    def _confirm(self, confirm: Confirm) -> ConfirmOutcome:
+    def _confirm(self, confirm: Confirm, outcomes: list[Outcome]) -> ConfirmOutcome:
         inbox = self._inboxes.get(confirm.device_id)
         number = confirm.number
         if (
@@ -305,9 +351,9 @@ class Group:
         ):
             return ConfirmOutcome(False, inbox.confirmed)
         if number > inbox.confirmed:
-            inbox.confirmed = number
-            self._pending.confirmed[inbox] = None
-            self._pending.dirty[inbox] = None
+            if inbox.reports:
+                self._pending.reported.add(outcomes, inbox, inbox.confirmed + 1, number)
+            self._pending.confirm(inbox, number)
         return ConfirmOutcome(True, number)
 
     # -- groups of devices -----------------------------------------------------------------------

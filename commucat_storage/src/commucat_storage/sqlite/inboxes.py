@@ -12,7 +12,8 @@ NEVER = 2**62
 
 _LOAD = """
 SELECT d.device_id, d.status, d.inbox, o.epoch, o.next_number, o.confirmed,
-    o.rows, o.bytes, o.shared, o.earliest, o.stranger_rows, o.stranger_bytes, d.user_id
+    o.rows, o.bytes, o.shared, o.earliest, o.stranger_rows, o.stranger_bytes,
+    o.reports, d.user_id
 FROM json_each(?) AS wanted
 JOIN user_device AS d ON d.device_id = wanted.value
 JOIN inbox_offset AS o ON o.inbox = d.inbox"""
@@ -20,6 +21,7 @@ _LOAD_ROUTES = """
 SELECT r.device_id, r.channel, r.relay, r.members, r.group_id
 FROM json_each(?) AS wanted JOIN route AS r ON r.device_id = wanted.value"""
 
+_SIBLINGS = "SELECT device_id FROM user_device WHERE user_id = ? AND status = 'active' ORDER BY device_id"
 _LOAD_GROUPS = """
 SELECT m.device_id, m.group_id, m.accepted
 FROM json_each(?) AS wanted JOIN group_member AS m ON m.device_id = wanted.value"""
@@ -42,6 +44,7 @@ class Inbox:
         "inbox",
         "next_number",
         "refusal",
+        "reports",
         "route_members",
         "routes",
         "rows",
@@ -63,6 +66,8 @@ class Inbox:
         self.rows = 0
         self.bytes = 0
         self.shared = 0
+        self.reports = 0
+        """Rows whose senders are to be told what becomes of them."""
         self.earliest = NEVER
         self.routes: dict[int, Route] = {}
         self.route_members = 0
@@ -91,6 +96,7 @@ class InboxCache:
         self._capacity = capacity
         self._young: dict[str, Inbox] = {}
         self._old: dict[str, Inbox] = {}
+        self._siblings: dict[str, tuple[str, ...]] = {}
         self._weight = 0
 
     def get(self, device_id: str) -> Inbox:
@@ -112,6 +118,14 @@ class InboxCache:
         if missing:
             self._load(missing)
 
+    def siblings(self, user_id: str) -> tuple[str, ...]:
+        """The active devices of a user, in a fixed order; asked for once in a transaction."""
+        found = self._siblings.get(user_id)
+        if found is None:
+            rows = self._connection.execute(_SIBLINGS, (user_id,)).fetchall()
+            found = self._siblings[user_id] = tuple(device_id for [device_id] in rows)
+        return found
+
     def remembered(self, device_id: str) -> Inbox | None:
         """The inbox if it is in memory; does not load it."""
         return self._young.get(device_id) or self._old.get(device_id)
@@ -120,16 +134,19 @@ class InboxCache:
         """Drop what is remembered of a device that something else has changed in the database."""
         self._young.pop(device_id, None)
         self._old.pop(device_id, None)
+        self._siblings.clear()  # Devices come and go this way, too.
 
     def clear(self) -> None:
         """Drop everything: a rollback, or another process has written."""
         self._young = {}
         self._old = {}
+        self._siblings.clear()
         self._weight = 0
 
     def make_room(self) -> None:
         """Drop the old generation when the young one is full. Only between transactions: an inbox
         with changes that are not written yet must not be loaded anew."""
+        self._siblings.clear()
         if self._weight >= self._capacity:
             self._old = self._young
             self._young = {}
@@ -154,7 +171,7 @@ class InboxCache:
             inbox.base = row[2] << 32
             _, _, _, inbox.epoch, inbox.next_number, inbox.confirmed, *counts = row
             inbox.rows, inbox.bytes, inbox.shared, inbox.earliest, *strangers = counts
-            inbox.stranger_rows, inbox.stranger_bytes, inbox.user_id = strangers
+            inbox.stranger_rows, inbox.stranger_bytes, inbox.reports, inbox.user_id = strangers
         for device_id, channel, relay, members, group_id in self._connection.execute(
             _LOAD_ROUTES, (wanted,)
         ).fetchall():

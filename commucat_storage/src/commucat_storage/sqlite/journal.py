@@ -1,7 +1,7 @@
 """The one writer: a thread that commits whatever has been queued as one transaction, again and again.
 
-There is no artificial delay. While one group is being committed the next one gathers, so
-the groups are small when little is going on and large under load.
+There is no artificial delay for whatever somebody waits for. While one group is being committed the
+next one gathers, so the groups are small when little is going on and large under load.
 """
 
 import logging
@@ -17,6 +17,7 @@ import trio
 from commucat_storage.backlog import Backlog
 from commucat_storage.errors import CommitFailedError, StorageError
 from commucat_storage.sqlite.connection import translate
+from commucat_storage.sqlite.hold import Hold
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Entry, Writer
@@ -38,16 +39,19 @@ class Journal:
         self._writer = Writer(connection, path, settings, turns)
         self._path = path
         self._settings = settings
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._backlog: Backlog[Entry] = Backlog(
             max_rows=settings.journal_rows, max_bytes=settings.journal_bytes, put=self._put
         )
+        self._hold: Hold[Entry] = Hold(settings.confirm_delay, settings.held_rows, self._queue_up)
         # What was put and not yet told, in order: if the thread dies nobody waits for ever.
         self._untold: dict[Entry, None] = {}
         self._ended = trio.Event()
         self._abandoned = False
         self._failing = False
         self._callback_error: Exception | None = None
+        self._begin_round: Callable[[], None] = _nothing
+        self._end_round: Callable[[], None] = _nothing
         self._crash: BaseException | None = None
         self._token = trio.lowlevel.current_trio_token()
         # A daemon: when the event loop itself has died, a full disk must not keep the process.
@@ -61,7 +65,18 @@ class Journal:
 
     async def enter(self, entry: Entry) -> None:
         """Queue ``entry``; wait only while the journal is full. See :meth:`Backlog.enter`."""
+        if not self._backlog.has_room_for(entry):
+            # It must not wait for room that is taken by what waits for it.
+            self._hold.let_go()
         await self._backlog.enter(entry)
+
+    def hurry(self) -> None:
+        """Let nothing wait for company."""
+        self._hold.let_go()
+
+    def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        """Call these around the ``done`` calls of each group."""
+        self._begin_round, self._end_round = begin, end
 
     async def aclose(self) -> None:
         """Commit what was taken, tell everybody, end the thread and close the connection.
@@ -73,6 +88,7 @@ class Journal:
                 raised, at some time since the journal was made.
         """
         self._backlog.close("the store is closed")
+        self._hold.close()
         self._turns.wanted()
         self._queue.put(None)
         with trio.move_on_after(self._settings.close_timeout, shield=True):
@@ -106,29 +122,42 @@ class Journal:
     # -- in the event-loop thread ----------------------------------------------------------------
 
     def _put(self, entry: Entry) -> None:
-        self._turns.wanted()
         self._untold[entry] = None
-        self._queue.put(entry)
+        if entry.can_wait:
+            self._hold.add(entry)
+        else:
+            # In one piece: the first of several would wake the thread for itself.
+            self._queue_up([*self._hold.take(), entry])
+
+    def _queue_up(self, entries: list[Entry]) -> None:
+        self._turns.wanted()
+        self._queue.put(entries)
 
     def _tell(self, group: list[Entry], results: list[object]) -> None:
         if self._abandoned:
             return
         for entry in group:
             del self._untold[entry]
+        self._shielded(self._begin_round)
         for entry, result in zip(group, results, strict=True):
             self._call(entry, result)
+        self._shielded(self._end_round)
         # Room is given back last, so that whoever comes in now is behind what was just told.
         self._backlog.release(group)
 
     def _call(self, entry: Entry, result: object) -> None:
+        self._shielded(entry.done, result)
+
+    def _shielded(self, function: Callable[..., None], *args: object) -> None:
         try:
-            entry.done(result)
+            function(*args)
         except Exception as exc:  # noqa: BLE001 - the others must still be told; aclose raises it
             _log.error("a callback of the journal raised", exc_info=exc)
             self._callback_error = self._callback_error or exc
 
     def _finish(self, crash: BaseException | None) -> None:
         self._crash = crash
+        self._hold.close()
         self._backlog.close("the store is closed" if crash is None else "the journal's thread has died")
         self._fail_untold("the journal's thread has died")
         # A thread that died in its turn has not ended it, and the loop would wait for it in every pass.
@@ -160,18 +189,19 @@ class Journal:
         """Everything queued, up to the caps; waits for the first. Empty when the journal is to end."""
         if self._queue.empty():
             self._turns.idle()
-        entry = self._queue.get()
+        entries = self._queue.get()
         self._turns.computes()
         group: list[Entry] = []
         rows = size = 0
-        while entry is not None:
-            group.append(entry)
-            rows += entry.rows
-            size += entry.size
+        while entries is not None:
+            group += entries
+            for entry in entries:
+                rows += entry.rows
+                size += entry.size
             if rows >= self._settings.group_rows or size >= self._settings.group_bytes:
                 return group
             try:
-                entry = self._queue.get_nowait()
+                entries = self._queue.get_nowait()
             except queue.Empty:
                 return group
         if group:
@@ -215,3 +245,7 @@ class Journal:
             self._token.run_sync_soon(function, *args)
         except trio.RunFinishedError:
             _log.error("the event loop ended before the journal; nobody was told of the last commits")
+
+
+def _nothing() -> None:
+    """When nobody wants to know of rounds."""

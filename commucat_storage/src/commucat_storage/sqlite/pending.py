@@ -5,10 +5,11 @@ import json
 import sqlite3
 
 from commucat_storage.sqlite.inboxes import NEVER, Inbox
+from commucat_storage.sqlite.reported import Reported
 
-_LARGEST_INSERT = 256  # rows in one statement; at most 9 values each, far below SQLite's 32,766
+_LARGEST_INSERT = 256  # rows in one statement; at most 11 values each, far below SQLite's 32,766
 
-# Almost every row has the defaults in the last two columns, which costs less than to store them.
+# Almost every row has the defaults in the last columns, which costs less than to store them.
 _INSERT_ROW = """INSERT INTO relay_queue
 (position, frame_type, channel, expires_at, size, payload, payload_id) VALUES """
 _INSERT_MARKED_ROW = "INSERT INTO relay_queue VALUES "
@@ -18,18 +19,20 @@ _UPDATE_OFFSET = "INSERT INTO inbox_offset VALUES "
 _UPDATE_OFFSET_END = """ ON CONFLICT (inbox) DO UPDATE SET next_number = excluded.next_number,
 confirmed = excluded.confirmed, rows = excluded.rows, bytes = excluded.bytes,
 shared = excluded.shared, earliest = excluded.earliest,
-stranger_rows = excluded.stranger_rows, stranger_bytes = excluded.stranger_bytes"""
+stranger_rows = excluded.stranger_rows, stranger_bytes = excluded.stranger_bytes,
+reports = excluded.reports"""
 
 # Each takes a JSON array of [first position, last position]. CROSS JOIN keeps the ranges outside.
 _IN_RANGES = """FROM json_each(?) AS r
 CROSS JOIN relay_queue AS q ON q.position BETWEEN r.value ->> 0 AND r.value ->> 1"""
-_MEASURE = f"""SELECT json_group_array(json_array(k, n, s, p, f, b)) FROM (
+_MEASURE = f"""SELECT json_group_array(json_array(k, n, s, p, f, b, a)) FROM (
 SELECT r.key AS k, count(*) AS n, sum(q.size) AS s, count(q.payload_id) AS p, sum(q.stranger) AS f,
-sum(q.size * q.stranger) AS b {_IN_RANGES} GROUP BY r.key)"""  # noqa: S608
+sum(q.size * q.stranger) AS b, count(q.reporter) AS a {_IN_RANGES} GROUP BY r.key)"""  # noqa: S608
 _DELETE = f"DELETE FROM relay_queue WHERE position IN (SELECT q.position {_IN_RANGES})"  # noqa: S608
 _UNREFER = f"""UPDATE relay_payload SET refs = refs - gone.n FROM (
 SELECT q.payload_id AS id, count(*) AS n {_IN_RANGES} WHERE q.payload_id IS NOT NULL GROUP BY 1) AS gone
 WHERE payload_id = gone.id"""  # noqa: S608
+_DELETE_RANGE = "DELETE FROM relay_queue WHERE position BETWEEN ? AND ?"
 _DELETE_PAYLOADS = "DELETE FROM relay_payload WHERE refs = 0"
 
 
@@ -47,7 +50,17 @@ class Pending:
     takes milliseconds; what counts is statements, not rows.
     """
 
-    __slots__ = ("_connection", "_next_payload", "confirmed", "dirty", "marked_rows", "payloads", "rows")
+    __slots__ = (
+        "_connection",
+        "_next_payload",
+        "_sharing",
+        "confirmed",
+        "dirty",
+        "marked_rows",
+        "payloads",
+        "reported",
+        "rows",
+    )
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -61,7 +74,11 @@ class Pending:
         """Rows of strangers, and those that are to be reported."""
         self.payloads: list[object] = []
         self.dirty: dict[Inbox, None] = {}
-        self.confirmed: dict[Inbox, None] = {}
+        self.confirmed: dict[Inbox, int] = {}
+        """Inboxes to delete from; up to which number what goes is no longer in their counts."""
+        self._sharing: set[Inbox] = set()
+        self.reported = Reported()
+        """Confirmations whose outcome is to name rows."""
         self._next_payload = None
 
     def share(self, payload: bytes, refs: int) -> int:
@@ -74,6 +91,21 @@ class Pending:
         self.payloads += (payload_id, refs, payload)
         return payload_id
 
+    def confirm(self, inbox: Inbox, number: int) -> None:
+        """Delete what the inbox has up to ``number``, above what was confirmed before."""
+        inbox.confirmed = number
+        if number == inbox.next_number - 1:
+            # Nothing stays, so nothing need be counted: the usual case of a receiver that keeps up.
+            if inbox.shared:
+                self._sharing.add(inbox)
+            inbox.rows = inbox.bytes = inbox.shared = inbox.reports = 0
+            inbox.stranger_rows = inbox.stranger_bytes = 0
+            inbox.earliest = NEVER
+            self.confirmed[inbox] = number
+        else:
+            self.confirmed.setdefault(inbox, 0)
+        self.dirty[inbox] = None
+
     def flush(self) -> None:
         """Write everything since the last flush."""
         if self.payloads:
@@ -83,11 +115,13 @@ class Pending:
             self._insert(_INSERT_ROW, 7, self.rows)
             self.rows = []
         if self.marked_rows:
-            self._insert(_INSERT_MARKED_ROW, 9, self.marked_rows)
+            self._insert(_INSERT_MARKED_ROW, 10, self.marked_rows)
             self.marked_rows = []
         if self.confirmed:
+            self.reported.fill(self._connection)  # behind the inserts, before the rows are gone
             self._delete_confirmed()
             self.confirmed = {}
+            self._sharing.clear()
         if self.dirty:
             offsets: list[object] = []
             for inbox in self.dirty:
@@ -102,39 +136,42 @@ class Pending:
                     inbox.earliest,
                     inbox.stranger_rows,
                     inbox.stranger_bytes,
+                    inbox.reports,
                 )
-            self._insert(_UPDATE_OFFSET, 10, offsets, _UPDATE_OFFSET_END)
+            self._insert(_UPDATE_OFFSET, 11, offsets, _UPDATE_OFFSET_END)
             self.dirty = {}
 
     def _delete_confirmed(self) -> None:
         ranges = []
         partly = []  # inboxes of which something stays: what goes must be counted
         shared = []
-        for inbox in self.confirmed:
-            wanted = [inbox.base, inbox.base + inbox.confirmed]
+        for inbox, counted in self.confirmed.items():
+            last = inbox.base + inbox.confirmed
+            wanted = [inbox.base, last]
             ranges.append(wanted)
-            if inbox.shared:
+            if inbox.shared or inbox in self._sharing:
                 shared.append(wanted)
-            if inbox.confirmed == inbox.next_number - 1:
-                inbox.rows = inbox.bytes = inbox.shared = inbox.stranger_rows = inbox.stranger_bytes = 0
-                inbox.earliest = NEVER
-            else:
-                partly.append((inbox, wanted))
+            if counted < inbox.confirmed:
+                partly.append((inbox, [inbox.base + counted + 1, last]))
         if partly:
             self._subtract(partly)
         if shared:
             self._connection.execute(_UNREFER, (json.dumps(shared),))
             self._connection.execute(_DELETE_PAYLOADS)
-        self._connection.execute(_DELETE, (json.dumps(ranges),))
+        if len(ranges) == 1:
+            self._connection.execute(_DELETE_RANGE, ranges[0])
+        else:
+            self._connection.execute(_DELETE, (json.dumps(ranges),))
 
     def _subtract(self, partly: list[tuple[Inbox, list[int]]]) -> None:
         wanted = json.dumps([each for _, each in partly])
         [counted] = self._connection.execute(_MEASURE, (wanted,)).fetchone()
-        for index, rows, size, shared, stranger_rows, stranger_bytes in json.loads(counted):
+        for index, rows, size, shared, stranger_rows, stranger_bytes, reports in json.loads(counted):
             inbox = partly[index][0]
             inbox.rows -= rows
             inbox.bytes -= size
             inbox.shared -= shared
+            inbox.reports -= reports
             inbox.stranger_rows -= stranger_rows
             inbox.stranger_bytes -= stranger_bytes
 

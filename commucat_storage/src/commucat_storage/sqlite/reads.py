@@ -12,6 +12,7 @@ import trio
 from commucat_storage.errors import StorageUnavailableError
 from commucat_storage.inbox import InboxPage, InboxRow, InboxState
 from commucat_storage.records import Group, GroupRole, Route
+from commucat_storage.rooms import is_reserved
 from commucat_storage.sqlite.connection import connect_reader, translate
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
@@ -161,7 +162,9 @@ def routes_of(connection: sqlite3.Connection, device_id: str) -> dict[int, Route
 
 
 def load_group(connection: sqlite3.Connection, group_id: str) -> Group | None:
-    """The group with its members, in the order in which they came."""
+    """The group with its members, in the order in which they came; None for an open room."""
+    if is_reserved(group_id):
+        return None
     rows = connection.execute(
         "SELECT g.created_at, g.relay, m.device_id, m.role FROM chat_group AS g "
         "JOIN group_member AS m ON m.group_id = g.group_id WHERE g.group_id = ? "

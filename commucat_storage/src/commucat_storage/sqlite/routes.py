@@ -3,10 +3,12 @@
 import json
 import sqlite3
 
-from commucat_storage.inbox import DropRoute, RefusalReason, RouteOutcome, SetRoute
+from commucat_storage.inbox import DropRoute, JoinRoom, RefusalReason, RouteOutcome, SetRoute
 from commucat_storage.records import Route
+from commucat_storage.rooms import room_id
 from commucat_storage.sqlite.chat_groups import ChatGroupCache
 from commucat_storage.sqlite.inboxes import Inbox, InboxCache
+from commucat_storage.sqlite.rooms import Rooms
 from commucat_storage.sqlite.settings import SqliteSettings
 
 _STORED = RouteOutcome()
@@ -26,6 +28,7 @@ class Routes:
         self._inboxes = inboxes
         self._groups = groups
         self._settings = settings
+        self._rooms = Rooms(connection, inboxes, groups, settings)
 
     def set(self, operation: SetRoute) -> RouteOutcome:
         """Join: replace the route of the device on the channel."""
@@ -42,6 +45,19 @@ class Routes:
             self._groups.accept(operation.device_id, inbox, operation.route.group_id)
         return _STORED
 
+    def join_room(self, operation: JoinRoom) -> RouteOutcome:
+        """Join: the channel's open room, and a route to it."""
+        inbox = self._inboxes.get(operation.device_id)
+        route = Route(group_id=room_id(operation.channel), relay=operation.relay)
+        refused = (
+            inbox.refusal or self.refusal(inbox, operation.channel, route) or self._rooms.refusal(operation)
+        )
+        if refused is not None:
+            return RouteOutcome(refused)
+        self._rooms.enter(operation)
+        self.store(operation.device_id, inbox, operation.channel, route)
+        return _STORED
+
     def drop(self, operation: DropRoute) -> RouteOutcome:
         """Leave: remove the route of the device on the channel."""
         inbox = self._inboxes.get(operation.device_id)
@@ -52,6 +68,7 @@ class Routes:
                 "DELETE FROM route WHERE device_id = ? AND channel = ?",
                 (operation.device_id, operation.channel),
             )
+        self.forget_deleted(self._rooms.leave(operation.device_id, operation.channel))
         return _STORED
 
     def refusal(self, inbox: Inbox, channel: int, route: Route) -> RefusalReason | None:
@@ -65,7 +82,8 @@ class Routes:
         return RefusalReason.TOO_MANY_ROUTES if members > allowed else None
 
     def store(self, device_id: str, inbox: Inbox, channel: int, route: Route) -> None:
-        """Write a route that was found to be allowed."""
+        """Write a route that was found to be allowed; leaves the open room to which the one before led."""
+        replaced = inbox.routes.get(channel)
         self._connection.execute(
             "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, ?)",
             (device_id, channel, int(route.relay), json.dumps(sorted(route.members)), route.group_id),
@@ -74,6 +92,9 @@ class Routes:
         inbox.routes[channel] = route
         inbox.route_members += len(route.members)
         self._inboxes.weigh(len(route.members))
+        room = room_id(channel)
+        if replaced is not None and replaced.group_id == room != route.group_id:
+            self.forget_deleted(self._rooms.leave(device_id, channel))
 
     def forget_deleted(self, routes: list[tuple[str, int]]) -> None:
         """Drop routes from memory that the database has deleted with their group."""

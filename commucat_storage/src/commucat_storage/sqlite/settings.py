@@ -35,6 +35,11 @@ class SqliteSettings:
     """Rows after which a transaction takes no further batch; bounds the latency of the first one in it."""
     group_bytes: int = attrs.field(default=8 * 2**20, validator=_positive)
     """Payload bytes after which a transaction takes no further batch."""
+    confirm_delay: float = attrs.field(default=0.05, validator=attrs.validators.ge(0.0))
+    """Seconds that confirmations alone may wait for a message to be committed with. So much of what was
+    confirmed last may be delivered again after a crash."""
+    held_rows: int = attrs.field(default=1_000, validator=_positive)
+    """Confirmations that may wait so; with more, all of them go at once."""
     min_free_bytes: int = attrs.field(default=64 * 2**20, validator=attrs.validators.ge(0))
     """Free space on the disk below which every message is refused with ``quota`` and ``check`` fails.
     What is left is for confirmations, sessions and the operator: deleting needs room too."""

@@ -11,7 +11,7 @@ import trio
 
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.errors import CommitFailedError, StorageError, StorageUnavailableError
-from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
+from commucat_storage.inbox import Confirm, InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface import Done, Storage
 from commucat_storage.operations import check_batch
 from commucat_storage.records import (
@@ -122,7 +122,18 @@ class SqliteStorage(Storage):
             assert isinstance(result, tuple | CommitFailedError)
             done(result)
 
-        await self._journal.enter(Entry(done=told, batch=tuple(batch), rows=rows, size=size))
+        can_wait = all(type(operation) is Confirm for operation in batch)
+        entry = Entry(done=told, batch=tuple(batch), rows=rows, size=size, can_wait=can_wait)
+        await self._journal.enter(entry)
+
+    def hurry(self) -> None:
+        self._journal.hurry()
+
+    async def settle(self) -> None:
+        await self._write(lambda transaction: None)
+
+    def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._journal.on_rounds(begin, end)
 
     async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
         rows, size = check_batch(batch)
@@ -237,11 +248,14 @@ class SqliteStorage(Storage):
     async def purge_expired(self, now: int) -> Purged:
         for device_id in [each.device_id for each in self._presence.values() if each.expires_at <= now]:
             del self._presence[device_id]
+        sessions = await self._purge(expiry.purge_sessions, now)
+        codes = await self._purge(expiry.purge_codes, now)
+        # Last: a failure of the others must not make forgotten what was deleted here.
         found, more = await self._purge_messages(now)
         return Purged(
             messages=found.messages,
-            sessions=await self._purge(expiry.purge_sessions, now),
-            codes=await self._purge(expiry.purge_codes, now),
+            sessions=sessions,
+            codes=codes,
             expired=tuple(found.expired),
             more=more,
         )
@@ -278,7 +292,12 @@ class SqliteStorage(Storage):
             while todo:
                 if len(found.expired) >= expiry.LONG_REPORT:
                     return found, True
-                step, todo = await self._write(functools.partial(expiry.purge_messages, todo, now))
+                try:
+                    step, todo = await self._write(functools.partial(expiry.purge_messages, todo, now))
+                except StorageError:
+                    if not found.messages:
+                        raise
+                    return found, False  # Senders are to be told of these; the next run meets the error.
                 found.messages += step.messages
                 found.expired += step.expired
         return found, False

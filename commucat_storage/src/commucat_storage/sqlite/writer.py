@@ -48,6 +48,8 @@ class Entry:
     work: Work | None = None
     rows: int = 1
     size: int = 0
+    can_wait: bool = False
+    """Nobody waits for its outcome: it may go with whatever comes next."""
 
 
 class Writer:
@@ -95,7 +97,11 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return results
+        # Only now are the outcomes of the batches complete, see Group.apply.
+        return [
+            tuple(result) if isinstance(result, list) and entry.work is None else result
+            for entry, result in zip(entries, results, strict=False)
+        ]
 
     def close(self) -> None:
         """Close the connection; without readers this also empties the write-ahead log."""

@@ -1,117 +1,248 @@
-"""``commucat-cli bench``."""
+"""``commucat-cli bench``: one command for each scenario, and ``all``."""
 
 import json
-import signal
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import NoReturn
 
-import trio
+import attrs
 import typer
 
-from commucat_cli.bench import Plan, Scenario, measure
-from commucat_cli.bench.payload import HEADER_LEN
-from commucat_cli.bench.plan import MAX_RECEIVERS, MAX_SIZE
+from commucat_cli.bench import Plan
+from commucat_cli.bench.report.all import measure_all
+from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Idle, Latency, Offline, Relay
+from commucat_cli.bench.terminated import measure_until_terminated, until_terminated
+from commucat_cli.commands.operator.bench_options import (
+    AsJson,
+    AtOnce,
+    Burst,
+    Connects,
+    Duration,
+    Kill,
+    Members,
+    Messages,
+    Out,
+    PerSecond,
+    Processes,
+    Quick,
+    Receivers,
+    Route,
+    Runs,
+    Server,
+    Sessions,
+    Settle,
+    Singles,
+    SinglesPerSecond,
+    Size,
+    Stall,
+    Sustained,
+    SustainedWindow,
+    TlsCa,
+    Warmup,
+    WarmupSeconds,
+    Window,
+)
 from commucat_cli.commands.outcome import FAILURE, run_command
-from commucat_cli.errors import AddressError
+from commucat_cli.errors import AddressError, CliError
 from commucat_cli.terminal import print_now, warn
 from commucat_cli.transport import ServerAddress
 
 TERMINATED = 143  # 128 + SIGTERM, as shells count
 
 bench_app = typer.Typer(
-    help="Measure a server under load: its own fresh one, or the one at --server.", no_args_is_help=True
+    help="Measure a server under load: its own fresh one, or the one at --server. "
+    "Exits with 1 unless each message came exactly once.",
+    no_args_is_help=True,
 )
 
-Messages: TypeAlias = Annotated[int, typer.Option(min=1, max=10_000_000, help="How many are sent.")]
-Size: TypeAlias = Annotated[
-    int, typer.Option(min=HEADER_LEN, max=MAX_SIZE, help="Bytes of the payload of each Msg frame.")
-]
-Window: TypeAlias = Annotated[
-    int, typer.Option(min=1, max=1_000_000, help="Messages on the way that are not acknowledged.")
-]
-Receivers: TypeAlias = Annotated[
-    int, typer.Option(min=1, max=MAX_RECEIVERS, help="Devices that get each message.")
-]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Server: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", help="A running server that lets new users in. They stay there.", show_default=False
-    ),
-]
-TlsCa: TypeAlias = Annotated[
-    Path | None, typer.Option("--tls-ca", metavar="FILE", help="PEM file for --server.", show_default=False)
-]
-Stall: TypeAlias = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="Without progress for so long, the rest is lost.")
-]
+
+@bench_app.command("relay", help="One sender, receivers that are connected.")
+def relay(
+    messages: Messages = 20_000,
+    size: Size = 256,
+    window: Window = 500,
+    receivers: Receivers = 1,
+    warmup: Warmup = 2000,
+    runs: Runs = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    plan = Relay(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup)
+    _run(_common(plan, runs, stall, server, tls_ca), as_json)
 
 
-def _add(scenario: Scenario, description: str) -> None:
-    """Add the command of a scenario; all take the same options."""
-
-    @bench_app.command(scenario.value, help=description)
-    def command(
-        messages: Messages = 20_000,
-        size: Size = 256,
-        window: Window = 500,
-        receivers: Receivers = 1,
-        server: Server = None,
-        tls_ca: TlsCa = None,
-        stall: Stall = 30.0,
-        as_json: AsJson = False,
-    ) -> None:
-        if server is None and tls_ca is not None:
-            raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
-        if server is not None:
-            try:
-                ServerAddress.parse(server)
-            except AddressError as exc:
-                raise typer.BadParameter(str(exc), param_hint="--server") from exc
-        plan = Plan(
-            scenario=scenario,
-            messages=messages,
-            size=size,
-            window=window,
-            receivers=receivers,
-            server=server,
-            tls_ca=tls_ca,
-            stall=stall,
-        )
-        run_command(partial(_measure_and_print, plan, as_json))
+@bench_app.command("latency", help="A fixed rate, and how long each message takes from when it was due.")
+def latency(
+    rate: PerSecond = 2000.0,
+    duration: Duration = 10.0,
+    size: Size = 256,
+    warmup: WarmupSeconds = 1.0,
+    runs: Runs = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    try:
+        plan = Latency(rate=rate, duration=duration, size=size, warmup=warmup)
+    except CliError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--duration") from exc
+    _run(_common(plan, runs, stall, server, tls_ca), as_json)
 
 
-_add(
-    Scenario.RELAY,
-    "One sender, receivers that are connected. Exits with 1 unless each message came exactly once.",
-)
-_add(
-    Scenario.OFFLINE,
-    "First everything is sent, then receivers come and fetch it. Exits with 1 unless all is there.",
-)
+@bench_app.command("connect", help="Full connects of registered devices, and a burst of them.")
+def connect(
+    connects: Connects = 600,
+    at_once: AtOnce = 8,
+    processes: Processes = 2,
+    burst: Burst = 0,
+    rate: PerSecond = 500.0,
+    duration: Duration = 10.0,
+    runs: Runs = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    plan = Connect(
+        connects=connects, at_once=at_once, processes=processes, burst=burst, rate=rate, duration=duration
+    )
+    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+
+
+@bench_app.command("idle", help="Memory of the server for each session that does nothing.")
+def idle(
+    sessions: Sessions = 2000,
+    settle: Settle = 30.0,
+    runs: Runs = 1,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    _run(_common(Idle(sessions=sessions, settle=settle), runs, stall), as_json)
+
+
+@bench_app.command("offline", help="First everything is sent, then receivers come and fetch it.")
+def offline(
+    messages: Messages = 20_000,
+    size: Size = 256,
+    window: Window = 500,
+    receivers: Receivers = 1,
+    warmup: Warmup = 2000,
+    kill: Kill = False,
+    runs: Runs = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    if kill and server is not None:
+        raise typer.BadParameter("is not for a server of somebody else", param_hint="--kill")
+    plan = Offline(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup, kill=kill)
+    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+
+
+@bench_app.command("fanout", help="One message to many devices: single ones, then many at once.")
+def fanout(
+    members: Members = 1000,
+    messages: Singles = 20,
+    rate: SinglesPerSecond = 2.0,
+    sustained: Sustained = 50,
+    window: SustainedWindow = 20,
+    size: Size = 256,
+    route: Route = False,
+    processes: Processes = 2,
+    runs: Runs = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    plan = Fanout(
+        members=members,
+        messages=messages,
+        rate=rate,
+        sustained=sustained,
+        window=window,
+        size=size,
+        route=route,
+        processes=processes,
+    )
+    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+
+
+@bench_app.command("churn", help="The relay again, after many connects and disconnects.")
+def churn(
+    connects: Connects = 50_000,
+    at_once: AtOnce = 8,
+    processes: Processes = 2,
+    messages: Messages = 20_000,
+    size: Size = 256,
+    window: Window = 500,
+    warmup: Warmup = 2000,
+    runs: Runs = 1,
+    stall: Stall = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    plan = Churn(
+        connects=connects,
+        at_once=at_once,
+        processes=processes,
+        messages=messages,
+        size=size,
+        window=window,
+        warmup=warmup,
+    )
+    _run(_common(plan, runs, stall), as_json)
+
+
+@bench_app.command("all", help="Every scenario, and a report of it: a table, plots and the figures as JSON.")
+def everything(
+    runs: Runs = 3,
+    quick: Quick = False,
+    out: Out = Path("benchmarks/results"),
+    as_json: AsJson = False,
+) -> None:
+    run_command(partial(_measure_all_and_print, runs, quick, out, as_json))
+
+
+def _common(
+    plan: Plan, runs: int, stall: float, server: str | None = None, tls_ca: Path | None = None
+) -> Plan:
+    if server is None and tls_ca is not None:
+        raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
+    if server is not None:
+        try:
+            ServerAddress.parse(server)
+        except AddressError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--server") from exc
+    # Client processes work in a folder of their own.
+    found = None if tls_ca is None else tls_ca.absolute()
+    return attrs.evolve(plan, runs=runs, stall=stall, server=server, tls_ca=found)
+
+
+def _run(plan: Plan, as_json: bool) -> NoReturn:
+    run_command(partial(_measure_and_print, plan, as_json))
 
 
 async def _measure_and_print(plan: Plan, as_json: bool) -> int:
-    result = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_give_up_at_sigterm, nursery.cancel_scope)
-        result = await measure(plan)
-        nursery.cancel_scope.cancel()
+    result = await measure_until_terminated(plan)
     if result is None:
         return TERMINATED
-    for problem in result.problems:
-        warn(problem)
+    for text in (*result.problems, *result.figures["warnings"]):
+        warn(text)
     print_now(json.dumps(result.figures, indent=2) if as_json else result.table())
     return 0 if result.whole else FAILURE
 
 
-async def _give_up_at_sigterm(
-    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Unlike the signal's default, a cancellation ends the server and the clients, too."""
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
-            return
+async def _measure_all_and_print(runs: int, quick: bool, out: Path, as_json: bool) -> int:
+    report = await until_terminated(partial(measure_all, runs=runs, quick=quick, out=out, tell=warn))
+    if report is None:
+        return TERMINATED
+    if as_json:
+        print_now(json.dumps({name: result.figures for name, result in report.results.items()}, indent=2))
+    else:
+        print_now(report.table)
+        print_now(f"written to {report.folder}")
+    return 0 if report.whole else FAILURE

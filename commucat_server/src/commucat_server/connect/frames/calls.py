@@ -29,7 +29,7 @@ from commucat_server.connect.frames.request import (
     is_id,
 )
 from commucat_server.connect.frames.transient import transient
-from commucat_storage import Outcome, Submission, SubmissionOutcome
+from commucat_storage import Outcome, SubmissionOutcome
 
 _Message = TypeVar("_Message", bound=CallMessage)
 
@@ -164,8 +164,7 @@ async def _call_of(origin: Origin, frame: Frame, call_id: str, settle: Settle) -
 
 
 def _durable(origin: Origin, frame: Frame, ack: dict[str, Any], done: Any) -> Request:
-    expires_at = origin.expiry(origin.context.calls.ring_timeout)
-    operation = Submission(origin.device_id, frame.channel, frame.type, frame.payload, expires_at)
+    operation = origin.submission(frame, origin.context.calls.ring_timeout)
     return Request(operation, frame.channel, frame.sequence, ack=ack, done=done)
 
 

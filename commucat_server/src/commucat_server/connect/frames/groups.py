@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from commucat_proto import Frame
+from commucat_proto import DELIVERY_STATUS_EVENT, Frame
 from commucat_server.connect.frames.request import (
     Origin,
     RefusedFrameError,
@@ -16,7 +16,7 @@ from commucat_server.connect.frames.request import (
     object_of,
     rewritten,
 )
-from commucat_storage import ChangeGroup, CreateGroup, GroupAction, GroupRole, InviteMember, Submission
+from commucat_storage import ChangeGroup, CreateGroup, GroupAction, GroupRole, InviteMember
 
 _ROLES = {role.value: role for role in GroupRole}
 _ACTIONS = {action.value: action for action in GroupAction}
@@ -70,6 +70,9 @@ async def event(origin: Origin, frame: Frame, settle: Settle) -> Request:
     name = value.get("event")
     if not isinstance(name, str) or not 0 < len(name) <= MAX_EVENT_LEN:
         raise RefusedFrameError("bad_request", f"event must be a text of 1 to {MAX_EVENT_LEN} characters")
+    if name == DELIVERY_STATUS_EVENT:
+        # Receivers would take it for the server's word about their own messages.
+        raise RefusedFrameError("bad_request", f"{name} is an event of the server")
     action = _ACTIONS.get(name)
     if action is None:
         return await _passed_on(origin, frame, group_id, settle)
@@ -109,8 +112,7 @@ async def _passed_on(origin: Origin, frame: Frame, group_id: str, settle: Settle
     route = routes.get(frame.channel)
     if route is None or route.group_id != group_id:
         raise RefusedFrameError("no_route", "join the channel with this group first")
-    expires_at = origin.expiry(origin.context.settings.relay_ttl)
-    operation = Submission(origin.device_id, frame.channel, frame.type, frame.payload, expires_at)
+    operation = origin.submission(frame, origin.context.settings.relay_ttl)
     return Request(operation, frame.channel, frame.sequence)
 
 

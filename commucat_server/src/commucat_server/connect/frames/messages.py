@@ -10,19 +10,27 @@ from commucat_server.connect.frames.request import (
     id_of,
     object_of,
 )
-from commucat_storage import Confirm, DropRoute, Route, SetRoute, Submission
+from commucat_storage import Confirm, DropRoute, JoinRoom, Operation, Route, SetRoute
 
 MAX_MESSAGE_LEN = MAX_FRAME_LEN - 15
 """Bytes of a payload that fit a frame whatever its header: type, channel, sequence and length take
 1 + 5 + 5 + 4 bytes at most, and the receiver's inbox number may be longer than the sender's sequence."""
 
 
-def message(origin: Origin, frame: Frame) -> Request:
-    """Store it for everybody on the sender's route."""
+def must_fit(frame: Frame) -> None:
+    """Refuse what would be no frame any more under the number that its receiver counts.
+
+    Raises:
+        RefusedFrameError: ``too_large``.
+    """
     if len(frame.payload) > MAX_MESSAGE_LEN:
         raise RefusedFrameError("too_large", f"a message has at most {MAX_MESSAGE_LEN} bytes")
-    expires_at = origin.expiry(origin.context.settings.relay_ttl)
-    operation = Submission(origin.live.device_id, frame.channel, frame.type, frame.payload, expires_at)
+
+
+def message(origin: Origin, frame: Frame) -> Request:
+    """Store it for everybody on the sender's route."""
+    must_fit(frame)
+    operation = origin.submission(frame, origin.context.settings.relay_ttl, copied=True)
     return Request(operation, frame.channel, frame.sequence)
 
 
@@ -33,14 +41,15 @@ def key_update(origin: Origin, frame: Frame) -> Request:
 
 
 def join(origin: Origin, frame: Frame) -> Request:
-    """Replace the device's own route on the channel, by named devices or by a group."""
+    """Replace the device's own route on the channel, by named devices or by a group; where rooms are open,
+    join the channel's room with the named devices."""
     value = object_of(frame)
     relay = flag_of(value, "relay", False)
     if value.get("group_id") is not None:
         group_id = id_of(value, "group_id")
         route = Route(group_id=group_id, relay=relay)
-        operation = SetRoute(origin.device_id, frame.channel, route)
-        return Request(operation, frame.channel, frame.sequence, ack={"group_id": group_id})
+        into_group = SetRoute(origin.device_id, frame.channel, route)
+        return Request(into_group, frame.channel, frame.sequence, ack={"group_id": group_id})
     members = value.get("members", [])
     if not isinstance(members, list):
         raise RefusedFrameError("bad_request", "members must be an array of device ids")
@@ -48,12 +57,18 @@ def join(origin: Origin, frame: Frame) -> Request:
     if len(members) > limit:
         raise RefusedFrameError("bad_request", f"more than {limit} members")
     named = frozenset(m for m in members if isinstance(m, str) and 0 < len(m) <= MAX_ID_LEN)
-    operation = SetRoute(origin.device_id, frame.channel, Route(members=named, relay=relay))
+    operation: Operation
+    if origin.context.settings.open_join:
+        now = int(origin.context.clock())
+        operation = JoinRoom(origin.device_id, frame.channel, tuple(sorted(named)), relay, now)
+    else:
+        operation = SetRoute(origin.device_id, frame.channel, Route(members=named, relay=relay))
     return Request(operation, frame.channel, frame.sequence)
 
 
 def leave(origin: Origin, frame: Frame) -> Request:
-    """Remove the device's own route on the channel. Membership of a group stays."""
+    """Remove the device's own route on the channel, and the device from an open room there. Membership of a
+    group stays."""
     return Request(DropRoute(origin.device_id, frame.channel), frame.channel, frame.sequence)
 
 

@@ -1,17 +1,19 @@
 """What a frame asks of the journal, and how it is answered then."""
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
 
-from commucat_proto import MAX_CONTROL_JSON_LEN, Frame, FrameType, json_text
+from commucat_proto import MAX_CONTROL_JSON_LEN, MESSAGE_ID_DIGITS, Frame, FrameType, json_text
 from commucat_server.connect.context import ConnectContext
 from commucat_server.routing.live import LiveSession
-from commucat_storage import Operation, Outcome
+from commucat_storage import Operation, Outcome, Submission
 
 MAX_ID_LEN = 128
 """Characters of the id of a device, a group or a call."""
+REFERENCE_LEN = MESSAGE_ID_DIGITS // 2
 
 
 class RefusedFrameError(Exception):
@@ -28,6 +30,10 @@ class Origin:
 
     context: ConnectContext
     live: LiveSession
+    asks: bool = False
+    """It is told what becomes of the messages it sends."""
+    copies: bool = False
+    """Its user's other devices get the messages, too."""
 
     @property
     def device_id(self) -> str:
@@ -36,6 +42,22 @@ class Origin:
     def expiry(self, seconds: int) -> int:
         """Unix time at which what is stored now for ``seconds`` expires."""
         return int(self.context.clock()) + seconds
+
+    def submission(self, frame: Frame, seconds: int, *, copied: bool = False) -> Submission:
+        """A durable frame of this session along its route, as it came, kept for ``seconds``.
+
+        ``copied``: it goes to the user's other devices, too, if the session wants that.
+        """
+        return Submission(
+            self.live.device_id,
+            frame.channel,
+            frame.type,
+            frame.payload,
+            self.expiry(seconds),
+            report=self.asks,
+            reference=secrets.token_bytes(REFERENCE_LEN) if self.asks else b"",
+            copies=copied and self.copies,
+        )
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from commucat_media import MediaPacketError, decode_audio, decode_video
 from commucat_proto import Frame, FrameType
+from commucat_server.connect.frames.messages import must_fit
 from commucat_server.connect.frames.request import (
     LiveFrame,
     Origin,
@@ -26,6 +27,7 @@ def typing(origin: Origin, frame: Frame) -> Request:
 
 def media(origin: Origin, frame: Frame) -> Request:
     """Voice or picture. Within a call it reaches those who are in it, else the route's devices."""
+    must_fit(frame)
     decode = decode_audio if frame.type is FrameType.VOICE_FRAME else decode_video
     try:
         decode(frame.payload)

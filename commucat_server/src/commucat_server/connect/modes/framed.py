@@ -7,7 +7,7 @@ import attrs
 import trio
 
 from commucat_proto import FrameType, decode_varint
-from commucat_server.listener import ConnectStream
+from commucat_server.listener import ConnectStream, StreamMisuseError
 
 
 @attrs.frozen
@@ -35,13 +35,14 @@ class FramedStream(ConnectStream):
         inner: what the listener gave; its response head is this object's user's business.
     """
 
-    __slots__ = ("_inner", "_last_write")
+    __slots__ = ("_ended", "_inner", "_last_write")
 
     def __init__(self, inner: ConnectStream) -> None:
         self.method, self.path, self.query = inner.method, inner.path, inner.query
         self.headers = inner.headers
         self.remote_host, self.remote_port = inner.remote_host, inner.remote_port
         self._inner = inner
+        self._ended = False
         self._last_write = trio.current_time()
 
     @abc.abstractmethod
@@ -73,6 +74,19 @@ class FramedStream(ConnectStream):
         await self._inner.send(data)
         self._last_write = trio.current_time()
 
+    async def _write_sign(self, data: bytes) -> None:
+        """Send a sign of life, or an answer to one; nothing once the stream is ending.
+
+        Others may end it at any time, also while this waits for room.
+        """
+        try:
+            if not self._ended:
+                await self._inner.send(data)
+        except StreamMisuseError:
+            if not self._ended:
+                raise
+        self._last_write = trio.current_time()
+
     @property
     def http_version(self) -> str:
         return self._inner.http_version
@@ -90,10 +104,15 @@ class FramedStream(ConnectStream):
     async def flushed(self) -> None:
         await self._inner.flushed()
 
-    async def confirm(self) -> None:
-        await self._inner.confirm()
+    @property
+    def sent_bytes(self) -> int:
+        return self._inner.sent_bytes
+
+    async def confirm(self, beyond: int | None = None) -> int:
+        return await self._inner.confirm(beyond)
 
     async def end(self) -> None:
+        self._ended = True
         await self._inner.end()
 
     async def wait_closed(self) -> None:
@@ -101,6 +120,9 @@ class FramedStream(ConnectStream):
 
     def reset(self) -> None:
         self._inner.reset()
+
+    def cut_off(self) -> None:
+        self._inner.cut_off()
 
     @property
     def outbox_bytes(self) -> int:

@@ -60,7 +60,7 @@ class TextStream(FramedStream):
                 # Bytes wait for the client already; more of them would tell it nothing.
                 self._last_write = trio.current_time()
             else:
-                await self._write(self.SIGN_OF_LIFE)
+                await self._write_sign(self.SIGN_OF_LIFE)
 
 
 class EventStream(TextStream):

@@ -33,7 +33,6 @@ class WebSocketStream(FramedStream):
         "_answered",
         "_changed",
         "_close_code",
-        "_ended",
         "_message_size",
         "_peer_closed",
         "_pings",
@@ -44,11 +43,12 @@ class WebSocketStream(FramedStream):
     def __init__(self, inner: ConnectStream) -> None:
         super().__init__(inner)
         self._protocol = FrameProtocol(client=False, extensions=[])
-        self._text: list[str] = []
+        # Bytes, not the pieces: a message may come as a million pieces of one character, or of none.
+        self._text = bytearray()
         self._message_size = 0
         self._pings = self._answered = 0
         self._changed = trio.lowlevel.ParkingLot()
-        self._peer_closed = self._ended = False
+        self._peer_closed = False
         self._close_code: int | None = None
 
     def pack(self, head: FrameHead, payload: bytes) -> bytes:
@@ -80,7 +80,7 @@ class WebSocketStream(FramedStream):
         match frame.opcode:
             case Opcode.PING:
                 assert isinstance(frame.payload, (bytes, bytearray))
-                await self._write(bytes(self._protocol.pong(bytes(frame.payload))))
+                await self._write_sign(bytes(self._protocol.pong(bytes(frame.payload))))
             case Opcode.PONG:
                 assert isinstance(frame.payload, (bytes, bytearray))
                 self._take_pong(bytes(frame.payload))
@@ -95,21 +95,22 @@ class WebSocketStream(FramedStream):
     def _take_message(self, frame: Frame, data: bytearray) -> None:
         payload = frame.payload
         assert isinstance(payload, (bytes, bytearray, str))
-        self._message_size += len(payload)
+        piece = payload.encode() if isinstance(payload, str) else payload
+        self._message_size += len(piece)
         if self._message_size > MAX_MESSAGE:
             _log.info("websocket message too big", remote=self.remote_host)
             self._break(CloseReason.MESSAGE_TOO_BIG)
             return
         if isinstance(payload, str):
-            self._text.append(payload)
+            self._text += piece
         else:
-            data += payload
+            data += piece
         if frame.message_finished:
             self._message_size = 0
             if self._text:
-                text, self._text = "".join(self._text), []
+                whole, self._text = bytes(self._text), bytearray()
                 try:
-                    data += base64.b64decode(text.strip(), validate=True)
+                    data += base64.b64decode(whole.strip(), validate=True)
                 except (binascii.Error, ValueError):
                     _log.info("websocket text is no base64", remote=self.remote_host)
 
@@ -137,13 +138,15 @@ class WebSocketStream(FramedStream):
 
     # Signs of life
 
-    async def confirm(self) -> None:
+    async def confirm(self, beyond: int | None = None) -> int:
+        position = self.sent_bytes
         number = self._pings + 1
         while self._answered < number:
             if self._pings < number and self._answered == self._pings:
                 await self._ping()
             else:
                 await self._changed.park()
+        return position
 
     async def keep_alive(self) -> None:
         misses = 0
@@ -166,5 +169,5 @@ class WebSocketStream(FramedStream):
 
     async def _ping(self) -> None:
         number = self._pings + 1
-        await self._write(bytes(self._protocol.ping(number.to_bytes(8, "big"))))
+        await self._write_sign(bytes(self._protocol.ping(number.to_bytes(8, "big"))))
         self._pings = max(self._pings, number)

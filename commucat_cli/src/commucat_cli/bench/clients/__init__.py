@@ -1,0 +1,1 @@
+"""The devices of a benchmark: senders, receivers, and those that only come and go."""

@@ -1,0 +1,43 @@
+"""When messages of an open loop are due: a fixed rate that no slow server can slow down.
+
+Latency counts from the moment a message was due. A sender that waited for the server, and counted
+from when it could send at last, would leave out just the messages that had to wait (coordinated omission).
+"""
+
+import math
+
+import attrs
+
+
+@attrs.frozen
+class Schedule:
+    """``count`` messages, ``rate`` per second; the first is due at 0."""
+
+    rate: float = attrs.field(validator=attrs.validators.gt(0))
+    count: int = attrs.field(validator=attrs.validators.ge(0))
+
+    def due(self, number: int) -> float:
+        """Seconds after the start at which message ``number`` (from 0) is due."""
+        return number / self.rate
+
+    def due_by(self, elapsed: float) -> int:
+        """How many messages are due ``elapsed`` seconds after the start."""
+        if elapsed < 0:
+            return 0
+        guess = min(math.floor(elapsed * self.rate) + 1, self.count)
+        # Multiplication and division round apart; due() decides.
+        while guess < self.count and self.due(guess) <= elapsed:
+            guess += 1
+        while guess > 0 and self.due(guess - 1) > elapsed:
+            guess -= 1
+        return guess
+
+    def between(self, first: float, last: float) -> range:
+        """Numbers of the messages due from ``first`` to before ``last``, in seconds after the start."""
+        low = self.due_by(first)
+        if low and self.due(low - 1) == first:
+            low -= 1
+        high = self.due_by(last)
+        if high and self.due(high - 1) == last:
+            high -= 1
+        return range(low, max(low, high))

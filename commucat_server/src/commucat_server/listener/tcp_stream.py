@@ -1,0 +1,123 @@
+"""A TCP connection as one reader and one writer use it, and streams that can write without waiting.
+
+Trio's own stream serves any number of tasks: every write passes the scheduler, also one that the kernel
+takes at once, and every read is tried before it is waited for. Here a read waits first, as in a conversation
+nothing is there yet, and ``send_now`` does not wait at all. ``benchmarks/BUDGET.md`` has what that saves.
+"""
+
+import abc
+import errno
+import socket
+
+import trio
+
+_RECEIVE_SIZE = 65_536
+
+
+class PromptStream(trio.abc.Stream):
+    """A stream that can also pass bytes on without a turn of the scheduler."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def send_now(self, data: bytes) -> bool:
+        """Send what the kernel takes at once; ``False`` if some of it is left.
+
+        What is left is kept, and goes out first at the next ``send_all``, which may be of ``b""``.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+        """
+
+
+class TcpStream(PromptStream):
+    """Owns a connected socket.
+
+    Args:
+        accepted: what a listener gave; its socket belongs to this object from now on.
+    """
+
+    __slots__ = ("_left", "socket")
+
+    def __init__(self, accepted: trio.SocketStream) -> None:
+        given = accepted.socket
+        family, kind, protocol = given.family, given.type, given.proto
+        self.socket = socket.socket(family, kind, protocol, fileno=given.detach())
+        self.socket.setblocking(False)
+        self._left = b""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has arrived; wait for at least one byte. ``b""`` is the peer's end.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+            trio.ClosedResourceError: closed by this side.
+        """
+        while True:
+            self._check_open()
+            await trio.lowlevel.wait_readable(self.socket)
+            try:
+                return self.socket.recv(max_bytes or _RECEIVE_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise _translated(exc) from exc
+
+    def send_now(self, data: bytes) -> bool:
+        if self._left:
+            self._left += data
+            return False
+        try:
+            taken = self.socket.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError as exc:
+            raise _translated(exc) from exc
+        if taken == len(data):
+            return True
+        self._left = data[taken:]
+        return False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send what ``send_now`` left, and ``data``.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone.
+            trio.ClosedResourceError: closed by this side.
+        """
+        await trio.lowlevel.checkpoint()
+        rest, self._left = memoryview(self._left + bytes(data) if self._left else data), b""
+        while rest:
+            try:
+                rest = rest[self.socket.send(rest) :]
+            except BlockingIOError:
+                self._check_open()
+                await trio.lowlevel.wait_writable(self.socket)
+            except OSError as exc:
+                raise _translated(exc) from exc
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return when a write would not have to wait."""
+        await trio.lowlevel.wait_writable(self.socket)
+
+    def _check_open(self) -> None:
+        if self.socket.fileno() == -1:
+            raise trio.ClosedResourceError("this connection was closed")
+
+    def close(self) -> None:
+        """Close the socket; whoever waits for it gets ``ClosedResourceError``. Again has no effect."""
+        if self.socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+
+    async def aclose(self) -> None:
+        """``close``, and a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+
+def _translated(error: OSError) -> Exception:
+    # A descriptor of -1: closed by this side, perhaps by another task.
+    if error.errno == errno.EBADF:
+        return trio.ClosedResourceError("this connection was closed")
+    return trio.BrokenResourceError(f"connection lost: {error}")

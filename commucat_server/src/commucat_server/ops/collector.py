@@ -1,0 +1,22 @@
+"""The process's garbage collector, set for a server that holds much and throws away little in cycles.
+
+It looks for cycles by walking through objects while everybody waits. What was imported and built at the
+start stays for ever and need not be walked through again: 86,000 objects, 60 ms and more for each full
+collection. And frames, batches and rows are freed without it, so it may look less often than after 700 of
+them.
+"""
+
+import gc
+
+FIRST_GENERATION = 10_000
+"""Objects made and not yet freed before the youngest are looked through. What a connection leaves in cycles
+comes back after some hundred connections at the latest."""
+SECOND_GENERATION = 20
+THIRD_GENERATION = 20
+
+
+def settle_collector() -> None:
+    """Set it for the rest of the process; to be called once, when the server is up."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(FIRST_GENERATION, SECOND_GENERATION, THIRD_GENERATION)

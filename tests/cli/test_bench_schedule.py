@@ -1,0 +1,58 @@
+"""An open loop asks for exactly its rate, whatever the server does."""
+
+from itertools import pairwise
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from commucat_cli.bench.scenarios.latency import waits
+from commucat_cli.bench.scenarios.offline import segment_rates
+from commucat_cli.bench.schedule import Schedule
+
+rates = st.floats(0.01, 100_000)
+schedules = st.builds(Schedule, rates, st.integers(0, 5000))
+moments = st.floats(-1, 10_000)
+
+
+@given(schedules, moments)
+def test_exactly_the_messages_whose_time_has_come_are_due(schedule: Schedule, elapsed: float) -> None:
+    due = schedule.due_by(elapsed)
+    assert 0 <= due <= schedule.count
+    assert due == 0 or schedule.due(due - 1) <= elapsed
+    assert due == schedule.count or schedule.due(due) > elapsed
+
+
+@given(schedules, st.integers(0, 5000))
+def test_a_message_is_due_at_its_own_moment(schedule: Schedule, number: int) -> None:
+    assume(number < schedule.count)
+    assert schedule.due_by(schedule.due(number)) == number + 1
+
+
+@given(schedules, moments, moments)
+def test_a_span_holds_the_messages_due_in_it(schedule: Schedule, first: float, last: float) -> None:
+    inside = schedule.between(first, last)
+    expected = [number for number in range(schedule.count) if first <= schedule.due(number) < last]
+    assert list(inside) == expected
+
+
+@given(schedules, st.lists(st.floats(0, 10_000), min_size=2, max_size=5))
+def test_spans_that_meet_leave_nothing_out_and_take_nothing_twice(
+    schedule: Schedule, cuts: list[float]
+) -> None:
+    cuts.sort()
+    pieces = [number for one, other in pairwise(cuts) for number in schedule.between(one, other)]
+    assert pieces == list(schedule.between(cuts[0], cuts[-1]))
+
+
+def test_a_wait_counts_from_when_a_message_was_due_not_from_when_it_left() -> None:
+    schedule = Schedule(10.0, 4)
+    # The server stood still for a second: all four arrive at once, and have waited differently.
+    times = [101.0, 101.0, 101.0, 0.0]
+    assert waits(schedule, 100.0, times, range(4)) == [1.0, 0.9, 0.8]
+
+
+@given(st.integers(1, 100_000), st.integers(1, 12))
+def test_segments_hold_every_message(messages: int, parts: int) -> None:
+    assume(parts <= messages)
+    ends = [float(part + 1) for part in range(parts)]
+    assert sum(segment_rates(messages, 0.0, ends)) == messages

@@ -1,0 +1,118 @@
+"""The scripts in benchmarks/: what they count is repeatable, and what they compare is comparable."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from project.project_files import ROOT
+
+FOLDER = ROOT / "benchmarks"
+
+
+def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FOLDER / script), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def functions_of(script: str) -> dict[str, Any]:
+    return runpy.run_path(str(FOLDER / script))
+
+
+# -- instructions ---------------------------------------------------------------------------------
+
+
+def recorded(file: Path) -> dict[str, float]:
+    [counts] = json.loads(file.read_text()).values()
+    found: dict[str, float] = counts
+    return found
+
+
+def test_counts_are_the_same_in_every_process(tmp_path: Path) -> None:
+    files = [tmp_path / "one.json", tmp_path / "other.json"]
+    for seed, file in enumerate(files):
+        done = run("instructions.py", "--record", "--baseline", str(file), PYTHONHASHSEED=str(seed))
+        assert done.returncode == 0, done.stderr
+    assert recorded(files[0]) == recorded(files[1])
+    assert min(recorded(files[0]).values()) > 10
+
+
+def test_a_count_that_has_grown_fails_and_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "baseline.json"
+    baseline = ["--baseline", str(file)]
+    assert run("instructions.py", "--record", *baseline).returncode == 0
+    assert run("instructions.py", "--tolerance", "0", *baseline).returncode == 0
+    counts = recorded(file)
+    counts["decode_frame"] *= 0.9
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    file.write_text(json.dumps({version: counts}))
+    done = run("instructions.py", *baseline)
+    assert done.returncode == 1
+    assert "grown by more than 5%: decode_frame;" in done.stderr
+    assert run("instructions.py", "--tolerance", "0.2", *baseline).returncode == 0
+
+
+def test_another_version_of_python_is_not_judged(tmp_path: Path) -> None:
+    file = tmp_path / "baseline.json"
+    file.write_text(json.dumps({"2.7": {"decode_frame": 1}}))
+    done = run("instructions.py", "--baseline", str(file))
+    assert done.returncode == 0
+    assert "nothing is judged" in done.stdout
+
+
+def test_the_recorded_counts_name_what_is_counted() -> None:
+    counted = set(functions_of("instructions.py")["works"]())
+    baselines = json.loads((FOLDER / "instructions.json").read_text())
+    assert baselines
+    assert [version for version, counts in baselines.items() if counts.keys() != counted] == []
+
+
+# -- compare --------------------------------------------------------------------------------------
+
+
+def test_only_what_was_measured_is_compared() -> None:
+    numbers_of = functions_of("compare.py")["numbers_of"]
+    figures = {"scenario": "relay", "messages": 5, "msg_per_s": 7, "kill": True, "lost": 0, "range": {}}
+    assert numbers_of(figures, ["relay", "--messages", "5"]) == {"msg_per_s": 7.0}
+
+
+def test_the_table_has_medians_and_their_ratio() -> None:
+    first = [{"speed": 10.0, "window": 5.0}, {"speed": 30.0, "window": 5.0}, {"speed": 20.0, "window": 5.0}]
+    second = [{"speed": 40.0, "window": 5.0, "new": 1.0}]
+    lines = functions_of("compare.py")["table"](("A", "B"), (first, second)).splitlines()
+    assert [line.split() for line in lines] == [["A", "B", "ratio"], ["speed", "20.00", "40.00", "2.000"]]
+
+
+def test_this_directory_is_compared_with_itself() -> None:
+    options = ["--messages", "50", "--warmup", "0", "--window", "10"]
+    done = run("compare.py", ".", ".", "--rounds", "1", "--", "relay", *options)
+    assert done.returncode == 0, done.stderr
+    assert "msg_per_s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ([], 2),
+        (["."], 2),
+        ([".", ".", "--rounds", "0"], 2),
+        ([".", ".", "--", "all"], 2),
+        (["no-such-commit", "."], 1),
+        ([".", ".", "--", "sideways"], 1),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(arguments: list[str], status: int) -> None:
+    done = run("compare.py", *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("compare")

@@ -1,0 +1,53 @@
+"""Whoever collects what a commit brings learns when it is told, and when all of it was."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from commucat_storage import CommitFailedError, Outcome, StorageError, open_sqlite
+from storage.storage_builders import add_devices, message, send
+
+
+async def test_outcomes_are_told_between_begin_and_end(tmp_path: Path) -> None:
+    calls: list[str] = []
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        await add_devices(storage, "a")
+        storage.on_rounds(lambda: calls.append("begin"), lambda: calls.append("end"))
+        told = trio.Event()
+
+        def done(result: tuple[Outcome, ...] | CommitFailedError) -> None:
+            assert isinstance(result, tuple)
+            calls.append("done")
+            told.set()
+
+        for _ in range(3):
+            await storage.enqueue([message("a")], done)
+        await told.wait()
+        await send(storage, message("a"))
+    assert calls.count("done") == 3
+    assert calls[:2] == ["begin", "done"]
+    # Never a nested or an unfinished round, and nothing told outside of one.
+    depth = 0
+    for call in calls:
+        depth += {"begin": 1, "end": -1}.get(call, 0)
+        assert depth == (0 if call == "end" else 1)
+
+
+async def test_a_callback_that_raises_does_not_leave_a_round_open(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def broken(result: object) -> None:
+        raise ValueError("broken")
+
+    async def use(path: Path) -> None:
+        async with open_sqlite(path) as storage:
+            await add_devices(storage, "a")
+            storage.on_rounds(lambda: calls.append("begin"), lambda: calls.append("end"))
+            await storage.enqueue([message("a")], broken)
+            await send(storage, message("a"))
+
+    with pytest.raises(StorageError, match="callback"):
+        await use(tmp_path / "store.db")
+    assert calls
+    assert calls == ["begin", "end"] * (len(calls) // 2)
