@@ -27,6 +27,7 @@ from commucat_storage import (
     DeviceStatus,
     SqliteSettings,
     SqliteStorage,
+    Storage,
     Submission,
     SubmissionOutcome,
     User,
@@ -37,7 +38,7 @@ PAYLOAD = os.urandom(256)
 LATER = 2**40
 
 
-async def add_devices(storage: SqliteStorage, count: int) -> dict[str, str]:
+async def add_devices(storage: Storage, count: int) -> dict[str, str]:
     """Admit ``count`` devices; their epochs by device id."""
     epochs: dict[str, str] = {}
 

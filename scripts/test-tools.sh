@@ -1,14 +1,32 @@
 #!/bin/sh
-# Installs the Debian packages that the tests use when they are missing:
-# strace counts the disk syncs between a commit and its acknowledgement.
+# Installs the Debian packages that the tests use when they are missing: strace counts the disk syncs
+# between a commit and its acknowledgement, and a private PostgreSQL is started for the store's tests.
 set -eu
 missing=""
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
-[ -n "$missing" ] || exit 0
-if [ "$(id -u)" = 0 ]; then sudo=""; elif command -v sudo >/dev/null 2>&1; then sudo="sudo"; else
-    echo "test-tools: missing:$missing; run as root: apt-get install$missing" >&2
-    exit 1
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    missing="$missing postgresql"
 fi
+[ -n "$missing" ] || exit 0
+if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+    sudo=""
+elif command -v apt-get >/dev/null 2>&1 && command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+    sudo="sudo"
+else
+    echo "test-tools: missing; run as root: apt-get install --no-install-recommends$missing" >&2
+    exit 2
+fi
+case "$missing" in
+*postgresql*)
+    # The tests start servers of their own: no cluster shall be made, and none started at boot.
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        $sudo mkdir -p /etc/postgresql-common
+        echo "create_main_cluster = false" | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    ;;
+esac
 $sudo apt-get update -qq
 # shellcheck disable=SC2086  # a list of package names
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Options::=--force-confold $missing

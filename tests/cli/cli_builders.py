@@ -40,14 +40,13 @@ from commucat_proto.sealing import SealedContent, seal
 from commucat_proto.server_session import ServerKey
 from commucat_server.listener import (
     ConnectStream,
-    H2Connection,
     ListenerSettings,
     ShutdownSignal,
     StreamLostError,
     serve_listeners,
     tls_context,
 )
-from server.listener_builders import LOCAL, REMOTE, write_certificate
+from server.listener_builders import h2_connection, write_certificate
 
 DOMAIN = "chat.example"
 NOW = 1_800_000_000
@@ -263,14 +262,7 @@ class ScriptedServer:
 async def in_memory(server: ScriptedServer) -> AsyncIterator[H2Client]:
     """The client's end of an HTTP/2 connection to the scripted server."""
     client_end, server_end = trio.testing.memory_stream_pair()
-    served = H2Connection(
-        server_end,
-        ListenerSettings(),
-        remote=REMOTE,
-        local=LOCAL,
-        connect_handler=server,
-        asgi_app=server.app,
-    )
+    served = h2_connection(server_end, server, server.app)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(served.serve)

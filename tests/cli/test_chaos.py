@@ -28,6 +28,8 @@ from commucat_cli.chaos.steps import (
 )
 from commucat_cli.transport import WAYS
 from commucat_proto import FrameType, json_text
+from databases.postgres_cluster import run_sql
+from databases.postgres_databases import PostgresDatabases
 from end_to_end.server_process import BIN, clean_environment
 
 PATIENCE = 240.0
@@ -171,6 +173,19 @@ def test_several_runs_are_summed_up(tmp_path: Path) -> None:
     assert (figures["seed"], figures["runs"], figures["messages"], figures["stops"]) == (7, 2, 60, 2)
     assert figures["holds"]
     assert (figures["failed_seeds"], figures["faults"]) == ([], [])
+
+
+def test_the_promise_holds_on_postgresql(tmp_path: Path, postgres_databases: PostgresDatabases) -> None:
+    dsn = postgres_databases.empty()
+    size = ("--devices", "4", "--messages", "300", "--kills", "2")
+    result = chaos(tmp_path, *size, "--duration-limit", "200", "--dsn", dsn, "--json")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads(result.stdout)
+    assert figures["holds"]
+    assert (figures["kills"], figures["full_disks"]) == (2, 0)
+    assert figures["acknowledged"] > 0
+    assert int(run_sql(dsn, "SELECT count(*) FROM devices")) == 4
 
 
 def test_a_run_that_does_not_end_in_time_has_failed(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 import json
 import random
+import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
+from databases.postgres_cluster import PostgresCluster
 from end_to_end.server_process import BIN, DEADLINE, ServerProcess, clean_environment, run, server_process
 
 MESSAGES = 10_000
 KILLS = 20
+ON_POSTGRESQL = 2_000
 
 
 def login(server: ServerProcess, home: Path, handle: str) -> str:
@@ -29,55 +33,91 @@ def randomness() -> random.Random:
     return random.Random(seed)
 
 
+Strike = Callable[[], None]
+
+
 async def test_no_acknowledged_message_is_lost_by_killing_the_server(
     tmp_path: Path, randomness: random.Random
 ) -> None:
     with server_process(tmp_path) as server:
-        bob = login(server, tmp_path, "bob")
-        alice = login(server, tmp_path, "alice")
-        # They know each other: strangers may fill only a small part of an inbox.
-        greeting = ["commucat-cli", "send", "--profile", "bob", "--to", alice, "hello"]
-        assert run(greeting, tmp_path).returncode == 0
-        texts = [f"message {number}" for number in range(MESSAGES)]
-        send = [
-            str(BIN / "commucat-cli"),
-            "send",
-            "--profile",
-            "alice",
-            "--to",
-            bob,
-            "--stdin",
-            "--timeout",
-            "300",
-        ]
-        listen = [str(BIN / "commucat-cli"), "listen", "--profile", "bob", "--json", "--timeout", "300"]
-        listen += ["--count", str(MESSAGES)]
-        listener = await open_process(listen, tmp_path)
-        sender = await open_process(send, tmp_path)
-        shown: list[dict[str, object]] = []
-        kills = 0
-        # When the next kill is due, in messages shown; the moments before the first and after
-        # the last message count too.
-        due = sorted(randomness.randrange(MESSAGES) for _ in range(KILLS))
-        with trio.fail_after(10 * DEADLINE):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed, sender, texts)
-                async for line in lines(listener):
-                    shown.append(json.loads(line))
-                    while due and len(shown) > due[0]:
-                        due.pop(0)
-                        await trio.to_thread.run_sync(server.kill)
-                        await trio.to_thread.run_sync(server.start)
-                        kills += 1
-            codes = [await sender.wait(), await listener.wait()]
+
+        def kill() -> None:
+            server.kill()
+            server.start()
+
+        shown = await converse(server, tmp_path, MESSAGES, [kill] * KILLS, randomness)
         assert server.stop() == 0
 
-    print(f"{kills} kills, {len(shown)} messages shown")
-    assert codes == [0, 0], "send: all acknowledged; listen: all shown"
+    texts = [text_of(number) for number in range(MESSAGES)]
     assert [one["text"] for one in shown] == texts, "in order, none lost, none twice"
     numbers = [one["sequence"] for one in shown]
     assert numbers == sorted(numbers)  # type: ignore[type-var]
-    assert kills >= KILLS
+
+
+async def test_no_acknowledged_message_is_lost_when_server_and_postgresql_end_in_turn(
+    tmp_path: Path, randomness: random.Random, postgres_cluster: PostgresCluster
+) -> None:
+    dsn = postgres_cluster.dsn(postgres_cluster.new_database())
+    config = f'[server]\nauto_approve_devices = true\n[storage]\npostgres_dsn = "{dsn}"\n'
+    with server_process(tmp_path, config) as server:
+
+        def kill() -> None:
+            server.kill()
+            server.start()
+
+        def crash_database() -> None:
+            postgres_cluster.restart(signal.SIGQUIT)
+
+        def end_both() -> None:
+            server.kill()
+            postgres_cluster.restart()
+            server.start()
+
+        strikes = [kill, crash_database, end_both, crash_database, kill]
+        shown = await converse(server, tmp_path, ON_POSTGRESQL, strikes, randomness)
+        assert not server.database.exists()
+        assert server.stop() == 0
+
+    # A commit whose answer was lost is sent again, perhaps behind what came after it: in another order then.
+    assert sorted(str(one["text"]) for one in shown) == sorted(map(text_of, range(ON_POSTGRESQL)))
+
+
+def text_of(number: int) -> str:
+    return f"message {number}"
+
+
+async def converse(
+    server: ServerProcess, home: Path, count: int, strikes: list[Strike], randomness: random.Random
+) -> list[dict[str, object]]:
+    """What bob is shown of alice's messages, while the strikes come at random moments."""
+    bob = login(server, home, "bob")
+    alice = login(server, home, "alice")
+    # They know each other: strangers may fill only a small part of an inbox.
+    greeting = ["commucat-cli", "send", "--profile", "bob", "--to", alice, "hello"]
+    assert run(greeting, home).returncode == 0
+    client = str(BIN / "commucat-cli")
+    send = [client, "send", "--profile", "alice", "--to", bob, "--stdin", "--timeout", "300"]
+    listen = [client, "listen", "--profile", "bob", "--json", "--timeout", "300", "--count", str(count)]
+    listener = await open_process(listen, home)
+    sender = await open_process(send, home)
+    shown: list[dict[str, object]] = []
+    # When the next strike is due, in messages shown; the moments before the first and after
+    # the last message count too.
+    due = sorted(randomness.randrange(count) for _ in strikes)
+    left = list(strikes)
+    with trio.fail_after(10 * DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed, sender, [text_of(number) for number in range(count)])
+            async for line in lines(listener):
+                shown.append(json.loads(line))
+                while due and len(shown) > due[0]:
+                    due.pop(0)
+                    await trio.to_thread.run_sync(left.pop(0))
+        codes = [await sender.wait(), await listener.wait()]
+    print(f"{len(strikes)} strikes, {len(shown)} messages shown")
+    assert codes == [0, 0], "send: all acknowledged; listen: all shown"
+    assert left == []
+    return shown
 
 
 async def open_process(command: list[str], home: Path) -> trio.Process:

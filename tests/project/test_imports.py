@@ -1,6 +1,8 @@
 """Who may import whom, read from the sources themselves."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -80,8 +82,34 @@ def test_cores_have_no_coroutines(member: str) -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_nobody_imports_trio_asyncio(member: str) -> None:
-    assert offending([one for one in imports_by_member(member) if one.top == "trio_asyncio"]) == []
+def test_only_the_postgres_backend_imports_asyncio_and_its_libraries(member: str) -> None:
+    found = [
+        one
+        for source in sources_of(member)
+        if not module_of(source).startswith("commucat_storage.postgres")
+        for one in imports_of(source)
+    ]
+    assert offending([one for one in found if one.top in {"asyncio", "asyncpg", "trio_asyncio"}]) == []
+
+
+def test_the_embedded_profile_imports_none_of_them() -> None:
+    program = (
+        "import sys, pathlib, tempfile, trio\n"
+        "import commucat_server.main, commucat_cli.main\n"
+        "from commucat_server.config import load_config\n"
+        "from commucat_server.provision import migrate_store, open_store\n"
+        "async def use(config):\n"
+        "    async with open_store(config) as storage:\n"
+        "        await storage.check()\n"
+        "with tempfile.TemporaryDirectory() as name:\n"
+        "    config = load_config(config_path=None, data_dir=pathlib.Path(name), bind=None, environ={}, "
+        "cwd=pathlib.Path(name))\n"
+        "    migrate_store(config)\n"
+        "    trio.run(use, config)\n"
+        "print([name for name in ('asyncpg', 'trio_asyncio') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 @pytest.mark.parametrize("member", MEMBERS)

@@ -61,7 +61,11 @@ def test_name_version_and_terms_are_those_of_the_umbrella(member: str) -> None:
 def test_third_party_needs_are_what_the_sources_import(member: str) -> None:
     providers = importlib.metadata.packages_distributions()
     imported = {one.top for source in sources_of(member) for one in imports_of(source)}
-    foreign = imported - set(sys.stdlib_module_names) - set(MEMBERS) - optional_of(member)
+    foreign = imported - set(sys.stdlib_module_names) - set(MEMBERS)
+    optional = optional_of(member)
+    # Every extra brings something that is imported, and only that may be missing from the others.
+    assert optional <= {name_of(top) for top in foreign}
+    foreign = {top for top in foreign if name_of(top) not in optional}
     unknown = {top for top in foreign if top not in providers}
     assert unknown == set()
     needed = {name_of(providers[top][0]) for top in foreign}
@@ -80,6 +84,11 @@ def test_declared_siblings_cover_the_imported_ones(member: str) -> None:
 def test_the_umbrella_needs_what_its_members_need() -> None:
     needed = set().union(*(third_party_of(member) for member in MEMBERS))
     assert needed == set(UMBRELLA["dependencies"])
+
+
+def test_the_umbrella_has_the_extra_of_the_store() -> None:
+    of_store = pyproject("commucat_storage")["project"]["optional-dependencies"]
+    assert UMBRELLA["optional-dependencies"]["postgres"] == of_store["postgres"]
 
 
 def test_scripts_of_the_umbrella_are_those_of_the_members() -> None:

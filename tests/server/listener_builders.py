@@ -167,6 +167,26 @@ class Served:
     done: trio.Event
 
 
+def h2_connection(
+    transport: trio.abc.Stream,
+    handler: Callable[[ConnectStream], Awaitable[None]],
+    app: AsgiApp = hello_app,
+    *,
+    settings: ListenerSettings | None = None,
+    state: dict[str, Any] | None = None,
+) -> H2Connection:
+    """The server's side of a connection, not served yet."""
+    return H2Connection(
+        transport,
+        settings or ListenerSettings(),
+        remote=REMOTE,
+        local=LOCAL,
+        connect_handler=handler,
+        asgi_app=app,
+        state=state,
+    )
+
+
 @asynccontextmanager
 async def served(
     handler: Callable[[ConnectStream], Awaitable[None]] = echo,
@@ -183,15 +203,7 @@ async def served(
     """
     pair = trio.testing.lockstep_stream_pair() if lockstep else trio.testing.memory_stream_pair()
     client_end, server_end = pair
-    connection = H2Connection(
-        server_end,
-        settings or ListenerSettings(),
-        remote=REMOTE,
-        local=LOCAL,
-        connect_handler=handler,
-        asgi_app=app,
-        state=state,
-    )
+    connection = h2_connection(server_end, handler, app, settings=settings, state=state)
     done = trio.Event()
 
     async def run() -> None:

@@ -10,12 +10,11 @@ import trio.testing
 
 from commucat_server.listener import (
     ConnectStream,
-    H2Connection,
     ListenerSettings,
     StreamLostError,
     StreamMisuseError,
 )
-from server.listener_builders import LOCAL, REMOTE, Peer, echo, hello_app, served
+from server.listener_builders import REMOTE, Peer, echo, h2_connection, served
 
 MEGABYTE = 1024 * 1024
 
@@ -469,14 +468,7 @@ async def test_cancellation_leaves_nothing_open() -> None:
             stages.append(stream.query)
 
     client_end, server_end = trio.testing.memory_stream_pair()
-    connection = H2Connection(
-        server_end,
-        ListenerSettings(),
-        remote=REMOTE,
-        local=LOCAL,
-        connect_handler=handler,
-        asgi_app=hello_app,
-    )
+    connection = h2_connection(server_end, handler)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.serve)
         peer = Peer(client_end)

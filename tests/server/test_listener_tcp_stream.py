@@ -11,11 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from commucat_server.listener import H2Connection, ListenerSettings, tls_context
+from commucat_server.listener import tls_context
 from commucat_server.listener.stream import ConnectStream
 from commucat_server.listener.tcp_stream import TcpStream
 from commucat_server.listener.tls_stream import TlsStream
-from server.listener_builders import LOCAL, REMOTE, Peer, client_tls, hello_app, write_certificate
+from server.listener_builders import Peer, client_tls, h2_connection, write_certificate
 
 LARGE = b"0123456789abcdef" * 500_000
 """More than the buffers of both kernels take."""
@@ -144,14 +144,7 @@ async def test_a_stream_whose_peer_stops_reading_keeps_its_bytes_in_order(tmp_pa
         await stream.end()
 
     async with secured(tmp_path) as test, trio.open_nursery() as nursery:
-        connection = H2Connection(
-            test.server,
-            ListenerSettings(),
-            remote=REMOTE,
-            local=LOCAL,
-            connect_handler=handler,
-            asgi_app=hello_app,
-        )
+        connection = h2_connection(test.server, handler)
         nursery.start_soon(connection.serve)
         peer = Peer(test.client)
         await peer.begin()
@@ -182,14 +175,7 @@ async def test_a_connection_that_breaks_in_a_write_is_lost_for_its_streams(tmp_p
             raise
 
     async with secured(tmp_path) as test, trio.open_nursery() as nursery:
-        connection = H2Connection(
-            test.server,
-            ListenerSettings(),
-            remote=REMOTE,
-            local=LOCAL,
-            connect_handler=handler,
-            asgi_app=hello_app,
-        )
+        connection = h2_connection(test.server, handler)
         served = trio.Event()
 
         async def serve() -> None:

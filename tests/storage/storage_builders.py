@@ -1,7 +1,10 @@
 """Records and operations as the storage tests need them."""
 
 import hashlib
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -40,6 +43,17 @@ from commucat_storage import (
 
 NOW = 1_760_000_000
 LATER = NOW + 3600
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another connection holds the write lock, as a disk that does not answer would."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()
 
 
 def key_of(name: str) -> bytes:

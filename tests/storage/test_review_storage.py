@@ -25,7 +25,7 @@ async def test_a_writer_that_died_gets_no_more_turns(tmp_path: Path, monkeypatch
         async with open_sqlite(tmp_path / "store.db") as storage:
             await add_devices(storage, "a")
             with monkeypatch.context() as patched:
-                patched.setattr("commucat_storage.sqlite.group.Group.flush", dies)
+                patched.setattr("commucat_storage.applying.Group.flush", dies)
                 with pytest.raises(CommitFailedError, match="died"):
                     await storage.commit([message("a")])
             # Whoever runs a server on it learns that it must be started anew.

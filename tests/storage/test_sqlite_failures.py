@@ -4,8 +4,7 @@ import json
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,8 @@ from commucat_storage import (
     Submission,
     open_sqlite,
 )
-from commucat_storage.sqlite.admit import RENEWAL_NUMBER, admit
+from commucat_storage.admission import RENEWAL_NUMBER
+from commucat_storage.sqlite.admit import admit
 from commucat_storage.sqlite.connection import connect_writer
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Entry, Transaction, Writer
@@ -37,6 +37,7 @@ from storage.storage_builders import (
     by_route,
     confirm,
     known,
+    locked,
     message,
     new_user,
     numbers,
@@ -51,17 +52,6 @@ from storage.storage_builders import (
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another connection holds the write lock, as a disk that does not answer would."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        connection.close()
 
 
 # -- a disk that stalls ----------------------------------------------------------------------------
@@ -323,7 +313,7 @@ async def test_if_the_thread_dies_everybody_is_told_and_closing_raises(
     async def use() -> None:
         async with open_sqlite(path) as storage:
             await add_devices(storage, "a")
-            monkeypatch.setattr("commucat_storage.sqlite.group.Group.flush", dies)
+            monkeypatch.setattr("commucat_storage.applying.Group.flush", dies)
             for _ in range(2):
                 with pytest.raises(CommitFailedError, match="died"):
                     await storage.commit([message("a")])
@@ -418,6 +408,8 @@ async def test_reading_from_a_closed_store_is_refused(path: Path) -> None:
     async with open_sqlite(path) as storage:
         await add_devices(storage, "a")
 
+    with pytest.raises(StorageUnavailableError, match="closed"):
+        await storage.known_device("a")
     with pytest.raises(StorageUnavailableError, match="closed"):
         await stored(storage, "a")
 

@@ -16,7 +16,7 @@ from commucat_storage import (
     migrate_sqlite,
     open_sqlite,
 )
-from commucat_storage.sqlite import expiry, reported
+from commucat_storage.sqlite import expiry
 from commucat_storage.sqlite.connection import connect_writer
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
 from commucat_storage.sqlite.turns import Turns
@@ -116,19 +116,6 @@ async def test_other_devices_are_looked_up_once_in_a_transaction(path: Path) -> 
         assert len(queries) == count
     writer.close()
     assert rows_of(path, "SELECT count(*) FROM relay_queue") == [(600,)]
-
-
-async def test_one_transaction_names_a_bounded_number(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reported, "MAX_REPORTS", 4)
-    async with open_sqlite(path) as storage:
-        epochs = {name: state.epoch for name, state in (await add_devices(storage, "a", "b", "s")).items()}
-        await send(storage, *[asking(bytes([number]), "a", "b") for number in range(3)])
-
-        outcomes = await send(storage, Confirm("a", epochs["a"], 3), Confirm("b", epochs["b"], 3))
-
-        told = [(len(each.reports), each.unreported) for each in outcomes if isinstance(each, ConfirmOutcome)]
-        assert told == [(3, 0), (1, 2)]
-    assert rows_of(path, "SELECT count(*) FROM relay_queue") == [(0,)]
 
 
 async def test_renumbered_rows_are_still_reported(path: Path) -> None:

@@ -15,9 +15,10 @@ from commucat_storage import (
     SqliteSettings,
     open_sqlite,
 )
+from commucat_storage.device_inbox import NEVER
 from commucat_storage.sqlite import expiry
 from commucat_storage.sqlite.connection import connect_writer
-from commucat_storage.sqlite.inboxes import NEVER, InboxCache
+from commucat_storage.sqlite.inboxes import InboxCache
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Entry, Transaction, Work, Writer
 from storage.storage_builders import (

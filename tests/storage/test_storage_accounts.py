@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+import trio
 
 from commucat_storage import (
     AlreadyExistsError,
     DeviceStatus,
+    KnownDevice,
     Presence,
     Storage,
     StorageError,
@@ -109,6 +111,70 @@ async def test_of_two_certificates_of_one_second_the_later_stored_is_the_newest(
 
     assert newest is not None
     assert newest.serial == 5
+
+
+async def test_a_known_device_comes_with_its_user_and_its_newest_certificate(storage: Storage) -> None:
+    await add_devices(storage, "a", "b")
+    for each in (certificate(2**64 - 1, "a", issued_at=NOW + 5), certificate(7, "a"), certificate(8, "b")):
+        await storage.add_certificate(each)
+
+    known = await storage.known_device("a")
+
+    assert known == KnownDevice(
+        device=device("a"),
+        user=user("a"),
+        certificate=certificate(2**64 - 1, "a", issued_at=NOW + 5),
+    )
+    assert await storage.known_device("nobody") is None
+    assert await storage.known_device("a\0b") is None
+
+
+async def test_a_revoked_device_is_known_without_its_certificates(storage: Storage) -> None:
+    await add_devices(storage, "a")
+    await storage.add_certificate(certificate(7, "a"))
+    await storage.revoke_device("a", NOW)
+
+    known = await storage.known_device("a")
+
+    assert known is not None
+    assert known.device.status is DeviceStatus.REVOKED
+    assert known.certificate is None
+
+
+async def test_many_who_ask_at_once_each_get_their_own_device(storage: Storage) -> None:
+    names = [f"d{number}" for number in range(200)]
+    await add_devices(storage, *names)
+    found: dict[str, KnownDevice | None] = {}
+
+    async def ask(name: str) -> None:
+        found[name] = await storage.known_device(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in [*names, "nobody"]:
+            nursery.start_soon(ask, name)
+
+    assert found.pop("nobody") is None
+    assert {name: known.device.device_id for name, known in found.items() if known is not None} == {
+        name: name for name in names
+    }
+
+
+async def test_who_stops_asking_takes_no_answer_from_the_others(storage: Storage) -> None:
+    await add_devices(storage, "a", "b", "c")
+    found: list[KnownDevice | None] = []
+
+    async def ask(name: str) -> None:
+        found.append(await storage.known_device(name))
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            with trio.CancelScope() as gone:
+                async with trio.open_nursery() as short:
+                    short.start_soon(ask, name)
+                    nursery.start_soon(ask, "b")
+                    gone.cancel()
+
+    assert [known.device.device_id for known in found if known is not None] == ["b", "b", "b"]
 
 
 async def test_a_session_is_loaded_refreshed_and_deleted(storage: Storage) -> None:

@@ -533,7 +533,12 @@ async def test_peers_share_a_group_or_name_each_other_on_one_channel(storage: St
     assert set(await storage.peers_of("a", 10)) == {"member", "mutual"}
     assert set(await storage.peers_of("mutual", 10)) == {"a"}
     assert await storage.peers_of("oneway", 10) == ()
+    each = await storage.peers_of_each(("oneway", "a", "ghost", "mutual"), 10)
+    assert [set(peers) for peers in each] == [set(), {"member", "mutual"}, set(), {"a"}]
+    assert await storage.peers_of_each((), 10) == ()
     assert len(await storage.peers_of("a", 1)) == 1
     assert await storage.peers_of("ghost", 1) == ()
     with pytest.raises(ValueError, match="limit"):
         await storage.peers_of("a", 0)
+    with pytest.raises(ValueError, match="limit"):
+        await storage.peers_of_each(("a",), 0)

@@ -1,12 +1,6 @@
 """Random operations against a small model that keeps everything in dictionaries. For every backend."""
 
-import tempfile
-from pathlib import Path
-
 import attrs
-import pytest
-import trio
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commucat_storage import (
@@ -36,20 +30,17 @@ from commucat_storage import (
     SubmissionOutcome,
     room_id,
 )
-from storage.model_runs import (
-    MAX_BYTES,
-    MAX_MEMBERS,
-    MAX_OWNED,
-    MAX_ROUTES,
-    MAX_ROWS,
-    STRANGER_BYTES,
-    STRANGER_ROWS,
-    Opener,
-    open_small_sqlite,
-    stretches,
-)
+from databases.postgres_databases import PostgresDatabases
+from storage.fresh_stores import FRESH, Fresh, Opener, check_scripts, stretches_of
 from storage.storage_builders import LATER, NOW, add_devices, add_siblings
 
+MAX_ROWS = 8
+MAX_BYTES = 60
+MAX_ROUTES = 2
+MAX_MEMBERS = 3
+MAX_OWNED = 2
+STRANGER_ROWS = 3
+STRANGER_BYTES = 40
 DEVICES = ("a", "b", "c", "d")
 OWNERS = {"d": "a"}
 """Devices that are further ones of another's user."""
@@ -57,6 +48,20 @@ GROUPS = ("g", "h")
 RANKS = [GroupRole.MEMBER, GroupRole.ADMIN, GroupRole.CO_OWNER, GroupRole.OWNER]
 NAMES = (*DEVICES, "ghost")
 SOON = NOW + 10
+
+LIMITS = {
+    "max_rows": MAX_ROWS,
+    "max_bytes": MAX_BYTES,
+    "max_routes": MAX_ROUTES,
+    "max_group_members": MAX_MEMBERS,
+    "max_owned_groups": MAX_OWNED,
+    "stranger_rows": STRANGER_ROWS,
+    "stranger_bytes": STRANGER_BYTES,
+    "group_rows": 4,
+    "journal_rows": 12,
+    "cached_inboxes": 2,
+    "cached_group_members": 2,
+}
 
 
 @attrs.frozen
@@ -522,18 +527,17 @@ group_steps, room_steps = steps_of(group_batches), steps_of(room_batches)
 
 
 async def follow(opener: Opener, script: list[list[list[Operation]] | str]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        async with opener(Path(directory)) as storage:
-            await add_devices(storage, *(name for name in DEVICES if name not in OWNERS))
-            for name, first in OWNERS.items():
-                await add_siblings(storage, first, name)
-            states = {name: await storage.inbox_state(name) for name in DEVICES}
-        model = Model({name: state.epoch for name, state in states.items() if state is not None})
-        for stretch in stretches(script):
-            async with opener(Path(directory)) as storage:
-                for step in stretch:
-                    await take(storage, model, step)
-                await compare(storage, model)
+    async with opener() as storage:
+        await add_devices(storage, *(name for name in DEVICES if name not in OWNERS))
+        for name, first in OWNERS.items():
+            await add_siblings(storage, first, name)
+        states = {name: await storage.inbox_state(name) for name in DEVICES}
+    model = Model({name: state.epoch for name, state in states.items() if state is not None})
+    for stretch in stretches_of(script):
+        async with opener() as storage:
+            for step in stretch:
+                await take(storage, model, step)
+            await compare(storage, model)
 
 
 async def take(storage: Storage, model: Model, step: list[list[Operation]] | str) -> None:
@@ -580,28 +584,20 @@ async def compare(storage: Storage, model: Model) -> None:
         assert (group and group.members) == (expected and expected.members)
 
 
-@pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
-@settings(deadline=None)
-@given(script=steps)
-def test_the_store_does_what_the_model_does(
-    opener: Opener, script: list[list[list[Operation]] | str]
-) -> None:
-    trio.run(follow, opener, script)
+async def follow_with_a_group(opener: Opener, script: list[list[list[Operation]] | str]) -> None:
+    await follow(opener, [[[A_GROUP]], *script])
 
 
-@pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
-@settings(deadline=None)
-@given(script=group_steps)
-def test_a_group_reaches_whom_the_model_says(
-    opener: Opener, script: list[list[list[Operation]] | str]
-) -> None:
-    trio.run(follow, opener, [[[A_GROUP]], *script])
+@FRESH
+def test_the_store_does_what_the_model_does(fresh: Fresh, postgres_databases: PostgresDatabases) -> None:
+    check_scripts(fresh, postgres_databases, LIMITS, steps, follow)
 
 
-@pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
-@settings(deadline=None)
-@given(script=room_steps)
-def test_a_room_reaches_whom_the_model_says(
-    opener: Opener, script: list[list[list[Operation]] | str]
-) -> None:
-    trio.run(follow, opener, [[[A_GROUP]], *script])
+@FRESH
+def test_a_group_reaches_whom_the_model_says(fresh: Fresh, postgres_databases: PostgresDatabases) -> None:
+    check_scripts(fresh, postgres_databases, LIMITS, group_steps, follow_with_a_group)
+
+
+@FRESH
+def test_a_room_reaches_whom_the_model_says(fresh: Fresh, postgres_databases: PostgresDatabases) -> None:
+    check_scripts(fresh, postgres_databases, LIMITS, room_steps, follow_with_a_group)

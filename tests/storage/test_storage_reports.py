@@ -1,15 +1,11 @@
 """Senders that asked learn what became of each row, once. For every backend."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-import trio
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commucat_storage import (
@@ -21,8 +17,10 @@ from commucat_storage import (
     Storage,
     Submission,
     SubmissionOutcome,
+    reported,
 )
-from storage.model_runs import Opener, open_small_sqlite, stretches
+from databases.postgres_databases import PostgresDatabases
+from storage.fresh_stores import FRESH, Fresh, Opener, check_scripts, stretches_of
 from storage.storage_builders import (
     LATER,
     NOW,
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from storage.conftest import Backend
 
 SOON = NOW + 10
+# Every inbox is forgotten and loaded again all the time.
+LIMITS = {"max_rows": 8, "max_bytes": 60, "group_rows": 4, "journal_rows": 12, "cached_inboxes": 2}
 
 
 def reports(outcome: Outcome) -> tuple[ConfirmedMessage, ...]:
@@ -166,6 +166,21 @@ async def test_what_was_asked_survives_a_restart(backend: "Backend") -> None:
         assert references(await confirm(storage, "a", 1)) == [b"ref"]
 
 
+async def test_one_transaction_names_a_bounded_number(
+    backend: "Backend", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reported, "MAX_REPORTS", 4)
+    async with backend.open() as storage:
+        epochs = {name: state.epoch for name, state in (await add_devices(storage, "a", "b", "s")).items()}
+        await send(storage, *[asking(bytes([number]), "a", "b") for number in range(3)])
+
+        outcomes = await send(storage, Confirm("a", epochs["a"], 3), Confirm("b", epochs["b"], 3))
+
+        told = [(len(each.reports), each.unreported) for each in outcomes if isinstance(each, ConfirmOutcome)]
+        assert told == [(3, 0), (1, 2)]
+    assert backend.numbers("SELECT count(*) FROM relay_queue") == [(0,)]
+
+
 # -- each row once, and no other ---------------------------------------------------------------------
 
 RECEIVERS = ("a", "b", "c")
@@ -223,35 +238,32 @@ class Told:
 
 
 async def live(opener: Opener, script: list[list[tuple[object, ...]] | str]) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        async with opener(Path(directory)) as storage:
-            inboxes = await add_devices(storage, "s", *RECEIVERS)
-        told = Told({name: state.epoch for name, state in inboxes.items()})
-        for stretch in stretches(script):
-            async with opener(Path(directory)) as storage:
-                for step in stretch:
-                    if step == "purge":
-                        await told.purge(storage, SOON)
-                    elif step == "revoke":
-                        await storage.revoke_device("c", NOW)
-                    elif not isinstance(step, str):
-                        batch = [told.operation(each) for each in step]
-                        told.take(batch, await storage.commit(batch))
-        async with opener(Path(directory)) as storage:
-            for name in ("a", "b"):
-                state = await storage.inbox_state(name)
-                assert state is not None
-                last = [Confirm(name, state.epoch, state.next_number - 1)]
-                told.take(last, await storage.commit(last))
-            await told.purge(storage, LATER)
-            assert (await storage.purge_expired(2 * LATER)).messages == 0
-        assert told.delivered + told.expired == told.asked
+    async with opener() as storage:
+        inboxes = await add_devices(storage, "s", *RECEIVERS)
+    told = Told({name: state.epoch for name, state in inboxes.items()})
+    for stretch in stretches_of(script):
+        async with opener() as storage:
+            for step in stretch:
+                if step == "purge":
+                    await told.purge(storage, SOON)
+                elif step == "revoke":
+                    await storage.revoke_device("c", NOW)
+                elif not isinstance(step, str):
+                    batch = [told.operation(each) for each in step]
+                    told.take(batch, await storage.commit(batch))
+    async with opener() as storage:
+        for name in ("a", "b"):
+            state = await storage.inbox_state(name)
+            assert state is not None
+            last = [Confirm(name, state.epoch, state.next_number - 1)]
+            told.take(last, await storage.commit(last))
+        await told.purge(storage, LATER)
+        assert (await storage.purge_expired(2 * LATER)).messages == 0
+    assert told.delivered + told.expired == told.asked
 
 
-@pytest.mark.parametrize("opener", [open_small_sqlite], ids=["sqlite"])
-@settings(deadline=None)
-@given(script=lives)
+@FRESH
 def test_every_row_that_asks_is_told_of_once_and_no_other(
-    opener: Opener, script: list[list[tuple[object, ...]] | str]
+    fresh: Fresh, postgres_databases: PostgresDatabases
 ) -> None:
-    trio.run(live, opener, script)
+    check_scripts(fresh, postgres_databases, LIMITS, lives, live)

@@ -110,7 +110,7 @@ class ServerSession:
     def __init__(self, parameters: ServerParameters, *, ephemeral: StaticKeyPair) -> None:
         """``ephemeral`` is a fresh X25519 pair for this session alone."""
         self._parameters = parameters
-        self._ephemeral = ephemeral
+        self._ephemeral: StaticKeyPair | None = ephemeral
         self._decoder = FrameDecoder(MAX_HELLO_LEN)
         self._held = bytearray()
         self._noise: NoiseHandshake | None = None
@@ -345,7 +345,8 @@ class ServerSession:
         elif self._stream is None:
             self._stream = self._secure_stream(self._transport)
         self.state = ServerState.ESTABLISHED
-        self._noise = None  # the handshake's state is no longer needed, nor its memory
+        # What the handshake needed is needed no longer, nor its memory; nor should its private key stay.
+        self._noise = self._hello = self._ephemeral = None
         return data
 
     def pending_events(self) -> list[ServerEvent]:

@@ -26,14 +26,14 @@ from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.upkeep import Upkeep
-from commucat_server.provision import DataDir, NoiseKeyVersion, load_noise_keys
+from commucat_server.provision import DataDir, NoiseKeyVersion, load_noise_keys, open_store
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.rate import RateLimit
 from commucat_server.version import server_version
-from commucat_storage import SqliteSettings, Storage, open_sqlite
+from commucat_storage import Storage
 
 log = structlog.get_logger("commucat")
 
@@ -86,15 +86,8 @@ async def serve(
             failed for good; the text says why.
         OSError: the address cannot be bound.
     """
-    settings = SqliteSettings(
-        max_rows=config.limits.inbox_rows,
-        max_bytes=config.limits.inbox_bytes,
-        max_routes=config.limits.routes_per_device,
-        stranger_rows=config.limits.stranger_rows,
-        stranger_bytes=config.limits.stranger_bytes,
-    )
     async with (
-        open_sqlite(config.storage.path, settings=settings) as storage,
+        open_store(config) as storage,
         open_ledger(config.ledger.mode.value, config.ledger.target) as ledger,
     ):
         services = await _build_services(config, data_dir, storage, ledger, clock)
@@ -141,7 +134,7 @@ async def _serve_services(
     task_status: trio.TaskStatus[RunningServer],
 ) -> None:
     tls = tls_context(data_dir.tls_certificate, data_dir.tls_key)
-    handler = ConnectHandler(_connect_context(config, storage, ledger, services))
+    context = _connect_context(config, storage, ledger, services)
     application = build_application(_api_context(config, storage, services, shutdown))
     listeners = await open_tcp(config.server.bind.host, config.server.bind.port)
     upkeep = Upkeep(
@@ -169,9 +162,10 @@ async def _serve_services(
                     listeners,
                     tls,
                     _listener_settings(config),
-                    connect_handler=handler,
+                    connect_handler=ConnectHandler(context),
                     asgi_app=application,
                     shutdown=shutdown,
+                    turnstile=context.turnstile,
                 )
             )
             task_status.started(RunningServer(address[0], address[1]))

@@ -7,6 +7,10 @@ import attrs
 from commucat_storage.inbox import InboxState
 from commucat_storage.records import CertificateRow, Device, KeyEvent, SessionRow, User
 
+RENEWAL_NUMBER = 2**31
+"""An inbox whose next number is above this gets a new epoch at the next connect. The other half of
+the numbers is what one connection can use up before its device must connect again."""
+
 
 class AdmissionKind(enum.Enum):
     """On what ground the device may come in."""
@@ -49,3 +53,17 @@ class Admitted:
     user: User
     device: Device
     inbox: InboxState
+
+
+def check_admission(admission: Admission) -> None:
+    """Raises :class:`ValueError` when a field that the kind needs is missing."""
+    match admission.kind:
+        case AdmissionKind.NEW_USER:
+            if admission.user is None or admission.user.user_id != admission.device.user_id:
+                raise ValueError("a new user's admission needs the user of the device")
+        case AdmissionKind.BY_CODE:
+            if admission.code_hash is None:
+                raise ValueError("an admission by code needs the code's hash")
+        case AdmissionKind.BY_HANDLE:
+            if admission.device_limit is None:
+                raise ValueError("an admission by handle needs a device limit")

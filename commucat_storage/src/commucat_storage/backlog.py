@@ -60,6 +60,11 @@ class Backlog(Generic[EntryT]):
         """Rows admitted and not yet released."""
         return self._rows
 
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody waits for room."""
+        return bool(self._waiting)
+
     def has_room_for(self, entry: EntryT) -> bool:
         """Whether ``entry`` would be admitted at once."""
         return not self._waiting and self._has_room(entry)

@@ -16,6 +16,7 @@ from commucat_storage.records import (
     Device,
     EnrolmentCode,
     Group,
+    KnownDevice,
     Presence,
     Purged,
     Route,
@@ -105,6 +106,10 @@ class Storage(abc.ABC):
         (both must have agreed to be in it, or a stranger could put them together), and devices of which
         each has a route to the other on the same channel."""
 
+    async def peers_of_each(self, device_ids: Sequence[str], limit: int) -> tuple[tuple[str, ...], ...]:
+        """:meth:`peers_of` for each of the devices, in their order."""
+        return tuple([await self.peers_of(device_id, limit) for device_id in device_ids])
+
     # -- accounts ------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -131,6 +136,17 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     async def load_device(self, device_id: str) -> Device | None: ...
+
+    async def known_device(self, device_id: str) -> KnownDevice | None:
+        """What a connect has to know about its device, read at once where the store can; None if unknown.
+
+        It may be overtaken at any time: :meth:`admit` checks again.
+        """
+        device = await self.load_device(device_id)
+        user = None if device is None else await self.load_user(device.user_id)
+        if device is None or user is None:
+            return None
+        return KnownDevice(device=device, user=user, certificate=await self.newest_certificate(device_id))
 
     @abc.abstractmethod
     async def admit(self, admission: Admission) -> Admitted:

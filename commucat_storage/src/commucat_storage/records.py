@@ -64,6 +64,16 @@ class KeyEvent:
 
 
 @attrs.frozen(kw_only=True)
+class KnownDevice:
+    """What is stored about a device that says Hello."""
+
+    device: Device
+    user: User
+    certificate: CertificateRow | None
+    """The newest that is not revoked, expired or not."""
+
+
+@attrs.frozen(kw_only=True)
 class SessionRow:
     """A bearer session. Only the hash of the token is stored."""
 

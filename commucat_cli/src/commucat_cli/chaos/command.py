@@ -29,22 +29,35 @@ def chaos(
     duration_limit: Annotated[
         float, typer.Option(min=1.0, metavar="SECONDS", help="After which the run has failed.")
     ] = 600.0,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--dsn", metavar="URL", show_default=False, help="An empty PostgreSQL database for the server."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Kill, stop and starve an own fresh server while clients talk. Exits with 1 unless its promise held."""
     chosen = secrets.randbelow(2**32) if seed is None else seed
-    run_command(partial(_run_and_print, chosen, runs, devices, messages, kills, duration_limit, as_json))
+    run_command(partial(_run_and_print, chosen, runs, devices, messages, kills, duration_limit, dsn, as_json))
 
 
 async def _run_and_print(
-    seed: int, runs: int, devices: int, messages: int, kills: int, duration_limit: float, as_json: bool
+    seed: int,
+    runs: int,
+    devices: int,
+    messages: int,
+    kills: int,
+    duration_limit: float,
+    dsn: str | None,
+    as_json: bool,
 ) -> int:
     results: list[Result] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(_give_up_at_sigterm, nursery.cancel_scope)
         for each in range(seed, seed + runs):
             plan = make_plan(seed=each, devices=devices, messages=messages, kills=kills)
-            result = await run_chaos(plan, kills=kills, duration_limit=duration_limit)
+            result = await run_chaos(plan, kills=kills, duration_limit=duration_limit, dsn=dsn)
             if result.run.problem is not None:
                 warn(result.run.problem if runs == 1 else f"seed {each}: {result.run.problem}")
             results.append(result)

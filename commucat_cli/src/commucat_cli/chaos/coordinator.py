@@ -34,11 +34,11 @@ class _Part:
 class _Stage:
     """A run in progress."""
 
-    def __init__(self, plan: Plan, kills: int, folder: Path) -> None:
+    def __init__(self, plan: Plan, kills: int, folder: Path, dsn: str | None) -> None:
         self._plan = plan
         self._kills = kills
         self._folder = folder
-        self._victim = Victim(folder)
+        self._victim = Victim(folder, dsn)
         self._parts: list[_Part] = []
         self._news = trio.lowlevel.ParkingLot()
         self._killing = False
@@ -136,6 +136,8 @@ class _Stage:
                 case Strike.STOP:
                     await self._victim.stop_for(fault.seconds)
                 case Strike.FULL_DISK:
+                    if not self._victim.embedded:
+                        continue  # the disk is another server's
                     await self._victim.fill_disk_for(fault.seconds)
             self.strikes[fault.strike] += 1
         while not all(part.report.sent for part in self._parts):
@@ -153,17 +155,18 @@ class _Stage:
         self._news.unpark_all()
 
 
-async def run_chaos(plan: Plan, *, kills: int, duration_limit: float) -> Result:
+async def run_chaos(plan: Plan, *, kills: int, duration_limit: float, dsn: str | None = None) -> Result:
     """Act out a plan and judge what happened.
 
-    ``kills`` is what the plan was made with; ``duration_limit`` is in seconds.
+    ``kills`` is what the plan was made with; ``duration_limit`` is in seconds. With ``dsn`` the server keeps
+    everything in that PostgreSQL database, which must be empty, and no disk is filled.
 
     Raises:
         CliError: it could not be run, or the server ended by itself.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="commucat-chaos-") as name:
-        stage = _Stage(plan, kills, Path(name))
+        stage = _Stage(plan, kills, Path(name), dsn)
         try:
             await stage.play(duration_limit)
         except* ChildError as group:

@@ -1,5 +1,6 @@
 """The server of a run: a real process that is killed, stopped and starved on purpose."""
 
+import json
 import os
 import resource
 import signal
@@ -27,8 +28,10 @@ _ROOM = 4096  # bytes by which the write-ahead log may still grow on a full disk
 class Victim:
     """A server process with data and a port of its own, in ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dsn: str | None = None) -> None:
         self._folder = folder
+        self.embedded = dsn is None
+        """Whether the store is a file of its own, whose disk can be full."""
         self._stack = AsyncExitStack()
         self._child: Child | None = None
         self._port = 0
@@ -36,6 +39,9 @@ class Victim:
         """How often it was started."""
         config = ["[server]", "auto_approve_devices = true", "[logging]", 'level = "warning"', "[limits]"]
         config += [f"{name} = {value}" for name, value in LIMITS.items()]
+        if dsn is not None:
+            # TOML's basic strings are written as JSON writes its own.
+            config += ["[storage]", f"postgres_dsn = {json.dumps(dsn)}"]
         self._config = folder / "commucat.toml"
         self._config.write_text("\n".join([*config, ""]), "utf-8")
 

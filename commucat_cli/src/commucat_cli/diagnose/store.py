@@ -7,16 +7,15 @@ import trio
 
 from commucat_cli.diagnose.finding import Finding, failure, ok
 from commucat_server.config import ServerConfig
-from commucat_server.provision import ProvisionError, load_noise_keys
-from commucat_storage import (
-    Secret,
-    SqliteSettings,
-    SqliteStatus,
-    Storage,
-    StorageError,
-    open_sqlite,
-    sqlite_status,
+from commucat_server.provision import (
+    ProvisionError,
+    StoreStatus,
+    load_noise_keys,
+    open_store,
+    place_of_store,
+    store_status,
 )
+from commucat_storage import Secret, Storage, StorageError
 
 CHECKED_BYTES = 64 * 2**20
 """Databases up to this size are read as a whole, which takes well below a second."""
@@ -36,40 +35,49 @@ class _KeysAsTheyAre:
 
 def check_store(config: ServerConfig, *, full: bool) -> Iterator[Finding]:
     """Schema, damage, writing, Noise keys."""
-    path = config.storage.path
-    if not path.exists():
+    embedded = config.storage.postgres_dsn is None
+    if embedded and not config.storage.path.exists():
         yield failure(
-            "database", f"{path}: does not exist; start the server once, or run: commucat-cli migrate"
+            "database",
+            f"{config.storage.path}: does not exist; start the server once, or run: commucat-cli migrate",
         )
         return
     try:
-        status = sqlite_status(path)
+        place = place_of_store(config)
+        status = store_status(config)
     except StorageError as exc:
         yield failure("database", str(exc))
         return
     if status.pending:
         # Opening it would apply them, and that is for the operator to decide.
         yield failure(
-            "database", f"{path}: migrations pending: {', '.join(status.pending)}; run: commucat-cli migrate"
+            "database", f"{place}: migrations pending: {', '.join(status.pending)}; run: commucat-cli migrate"
         )
         return
-    yield ok("database", f"{path}: schema version {status.schema_version}, {status.size_bytes // _MIB} MiB")
+    found = f"{place}: schema version {status.schema_version}, {status.size_bytes // _MIB} MiB"
+    yield ok("database", found if status.server is None else f"{found}, {status.server}")
     yield from trio.run(_open_and_check, config, status, full)
 
 
-async def _open_and_check(config: ServerConfig, status: SqliteStatus, full: bool) -> list[Finding]:
+async def _open_and_check(config: ServerConfig, status: StoreStatus, full: bool) -> list[Finding]:
     checked = full or status.size_bytes <= CHECKED_BYTES
-    settings = SqliteSettings(quick_check_bytes=2**62 if checked else 0)
     findings: list[Finding] = []
     try:
-        # Opening reads the pages for damage, and fails with what it found.
-        async with open_sqlite(config.storage.path, settings=settings) as storage:
-            text = "no damage found" if checked else "not checked for damage because of its size; --full does"
-            findings.append(ok("database-integrity", text))
+        # Opening reads the pages of an embedded store for damage, and fails with what it found.
+        async with open_store(config, quick_check_bytes=2**62 if checked else 0) as storage:
+            if config.storage.postgres_dsn is None:
+                text = (
+                    "no damage found"
+                    if checked
+                    else "not checked for damage because of its size; --full does"
+                )
+                findings.append(ok("database-integrity", text))
             findings.append(await _check_writing(storage))
             findings.append(await _check_noise_keys(storage, config))
     except StorageError as exc:
-        findings.append(failure("database-integrity", str(exc)))
+        findings.append(
+            failure("database-integrity" if config.storage.postgres_dsn is None else "database", str(exc))
+        )
     return findings
 
 

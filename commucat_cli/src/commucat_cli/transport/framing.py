@@ -4,6 +4,7 @@ What the server sends comes in shells: an event, a line of JSON, a WebSocket mes
 sends goes as it is, but for WebSocket.
 """
 
+import abc
 import base64
 import binascii
 import re
@@ -46,7 +47,7 @@ class Framing(Protocol):
         """The last words of our side."""
 
 
-class TextFraming:
+class TextFraming(abc.ABC):
     """Shells of text; our side is plain."""
 
     SEPARATOR = b""
@@ -80,8 +81,9 @@ class TextFraming:
         if len(self._buffer) > MAX_SHELL_LEN:
             raise FramingError(f"one {self.NAME} has more than {MAX_SHELL_LEN} bytes")
 
+    @abc.abstractmethod
     def _open(self, shell: bytes) -> bytes:
-        raise NotImplementedError
+        """The bytes in one shell."""
 
     def _announce(self, upstream: str) -> None:
         if not _UPSTREAM.fullmatch(upstream):  # it will stand in the target of a request

@@ -9,8 +9,7 @@ import trio
 
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
 from commucat_cli.transport.h1_stream import READ_LEN, H1Stream, request_of, text_headers
-from commucat_cli.transport.h2_stream import MAX_BODY_LEN
-from commucat_cli.transport.stream import Headers, RequestHead, Response
+from commucat_cli.transport.stream import MAX_BODY_LEN, Headers, RequestHead, Response
 from commucat_cli.transport.tasks import alongside
 from commucat_cli.transport.via import Via
 

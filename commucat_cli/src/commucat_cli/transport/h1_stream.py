@@ -9,8 +9,7 @@ import h11
 import trio
 
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
-from commucat_cli.transport.h2_stream import MAX_BODY_LEN
-from commucat_cli.transport.stream import RequestHead
+from commucat_cli.transport.stream import RequestHead, whole_body
 
 READ_LEN = 65_536
 _LAST_READ = 1.0  # seconds the reader gets to find the end of a connection that takes nothing more
@@ -98,12 +97,7 @@ class H1Stream:
         return data
 
     async def whole_body(self) -> bytes:
-        body = bytearray()
-        while data := await self.receive():
-            body += data
-            if len(body) > MAX_BODY_LEN:
-                raise NotCommuCatError(f"the server's answer is longer than {MAX_BODY_LEN} bytes")
-        return bytes(body)
+        return await whole_body(self.receive)
 
     async def run(self) -> None:
         """Write until the connection ends; never raises for what the peer does."""

@@ -7,14 +7,11 @@ from typing import Protocol
 import h2.connection
 import trio
 
-from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
-from commucat_cli.transport.stream import Headers
+from commucat_cli.errors import CliError, ConnectionLostError
+from commucat_cli.transport.stream import Headers, whole_body
 
 WRITE_LEN = 262_144
 """Bytes taken from one stream for one ``send_all``."""
-
-MAX_BODY_LEN = 1024 * 1024
-"""Bytes of an answer's body that are accepted where it is wanted as a whole."""
 
 _STATUS = re.compile("[1-9][0-9]{2}")
 
@@ -114,12 +111,7 @@ class H2Stream:
             NotCommuCatError: it is longer than ``MAX_BODY_LEN``.
             CliError: the connection or the stream broke.
         """
-        body = bytearray()
-        while data := await self.receive():
-            body += data
-            if len(body) > MAX_BODY_LEN:
-                raise NotCommuCatError(f"the server's answer is longer than {MAX_BODY_LEN} bytes")
-        return bytes(body)
+        return await whole_body(self.receive)
 
     async def _wait(self) -> None:
         self._news = trio.Event()

@@ -1,15 +1,18 @@
 """What a session needs from whatever carries it, and what that needs from an HTTP connection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import attrs
 
-from commucat_cli.errors import CliError
+from commucat_cli.errors import CliError, NotCommuCatError
 from commucat_cli.transport.via import Via
 
 Headers = Sequence[tuple[str, str]]
+
+MAX_BODY_LEN = 1024 * 1024
+"""Bytes of an answer's body that are accepted where it is wanted as a whole."""
 
 
 @attrs.frozen(kw_only=True)
@@ -103,3 +106,18 @@ class HttpClient(Protocol):
 
     def carrying(self, head: RequestHead) -> AbstractAsyncContextManager[RawStream]:
         """Send a request's head; its stream is for use within the block."""
+
+
+async def whole_body(receive: Callable[[], Awaitable[bytes]]) -> bytes:
+    """What ``receive`` returns until it returns nothing.
+
+    Raises:
+        NotCommuCatError: it is longer than ``MAX_BODY_LEN``.
+        CliError: the connection or the stream broke.
+    """
+    body = bytearray()
+    while data := await receive():
+        body += data
+        if len(body) > MAX_BODY_LEN:
+            raise NotCommuCatError(f"the server's answer is longer than {MAX_BODY_LEN} bytes")
+    return bytes(body)

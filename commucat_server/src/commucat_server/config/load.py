@@ -64,7 +64,7 @@ class ServerConfig:
             "listening on": str(server.bind),
             "domain": server.domain,
             "data directory": str(self.data_dir),
-            "store": str(self.storage.path),
+            "store": "PostgreSQL" if self.storage.postgres_dsn else str(self.storage.path),
             "ledger": f"file {ledger.target}" if ledger.mode.value == "file" else ledger.mode.value,
             "certificate": str(server.tls_cert) if server.tls_cert else "in the data directory",
             "server key": "from crypto.federation_seed"

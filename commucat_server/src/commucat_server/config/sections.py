@@ -26,6 +26,13 @@ _YEAR: Final = 365 * _DAY
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
+def _postgres_address(_section: Any, _attribute: "attrs.Attribute[Any]", value: str | None) -> None:
+    if value is not None and not value.startswith(("postgresql://", "postgres://")):
+        raise InvalidValueError(
+            "must look like postgresql://user:password@host:5432/database", key="postgres_dsn"
+        )
+
+
 def env(variable: str) -> dict[str, str]:
     """Metadata of a setting that ``variable`` overrides."""
     return {"env": variable}
@@ -172,10 +179,15 @@ class CryptoSection:
 
 @attrs.frozen(kw_only=True)
 class StorageSection:
-    """Section ``[storage]``: the embedded store."""
+    """Section ``[storage]``: the embedded store, or a PostgreSQL database."""
 
     path: Path = attrs.field(metadata=env("COMMUCAT_STORAGE_PATH"))
     """The SQLite file; ``commucat.db`` in the data directory unless set."""
+    postgres_dsn: str | None = attrs.field(
+        default=None, repr=False, validator=_postgres_address, metadata=env("COMMUCAT_PG_DSN")
+    )
+    """``postgresql://user:password@host:port/database?sslmode=verify-full``: used instead of the file.
+    May hold a password, so no message shows it."""
 
 
 @attrs.frozen(kw_only=True)

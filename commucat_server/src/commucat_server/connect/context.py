@@ -10,6 +10,7 @@ from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.identity.admissions import Admissions
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.listener import Turnstile
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion
 from commucat_server.routing.inbox import Inbox
@@ -60,3 +61,5 @@ class ConnectContext:
     connect_limit: RateLimit
     new_user_limit: RateLimit
     clock: Callable[[], float]
+    turnstile: Turnstile = attrs.field(factory=Turnstile)
+    """Shared with the listener."""

@@ -70,7 +70,9 @@ class ConnectHandler:
         if welcome is not None:
             self._context.connect_limit.give_back(identity)
             self._context.counters.handshakes += 1
-            await EstablishedSession(self._context, opened, session, welcome).run()
+            established = EstablishedSession(self._context, opened, session, welcome)
+            del session, welcome  # what is needed for the beginning only must not stay for hours
+            await established.run()
 
 
 async def _answer(stream: ConnectStream, refusal: Refusal | None) -> None:

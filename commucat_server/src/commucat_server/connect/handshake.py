@@ -27,8 +27,9 @@ from commucat_proto import (
 from commucat_server.connect.context import ConnectContext
 from commucat_server.identity.admissions import Candidate, Entrance, user_json
 from commucat_server.identity.tokens import token_hash
-from commucat_server.listener import ConnectStream
+from commucat_server.listener import ConnectStream, Step
 from commucat_server.ops.times import rfc3339
+from commucat_server.routing.registry import Arrival
 from commucat_server.security.rate import identity_of
 from commucat_storage import StorageError
 
@@ -39,6 +40,8 @@ class Welcome:
 
     hello: Hello
     entrance: Entrance
+    arrival: Arrival
+    """To be ended when the session is attached."""
     token: str = attrs.field(repr=False)
     bound: bool
     """The client itself vouched for the whole Hello, see :class:`ClientProved`."""
@@ -68,11 +71,13 @@ class Handshake:
         self._hello: Hello | None = None
         self._candidate: Candidate | None = None
         self._stage = "hello"
+        self._deadline = trio.CancelScope()
 
     async def run(self) -> Welcome | None:
         """The welcome, or None when the handshake failed (its peer has been told why)."""
         failure: HandshakeFailed | PeerClosed | None = None
-        with trio.move_on_after(self._context.settings.handshake_timeout) as deadline:
+        with self._deadline as deadline:
+            deadline.deadline = trio.current_time() + self._context.settings.handshake_timeout
             try:
                 outcome = await self._converse()
             except HandshakeRefusedError as exc:
@@ -105,7 +110,10 @@ class Handshake:
 
     async def _converse(self) -> Welcome | HandshakeFailed | PeerClosed:
         while True:
-            events = self._session.receive_data(await self._stream.receive())
+            data = await self._stream.receive()
+            step = Step.HELLO if self._hello is None else Step.PROOF
+            await self._context.turnstile.turn(step, self._deadline)
+            events = self._session.receive_data(data)
             while events:
                 match events.pop(0):
                     case HelloReceived(hello, _):
@@ -136,11 +144,19 @@ class Handshake:
                 raise HandshakeRefusedError(HandshakeDetail.PAIRING, "too many new devices from this address")
         # What the store has written must be recorded and told: neither the handshake's deadline nor
         # the end of the connection may come between. A store that hangs still ends it.
-        with trio.move_on_after(self._context.settings.handshake_timeout, shield=True):
-            entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
-            await self._record_success(hello, entrance)
-            return Welcome(hello=hello, entrance=entrance, token=self._candidate.token, bound=proved.bound)
-        raise HandshakeRefusedError(HandshakeDetail.TIMEOUT, "the store or the ledger does not answer")
+        arrival = self._context.registry.expect(hello.device_id)
+        try:
+            with trio.move_on_after(self._context.settings.handshake_timeout, shield=True):
+                entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
+                await self._record_success(hello, entrance)
+                token = self._candidate.token
+                return Welcome(
+                    hello=hello, entrance=entrance, arrival=arrival, token=token, bound=proved.bound
+                )
+            raise HandshakeRefusedError(HandshakeDetail.TIMEOUT, "the store or the ledger does not answer")
+        except BaseException:
+            arrival.end()
+            raise
 
     # -- telling and recording ------------------------------------------------------------------
 

@@ -86,11 +86,18 @@ class EstablishedSession:
 
     async def run(self) -> None:
         """Serve until either side ends it; whatever happens, the registry forgets the session."""
-        await self._resume()
-        self._context.registry.attach(self._live)
+        arrival = self._welcome.arrival
+        try:
+            await self._resume()
+            self._live.know_head(max(arrival.head, self._welcome.entrance.admitted.inbox.next_number - 1))
+            self._context.registry.attach(self._live)
+        finally:
+            arrival.end()
         try:
             ack = ack_json(self._context, self._session, self._welcome, self._live.cursor, brief=self._clear)
+            del self._welcome
             await self._writer.send(self._session.establish(ack, clear=self._clear))
+            del ack
             if self._clear:
                 self._context.counters.clear_sessions += 1
                 log.info("session without encryption", device=self._live.device_id)

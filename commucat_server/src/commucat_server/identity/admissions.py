@@ -22,6 +22,7 @@ from commucat_storage import (
     AdmissionRefusal,
     AdmissionRefusedError,
     Admitted,
+    CertificateRow,
     Device,
     DeviceStatus,
     KeyEvent,
@@ -59,6 +60,8 @@ class Candidate:
     user: User
     device: Device | None
     """The stored row of a known device."""
+    certificate: CertificateRow | None = None
+    """The newest certificate of a known device that is not revoked."""
 
 
 @attrs.frozen(kw_only=True)
@@ -114,23 +117,21 @@ class Admissions:
         Raises:
             HandshakeRefusedError: the Hello contradicts what is stored.
         """
-        device = await self._storage.load_device(hello.device_id)
-        if device is None:
+        known = await self._storage.known_device(hello.device_id)
+        if known is None:
             return self._stranger(hello)
+        device, user = known.device, known.user
         if device.status is not DeviceStatus.ACTIVE:
             raise invalid(f"device is {device.status.value}")
         if device.public_key != hello.device_public:
             raise invalid("another key than the stored one")
-        user = await self._storage.load_user(device.user_id)
-        if user is None:
-            raise invalid("the device's user is gone")
         if hello.user.user_id is not None and hello.user.user_id != user.user_id:
             raise invalid("the device belongs to another user id")
         if hello.user.handle is not None and hello.user.handle != user.handle:
             raise invalid("the device belongs to another handle")
         if hello.certificate is not None:
             self._check_certificate(hello.certificate, hello, device.user_id)
-        return Candidate(token=new_id(), user=user, device=device)
+        return Candidate(token=new_id(), user=user, device=device, certificate=known.certificate)
 
     def _stranger(self, hello: Hello) -> Candidate:
         """An unknown device learns nothing about who exists here before it is proved."""
@@ -191,7 +192,7 @@ class Admissions:
             status=DeviceStatus.ACTIVE,
             created_at=now,
         )
-        certificate, action = await self._certificate_for(hello, device, known=candidate.device is not None)
+        certificate, action = self._certificate_for(hello, device, candidate)
         event = None
         if action is not None:
             event = KeyEvent(
@@ -253,14 +254,14 @@ class Admissions:
         assert hello.user.handle is not None
         return await self._storage.load_user_by_handle(hello.user.handle, self._policy.domain)
 
-    async def _certificate_for(
-        self, hello: Hello, device: Device, *, known: bool
+    def _certificate_for(
+        self, hello: Hello, device: Device, candidate: Candidate
     ) -> tuple[DeviceCertificate, str | None]:
         """The certificate the device leaves with, and the action if it is a new one."""
+        known = candidate.device is not None
         shown = hello.certificate if known else None
-        if shown is None and known:
-            row = await self._storage.newest_certificate(device.device_id)
-            shown = certificate_of(row) if row is not None else None
+        if shown is None and candidate.certificate is not None:
+            shown = certificate_of(candidate.certificate)
         if (
             shown is not None
             and shown.public_key == device.public_key

@@ -20,6 +20,7 @@ from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
 from commucat_server.listener.stream import ConnectHandler, ConnectStream
 from commucat_server.listener.tls import tls_context
+from commucat_server.listener.turnstile import Step, Turnstile
 
 __all__ = [
     "AsgiApp",
@@ -31,9 +32,11 @@ __all__ = [
     "ListenerError",
     "ListenerSettings",
     "ShutdownSignal",
+    "Step",
     "StreamLostError",
     "StreamMisuseError",
     "TlsConfigError",
+    "Turnstile",
     "asgi_lifespan",
     "open_tcp",
     "serve_listeners",

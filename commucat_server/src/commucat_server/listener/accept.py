@@ -6,6 +6,7 @@ import math
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -21,6 +22,7 @@ from commucat_server.listener.shutdown import ShutdownSignal
 from commucat_server.listener.stream import ConnectHandler
 from commucat_server.listener.tcp_stream import TcpStream
 from commucat_server.listener.tls_stream import TlsStream
+from commucat_server.listener.turnstile import Step, Turnstile
 
 _log = structlog.get_logger("commucat.listener")
 _PROBES = 4
@@ -49,6 +51,7 @@ async def serve_listeners(
     asgi_app: AsgiApp,
     shutdown: ShutdownSignal,
     state: Mapping[str, Any] | None = None,
+    turnstile: Turnstile | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections until ``shutdown`` is requested and they have come to an end.
@@ -66,9 +69,11 @@ async def serve_listeners(
         asgi_app: answers all other requests.
         shutdown: ends it all.
         state: what ``asgi_lifespan`` yielded.
+        turnstile: shared with whoever else has costly steps of newcomers.
         task_status: told the listeners as soon as they accept.
     """
-    acceptor = _Acceptor(ssl_context, settings, connect_handler, asgi_app, state, shutdown)
+    turnstile = turnstile or Turnstile()
+    acceptor = _Acceptor(ssl_context, settings, connect_handler, asgi_app, state, shutdown, turnstile)
     try:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
@@ -96,6 +101,7 @@ class _Acceptor:
     asgi_app: AsgiApp
     state: Mapping[str, Any] | None
     shutdown: ShutdownSignal
+    turnstile: Turnstile
     open: int = 0
     """Connections, handshakes included."""
     connections: set[H1Connection | H2Connection] = attrs.Factory(set)
@@ -141,7 +147,7 @@ class _Acceptor:
         with trio.move_on_after(self.settings.handshake_timeout) as scope:
             self.handshakes.add(scope)
             try:
-                await transport.do_handshake()
+                await transport.do_handshake(partial(self.turnstile.turn, Step.TLS, scope))
             except trio.BrokenResourceError as exc:
                 _log.debug("tls handshake failed", remote=remote[0], reason=str(exc.__cause__ or exc))
                 return False

@@ -9,6 +9,7 @@ record that has arrived instead of the first: together a quarter of the CPU time
 
 import contextlib
 import ssl
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -42,8 +43,10 @@ class TlsStream(PromptStream):
         self.sent_bytes = 0
         """Bytes that the transport below has taken, TLS's own included."""
 
-    async def do_handshake(self) -> None:
+    async def do_handshake(self, turn: Callable[[], Awaitable[None]] | None = None) -> None:
         """Agree on keys and protocol; to be called first, and by nobody else meanwhile.
+
+        ``turn`` is awaited before bytes of the peer are worked on.
 
         Raises:
             trio.BrokenResourceError: the peer speaks no TLS 1.3, or went away. It got an alert if it can
@@ -55,6 +58,8 @@ class TlsStream(PromptStream):
             except ssl.SSLWantReadError:
                 await self._send_pending()
                 await self._receive_pending()
+                if turn is not None:
+                    await turn()
             except ssl.SSLError as exc:
                 with contextlib.suppress(trio.BrokenResourceError):
                     await self._send_pending()

@@ -7,6 +7,13 @@ from commucat_server.provision.data_dir import DataDir, prepare_data_dir
 from commucat_server.provision.errors import DataDirBusyError, ProvisionError
 from commucat_server.provision.federation_seed import read_federation_keys
 from commucat_server.provision.noise_keys import NOISE_SECRET, NoiseKeyVersion, load_noise_keys
+from commucat_server.provision.store import (
+    StoreStatus,
+    migrate_store,
+    open_store,
+    place_of_store,
+    store_status,
+)
 
 __all__ = [
     "NOISE_SECRET",
@@ -14,8 +21,13 @@ __all__ = [
     "DataDirBusyError",
     "NoiseKeyVersion",
     "ProvisionError",
+    "StoreStatus",
     "load_noise_keys",
+    "migrate_store",
+    "open_store",
+    "place_of_store",
     "prepare_data_dir",
     "read_federation_keys",
     "self_signed",
+    "store_status",
 ]

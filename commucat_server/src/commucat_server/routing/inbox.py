@@ -101,7 +101,7 @@ class Inbox:
         await self._storage.settle()
 
     def _deliver(self, batch: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
-        receiver = self._registry.receiver
+        committed = self._registry.committed
         for operation, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, SubmissionOutcome) and isinstance(operation, Submission):
                 accepted, payload = outcome.accepted, operation.payload
@@ -119,6 +119,6 @@ class Inbox:
                 continue
             self._counters.relay_enqueued += len(accepted)
             for device_id, number in accepted:
-                session = receiver(device_id)
+                session = committed(device_id, number)
                 if session is not None:
                     session.offer(number, operation.frame_type, operation.channel, payload)

@@ -200,6 +200,10 @@ class LiveSession:
         self.cursor = max(self.cursor, number)
         self.taken = self.cursor
 
+    def know_head(self, number: int) -> None:
+        """Before the first delivery: the store has nothing above ``number`` that will not be offered."""
+        self.behind = self.receives and number > self.cursor
+
     # -- the end ----------------------------------------------------------------------------------------
 
     def answer_last(self, frame_type: FrameType, value: Mapping[str, Any]) -> None:

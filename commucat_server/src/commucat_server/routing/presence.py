@@ -1,6 +1,6 @@
 """Presence of devices: published at connect, refreshed while the session lives, told to their peers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import attrs
@@ -21,6 +21,8 @@ MAX_PEERS = 1000
 """Devices that are told about one; more would be a broadcast."""
 TELL_INTERVAL = 1.0
 """Seconds between two notices about one device; in between only the newest state counts."""
+MAX_TOLD = 32
+"""Devices whose peers are read at once: they may have ``MAX_PEERS`` each."""
 PRESENCE_CHANNEL = 0
 """Presence is about a device, not about a conversation."""
 
@@ -107,11 +109,8 @@ class PresenceBoard:
             now = trio.current_time()
             self._told = {device: at for device, at in self._told.items() if at + TELL_INTERVAL > now}
             due = [device_id for device_id in self._news if device_id not in self._told]
-            for device_id in due:
-                news = self._news.pop(device_id)
-                self._told[device_id] = trio.current_time()
-                await self._tell(device_id, news)
             if due:
+                await self._tell({device_id: self._news.pop(device_id) for device_id in due[:MAX_TOLD]})
                 continue
             if not self._news:
                 await self._changed.park()
@@ -121,12 +120,17 @@ class PresenceBoard:
             with trio.move_on_at(wake):
                 await self._changed.park()
 
-    async def _tell(self, device_id: str, news: _News) -> None:
+    async def _tell(self, news: Mapping[str, _News]) -> None:
+        self._told.update(dict.fromkeys(news, trio.current_time()))
         try:
-            peers = await self._storage.peers_of(device_id, MAX_PEERS)
+            found = await self._storage.peers_of_each(tuple(news), MAX_PEERS)
         except StorageError as exc:
             log.warning("presence not told", reason=str(exc))
             return
+        for (device_id, each), peers in zip(news.items(), found, strict=True):
+            self._tell_about(device_id, each, peers)
+
+    def _tell_about(self, device_id: str, news: _News, peers: Sequence[str]) -> None:
         payload = self._frame(device_id, news.here)
         newcomer = self._registry.receiver(device_id) if news.newcomer else None
         for peer in peers:

@@ -10,6 +10,31 @@ RENEWED = {"error": "renewed", "title": "Inbox renewed", "detail": "connect agai
 REPLACED = {"error": "replaced", "title": "Session replaced", "detail": "a newer session took over"}
 
 
+class Arrival:
+    """Notices what is committed for a device until its session is attached.
+
+    Begun before the device's admission is committed, the greater of ``head`` and the admission's own number
+    is the newest that the store has: a session that stands there need not look.
+    """
+
+    __slots__ = ("_all", "_device_id", "head")
+
+    def __init__(self, everybody: dict[str, list["Arrival"]], device_id: str) -> None:
+        self.head = 0
+        """The highest inbox number that was told since."""
+        self._all = everybody
+        self._device_id = device_id
+        everybody.setdefault(device_id, []).append(self)
+
+    def end(self) -> None:
+        """Notice nothing more. Again has no effect."""
+        others = [each for each in self._all.get(self._device_id, ()) if each is not self]
+        if others:
+            self._all[self._device_id] = others
+        else:
+            self._all.pop(self._device_id, None)
+
+
 class Registry:
     """All live sessions; at most one per device receives."""
 
@@ -17,6 +42,7 @@ class Registry:
         self._receivers: dict[str, LiveSession] = {}
         self._sessions: set[LiveSession] = set()
         self._closing: Mapping[str, Any] | None = None
+        self._arrivals: dict[str, list[Arrival]] = {}
 
     def attach(self, session: LiveSession) -> None:
         """Enter a session. A receiving one replaces the device's older one, which is told.
@@ -45,6 +71,17 @@ class Registry:
 
     def receiver(self, device_id: str) -> LiveSession | None:
         """The device's receiving session on this server, if it is connected."""
+        return self._receivers.get(device_id)
+
+    def expect(self, device_id: str) -> Arrival:
+        """The device is about to be admitted; the caller ends the arrival."""
+        return Arrival(self._arrivals, device_id)
+
+    def committed(self, device_id: str, number: int) -> LiveSession | None:
+        """Note a message for the device; return its receiving session, as :meth:`receiver` does."""
+        if self._arrivals:
+            for arrival in self._arrivals.get(device_id, ()):
+                arrival.head = max(arrival.head, number)
         return self._receivers.get(device_id)
 
     def end_device(self, device_id: str, error: Mapping[str, Any]) -> None:

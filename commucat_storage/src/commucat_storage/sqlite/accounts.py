@@ -4,6 +4,7 @@ Functions that write are called inside the writer's transaction; the others on a
 """
 
 import sqlite3
+from typing import Any
 
 import attrs
 
@@ -14,11 +15,26 @@ from commucat_storage.records import (
     DeviceStatus,
     EnrolmentCode,
     KeyEvent,
+    KnownDevice,
     Secret,
     SessionRow,
     User,
 )
 from commucat_storage.sqlite.rows import first, insert, select
+
+
+def _columns(alias: str, kind: type[attrs.AttrsInstance]) -> str:
+    return ", ".join(f"{alias}.{field.name}" for field in attrs.fields(kind))
+
+
+# One statement: each gives up the interpreter, and a busy event loop is slow to give it back.
+_KNOWN_DEVICE = f"""
+SELECT {_columns("d", Device)}, {_columns("u", User)}, {_columns("c", CertificateRow)}
+FROM user_device AS d JOIN app_user AS u ON u.user_id = d.user_id
+LEFT JOIN device_certificates AS c ON c.serial = (
+    SELECT serial FROM device_certificates WHERE device_id = d.device_id AND revoked_at IS NULL
+    ORDER BY issued_at DESC, rowid DESC LIMIT 1)
+WHERE d.device_id = ?"""  # noqa: S608
 
 # -- users -----------------------------------------------------------------------------------------
 
@@ -76,6 +92,25 @@ def load_device(connection: sqlite3.Connection, device_id: str) -> Device | None
     """The device with this id."""
     device = first(select(connection, Device, "user_device", "device_id = ?", (device_id,)))
     return None if device is None else attrs.evolve(device, status=DeviceStatus(device.status))
+
+
+def known_device(connection: sqlite3.Connection, device_id: str) -> KnownDevice | None:
+    """The device, its user and its newest certificate that is not revoked."""
+    row = connection.execute(_KNOWN_DEVICE, (device_id,)).fetchone()
+    if row is None:
+        return None
+    values = iter(row)
+
+    def of(kind: type[attrs.AttrsInstance]) -> dict[str, Any]:
+        return {field.name: next(values) for field in attrs.fields(kind)}
+
+    device, user, certificate = of(Device), of(User), of(CertificateRow)
+    device["status"] = DeviceStatus(device["status"])
+    shown = None
+    if certificate["serial"] is not None:
+        certificate["serial"] = int(certificate["serial"])
+        shown = CertificateRow(**certificate)
+    return KnownDevice(device=Device(**device), user=User(**user), certificate=shown)
 
 
 def insert_device(connection: sqlite3.Connection, device: Device, inbox: int) -> None:

@@ -4,32 +4,14 @@ import hmac
 import secrets
 import sqlite3
 
-from commucat_storage.admission import Admission, AdmissionKind, Admitted
+from commucat_storage.admission import RENEWAL_NUMBER, Admission, AdmissionKind, Admitted
+from commucat_storage.device_inbox import NEVER
 from commucat_storage.errors import AdmissionRefusal, AdmissionRefusedError
 from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
 from commucat_storage.records import Device, DeviceStatus, User
 from commucat_storage.sqlite import accounts
-from commucat_storage.sqlite.inboxes import NEVER
 from commucat_storage.sqlite.reads import inbox_state
 from commucat_storage.sqlite.writer import Transaction
-
-RENEWAL_NUMBER = 2**31
-"""An inbox whose next number is above this gets a new epoch at the next connect. The other half of
-the numbers is what one connection can use up before its device must connect again."""
-
-
-def check_admission(admission: Admission) -> None:
-    """Raises :class:`ValueError` when a field that the kind needs is missing."""
-    match admission.kind:
-        case AdmissionKind.NEW_USER:
-            if admission.user is None or admission.user.user_id != admission.device.user_id:
-                raise ValueError("a new user's admission needs the user of the device")
-        case AdmissionKind.BY_CODE:
-            if admission.code_hash is None:
-                raise ValueError("an admission by code needs the code's hash")
-        case AdmissionKind.BY_HANDLE:
-            if admission.device_limit is None:
-                raise ValueError("an admission by handle needs a device limit")
 
 
 def admit(transaction: Transaction, admission: Admission) -> Admitted:

@@ -3,29 +3,10 @@
 import json
 import sqlite3
 
+from commucat_storage.chat_group import ChatGroup
+from commucat_storage.device_inbox import Inbox
 from commucat_storage.records import GroupRole
-from commucat_storage.sqlite.inboxes import Inbox, InboxCache
-
-
-class ChatGroup:
-    """The members of one group, including what the open transaction has changed."""
-
-    __slots__ = ("_sorted", "group_id", "members")
-
-    def __init__(self, group_id: str, members: dict[str, GroupRole]) -> None:
-        self.group_id = group_id
-        self.members = members
-        self._sorted: tuple[str, ...] | None = None
-
-    def device_ids(self) -> tuple[str, ...]:
-        """All members in a fixed order; sorted once, not for every message."""
-        if self._sorted is None:
-            self._sorted = tuple(sorted(self.members))
-        return self._sorted
-
-    def changed(self) -> None:
-        """Call after members came or went."""
-        self._sorted = None
+from commucat_storage.sqlite.inboxes import InboxCache
 
 
 class ChatGroupCache:
@@ -138,6 +119,11 @@ class ChatGroupCache:
         for device_id in group.members:
             self._forget(device_id, group.group_id)
         return routes
+
+    def is_accepted(self, group: ChatGroup) -> bool:
+        """Whether any of the members has joined the group itself."""
+        query = "SELECT 1 FROM group_member WHERE group_id = ? AND accepted LIMIT 1"
+        return self._connection.execute(query, (group.group_id,)).fetchone() is not None
 
     def owned_by(self, device_id: str) -> int:
         """How many groups the device owns."""

@@ -4,8 +4,8 @@ import sqlite3
 
 import attrs
 
+from commucat_storage.device_inbox import NEVER
 from commucat_storage.records import ExpiredMessage
-from commucat_storage.sqlite.inboxes import NEVER
 from commucat_storage.sqlite.writer import Transaction
 
 STEP_ROWS = 1_000

@@ -4,11 +4,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+from commucat_storage.device_inbox import Inbox
 from commucat_storage.inbox import RefusalReason
 from commucat_storage.records import Route
-
-NEVER = 2**62
-"""``earliest`` of an inbox in which nothing expires; later than any time that may be stored."""
 
 _LOAD = """
 SELECT d.device_id, d.status, d.inbox, o.epoch, o.next_number, o.confirmed,
@@ -25,63 +23,6 @@ _SIBLINGS = "SELECT device_id FROM user_device WHERE user_id = ? AND status = 'a
 _LOAD_GROUPS = """
 SELECT m.device_id, m.group_id, m.accepted
 FROM json_each(?) AS wanted JOIN group_member AS m ON m.device_id = wanted.value"""
-
-
-class Inbox:
-    """One device's inbox, routes and groups, including what the open transaction has not written yet.
-
-    A plain class with slots: the journal reads and writes it for every message.
-    """
-
-    __slots__ = (
-        "accepted_groups",
-        "base",
-        "bytes",
-        "confirmed",
-        "earliest",
-        "epoch",
-        "groups",
-        "inbox",
-        "next_number",
-        "refusal",
-        "reports",
-        "route_members",
-        "routes",
-        "rows",
-        "shared",
-        "stranger_bytes",
-        "stranger_rows",
-        "user_id",
-    )
-
-    def __init__(self, refusal: RefusalReason | None) -> None:
-        self.refusal = refusal
-        """Why the device may not receive; None for an active one."""
-        self.inbox = 0
-        self.base = 0
-        """Position of number 0 in ``relay_queue``."""
-        self.epoch = ""
-        self.next_number = 1
-        self.confirmed = 0
-        self.rows = 0
-        self.bytes = 0
-        self.shared = 0
-        self.reports = 0
-        """Rows whose senders are to be told what becomes of them."""
-        self.earliest = NEVER
-        self.routes: dict[int, Route] = {}
-        self.route_members = 0
-        self.user_id = ""
-        self.groups: set[str] = set()
-        self.accepted_groups: set[str] = set()
-        """Those of the groups whose members are no strangers to the device."""
-        self.stranger_rows = 0
-        self.stranger_bytes = 0
-
-    @property
-    def known(self) -> bool:
-        """Whether there is such a device at all."""
-        return self.inbox != 0
 
 
 class InboxCache:

@@ -16,8 +16,8 @@ import trio
 
 from commucat_storage.backlog import Backlog
 from commucat_storage.errors import CommitFailedError, StorageError
+from commucat_storage.hold import Hold
 from commucat_storage.sqlite.connection import translate
-from commucat_storage.sqlite.hold import Hold
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Entry, Writer
@@ -123,7 +123,8 @@ class Journal:
 
     def _put(self, entry: Entry) -> None:
         self._untold[entry] = None
-        if entry.can_wait:
+        # Nothing is kept back whose room somebody waits for.
+        if entry.can_wait and not self._backlog.crowded:
             self._hold.add(entry)
         else:
             # In one piece: the first of several would wake the thread for itself.

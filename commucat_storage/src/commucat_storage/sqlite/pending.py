@@ -4,8 +4,10 @@ import functools
 import json
 import sqlite3
 
-from commucat_storage.sqlite.inboxes import NEVER, Inbox
-from commucat_storage.sqlite.reported import Reported
+from commucat_storage import reported
+from commucat_storage.device_inbox import Inbox
+from commucat_storage.pending import Pending
+from commucat_storage.reported import Reported
 
 _LARGEST_INSERT = 256  # rows in one statement; at most 11 values each, far below SQLite's 32,766
 
@@ -29,6 +31,9 @@ _MEASURE = f"""SELECT json_group_array(json_array(k, n, s, p, f, b, a)) FROM (
 SELECT r.key AS k, count(*) AS n, sum(q.size) AS s, count(q.payload_id) AS p, sum(q.stranger) AS f,
 sum(q.size * q.stranger) AS b, count(q.reporter) AS a {_IN_RANGES} GROUP BY r.key)"""  # noqa: S608
 _DELETE = f"DELETE FROM relay_queue WHERE position IN (SELECT q.position {_IN_RANGES})"  # noqa: S608
+_IN_REPORTED = f"{_IN_RANGES} WHERE q.reporter IS NOT NULL"
+_NAME = f"SELECT r.key, q.reporter, q.channel, q.reference, q.expires_at {_IN_REPORTED} LIMIT ?"
+_COUNT = f"SELECT r.key, count(*) {_IN_REPORTED} GROUP BY r.key"
 _UNREFER = f"""UPDATE relay_payload SET refs = refs - gone.n FROM (
 SELECT q.payload_id AS id, count(*) AS n {_IN_RANGES} WHERE q.payload_id IS NOT NULL GROUP BY 1) AS gone
 WHERE payload_id = gone.id"""  # noqa: S608
@@ -42,75 +47,39 @@ def _insert_text(head: str, width: int, count: int, tail: str) -> str:
     return head + ", ".join([row] * count) + tail
 
 
-class Pending:
-    """Rows, payloads and inboxes to write; the lists are flat, one value after the other.
+class SqlitePending(Pending):
+    """Writes what a transaction has changed with few statements.
 
-    The number of SQL statements does not grow with the number of messages. Each statement makes
-    Python give up the interpreter lock several times, and getting it back from a busy event loop
+    Each statement gives other threads the chance to take the interpreter lock, and getting it back
     takes milliseconds; what counts is statements, not rows.
     """
 
-    __slots__ = (
-        "_connection",
-        "_next_payload",
-        "_sharing",
-        "confirmed",
-        "dirty",
-        "marked_rows",
-        "payloads",
-        "reported",
-        "rows",
-    )
+    __slots__ = ("_connection", "_next_payload", "_payloads")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__()
         self._connection = connection
+        self._payloads: list[object] = []
         self._next_payload: int | None = None
-        self.discard()
 
     def discard(self) -> None:
-        """Forget what was not written, after a rollback."""
-        self.rows: list[object] = []
-        self.marked_rows: list[object] = []
-        """Rows of strangers, and those that are to be reported."""
-        self.payloads: list[object] = []
-        self.dirty: dict[Inbox, None] = {}
-        self.confirmed: dict[Inbox, int] = {}
-        """Inboxes to delete from; up to which number what goes is no longer in their counts."""
-        self._sharing: set[Inbox] = set()
-        self.reported = Reported()
-        """Confirmations whose outcome is to name rows."""
+        super().discard()
+        self._payloads = []
         self._next_payload = None
 
     def share(self, payload: bytes, refs: int) -> int:
-        """Add a payload that ``refs`` rows will refer to; its id."""
         payload_id = self._next_payload
         if payload_id is None:
             [newest] = self._connection.execute("SELECT max(payload_id) FROM relay_payload").fetchone()
             payload_id = (newest or 0) + 1
         self._next_payload = payload_id + 1
-        self.payloads += (payload_id, refs, payload)
+        self._payloads += (payload_id, refs, payload)
         return payload_id
 
-    def confirm(self, inbox: Inbox, number: int) -> None:
-        """Delete what the inbox has up to ``number``, above what was confirmed before."""
-        inbox.confirmed = number
-        if number == inbox.next_number - 1:
-            # Nothing stays, so nothing need be counted: the usual case of a receiver that keeps up.
-            if inbox.shared:
-                self._sharing.add(inbox)
-            inbox.rows = inbox.bytes = inbox.shared = inbox.reports = 0
-            inbox.stranger_rows = inbox.stranger_bytes = 0
-            inbox.earliest = NEVER
-            self.confirmed[inbox] = number
-        else:
-            self.confirmed.setdefault(inbox, 0)
-        self.dirty[inbox] = None
-
     def flush(self) -> None:
-        """Write everything since the last flush."""
-        if self.payloads:
-            self._insert(_INSERT_PAYLOAD, 3, self.payloads)
-            self.payloads = []
+        if self._payloads:
+            self._insert(_INSERT_PAYLOAD, 3, self._payloads)
+            self._payloads = []
         if self.rows:
             self._insert(_INSERT_ROW, 7, self.rows)
             self.rows = []
@@ -118,7 +87,8 @@ class Pending:
             self._insert(_INSERT_MARKED_ROW, 10, self.marked_rows)
             self.marked_rows = []
         if self.confirmed:
-            self.reported.fill(self._connection)  # behind the inserts, before the rows are gone
+            if self.reported:
+                _fill(self.reported, self._connection)  # behind the inserts, before the rows are gone
             self._delete_confirmed()
             self.confirmed = {}
             self._sharing.clear()
@@ -149,7 +119,7 @@ class Pending:
             last = inbox.base + inbox.confirmed
             wanted = [inbox.base, last]
             ranges.append(wanted)
-            if inbox.shared or inbox in self._sharing:
+            if self._has_shared(inbox):
                 shared.append(wanted)
             if counted < inbox.confirmed:
                 partly.append((inbox, [inbox.base + counted + 1, last]))
@@ -185,3 +155,13 @@ class Pending:
             self._connection.execute(_insert_text(head, width, count, tail), values[start:end])
             start = end
             left -= count
+
+
+def _fill(asked: Reported, connection: sqlite3.Connection) -> None:
+    ranges = json.dumps(asked.ranges())
+    rows = connection.execute(_NAME, (ranges, reported.MAX_REPORTS + 1)).fetchall()
+    all_of: dict[int, int] = {}
+    if len(rows) > reported.MAX_REPORTS:
+        del rows[reported.MAX_REPORTS :]
+        all_of = dict(connection.execute(_COUNT, (ranges,)).fetchall())
+    asked.complete(rows, all_of)

@@ -181,3 +181,10 @@ def load_group(connection: sqlite3.Connection, group_id: str) -> Group | None:
 def peers_of(connection: sqlite3.Connection, device_id: str, limit: int) -> tuple[str, ...]:
     """Active devices in its groups, and those with which it shares a channel by mutual routes."""
     return tuple(peer for [peer] in connection.execute(_PEERS, (device_id, limit)))
+
+
+def peers_of_each(
+    connection: sqlite3.Connection, device_ids: Sequence[str], limit: int
+) -> tuple[tuple[str, ...], ...]:
+    """:func:`peers_of` for each, in their order."""
+    return tuple([peers_of(connection, device_id, limit) for device_id in device_ids])

@@ -2,51 +2,19 @@
 
 import attrs
 
+from commucat_storage.limits import StoreLimits
+
 _positive = attrs.validators.gt(0)
 _more_than_zero_seconds = attrs.validators.gt(0.0)
 
 
 @attrs.frozen(kw_only=True)
-class SqliteSettings:
+class SqliteSettings(StoreLimits):
     """All limits of the SQLite store; the defaults suit a server on one machine."""
 
-    max_rows: int = attrs.field(default=1_000_000, validator=_positive)
-    """Messages one inbox may hold; a recipient at the limit refuses with ``quota``."""
-    max_bytes: int = attrs.field(default=2**30, validator=_positive)
-    """Payload bytes one inbox may hold."""
-    max_routes: int = attrs.field(default=1_000, validator=_positive)
-    """Routes one device may have."""
-    max_route_members: int = attrs.field(default=50_000, validator=_positive)
-    """Members that all routes of one device may name together: they are kept in memory while the
-    device is busy, and 1,000 routes of any length would be a cheap way to fill it."""
-    stranger_rows: int = attrs.field(default=1_000, validator=_positive)
-    """Messages of one inbox that senders without a relation to its device share."""
-    stranger_bytes: int = attrs.field(default=16 * 2**20, validator=_positive)
-    """Payload bytes of one inbox that senders without a relation to its device share."""
-    max_group_members: int = attrs.field(default=5_000, validator=_positive)
-    """Members one group may have."""
-    max_owned_groups: int = attrs.field(default=1_000, validator=_positive)
-    """Groups one device may own; a creation above it is refused with ``too_many_routes``."""
-    journal_rows: int = attrs.field(default=20_000, validator=_positive)
-    """Rows that may wait for the disk before senders wait: about half a second of full load."""
-    journal_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
-    """Payload bytes that may wait for the disk before senders wait."""
-    group_rows: int = attrs.field(default=2_000, validator=_positive)
-    """Rows after which a transaction takes no further batch; bounds the latency of the first one in it."""
-    group_bytes: int = attrs.field(default=8 * 2**20, validator=_positive)
-    """Payload bytes after which a transaction takes no further batch."""
-    confirm_delay: float = attrs.field(default=0.05, validator=attrs.validators.ge(0.0))
-    """Seconds that confirmations alone may wait for a message to be committed with. So much of what was
-    confirmed last may be delivered again after a crash."""
-    held_rows: int = attrs.field(default=1_000, validator=_positive)
-    """Confirmations that may wait so; with more, all of them go at once."""
     min_free_bytes: int = attrs.field(default=64 * 2**20, validator=attrs.validators.ge(0))
     """Free space on the disk below which every message is refused with ``quota`` and ``check`` fails.
     What is left is for confirmations, sessions and the operator: deleting needs room too."""
-    cached_inboxes: int = attrs.field(default=50_000, validator=_positive)
-    """Inboxes (and members of their routes) the writer remembers at least; at most twice as many."""
-    cached_group_members: int = attrs.field(default=100_000, validator=_positive)
-    """Members of groups the writer remembers at least; at most twice as many."""
     readers: int = attrs.field(default=2, validator=_positive)
     """Connections, and so threads, that read at the same time."""
     busy_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))

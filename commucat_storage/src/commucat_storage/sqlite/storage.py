@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 import trio
 
-from commucat_storage.admission import Admission, Admitted
+from commucat_storage.admission import Admission, Admitted, check_admission
 from commucat_storage.errors import CommitFailedError, StorageError, StorageUnavailableError
 from commucat_storage.inbox import Confirm, InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface import Done, Storage
@@ -19,6 +19,7 @@ from commucat_storage.records import (
     Device,
     EnrolmentCode,
     Group,
+    KnownDevice,
     Presence,
     Purged,
     Route,
@@ -26,8 +27,10 @@ from commucat_storage.records import (
     SessionRow,
     User,
 )
+from commucat_storage.reply import Reply
 from commucat_storage.sqlite import accounts, admit, expiry, reads
 from commucat_storage.sqlite.connection import connect_writer, translate
+from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
 from commucat_storage.sqlite.reads import ReaderPool
@@ -81,22 +84,8 @@ def _open(path: Path, settings: SqliteSettings, turns: Turns) -> tuple[sqlite3.C
         raise
 
 
-class _Reply:
-    """What a caller waits for: the value its ``done`` was called with."""
-
-    def __init__(self) -> None:
-        self._told = trio.Event()
-        self._value: object = None
-
-    def set(self, value: object) -> None:
-        self._value = value
-        self._told.set()
-
-    async def wait(self) -> object:
-        await self._told.wait()
-        if isinstance(self._value, StorageError):
-            raise self._value
-        return self._value
+def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) -> list[KnownDevice | None]:
+    return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
 class SqliteStorage(Storage):
@@ -105,6 +94,7 @@ class SqliteStorage(Storage):
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:
         self._journal = journal
         self._readers = readers
+        self._known_devices: JointReads[str, KnownDevice | None] = JointReads(readers, _known_devices)
         # Worth nothing after a restart, when everybody connects anew: memory is the right place.
         self._presence: dict[str, Presence] = {}
 
@@ -137,7 +127,7 @@ class SqliteStorage(Storage):
 
     async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
         rows, size = check_batch(batch)
-        reply = _Reply()
+        reply = Reply()
         await self._journal.enter(Entry(done=reply.set, batch=tuple(batch), rows=rows, size=size))
         outcomes = await reply.wait()
         assert isinstance(outcomes, tuple)
@@ -164,6 +154,11 @@ class SqliteStorage(Storage):
             raise ValueError("limit must be at least 1")
         return await self._readers.run(reads.peers_of, device_id, limit)
 
+    async def peers_of_each(self, device_ids: Sequence[str], limit: int) -> tuple[tuple[str, ...], ...]:
+        if limit < 1:
+            raise ValueError("limit must be at least 1")
+        return await self._readers.run(reads.peers_of_each, device_ids, limit)
+
     # -- accounts ------------------------------------------------------------------------------
 
     async def create_user(self, user: User, code: EnrolmentCode | None = None) -> None:
@@ -186,8 +181,11 @@ class SqliteStorage(Storage):
     async def load_device(self, device_id: str) -> Device | None:
         return await self._readers.run(accounts.load_device, device_id)
 
+    async def known_device(self, device_id: str) -> KnownDevice | None:
+        return await self._known_devices.ask(device_id)
+
     async def admit(self, admission: Admission) -> Admitted:
-        admit.check_admission(admission)
+        check_admission(admission)
         return await self._write(lambda transaction: admit.admit(transaction, admission))
 
     async def revoke_device(self, device_id: str, now: int) -> bool:
@@ -278,7 +276,7 @@ class SqliteStorage(Storage):
 
     async def _write(self, work: Callable[[Transaction], T]) -> T:
         """Do ``work`` in the writer's thread, in order with the journal."""
-        reply = _Reply()
+        reply = Reply()
         await self._journal.enter(Entry(done=reply.set, work=work))
         result: T = await reply.wait()  # type: ignore[assignment]  # what ``work`` returned
         return result

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import attrs
 
+from commucat_storage.applying import Group
 from commucat_storage.errors import StorageError
 from commucat_storage.inbox import Operation
 from commucat_storage.sqlite.chat_groups import ChatGroupCache
-from commucat_storage.sqlite.group import Group
 from commucat_storage.sqlite.inboxes import InboxCache
+from commucat_storage.sqlite.pending import SqlitePending
 from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.sqlite.stored_routes import SqliteRoutes
 from commucat_storage.sqlite.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -64,7 +66,8 @@ class Writer:
         self._turns = turns
         self._inboxes = InboxCache(connection, settings.cached_inboxes)
         self._chat_groups = ChatGroupCache(connection, self._inboxes, settings.cached_group_members)
-        self._group = Group(connection, self._inboxes, self._chat_groups, settings)
+        routes = SqliteRoutes(connection, self._inboxes, self._chat_groups, settings)
+        self._group = Group(self._inboxes, self._chat_groups, routes, SqlitePending(connection), settings)
         self._data_version: int | None = None
         self._disk_is_low = False
         self._look_at_disk = 0.0

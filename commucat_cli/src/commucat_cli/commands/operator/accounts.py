@@ -21,7 +21,8 @@ from commucat_cli.terminal import print_now, printable
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admissions import HANDLE, MAX_DISPLAY_NAME_LEN
 from commucat_server.identity.tokens import enrolment_code_hash, new_enrolment_code, new_id
-from commucat_storage import AlreadyExistsError, EnrolmentCode, Storage, User, open_sqlite
+from commucat_server.provision import open_store
+from commucat_storage import AlreadyExistsError, EnrolmentCode, Storage, User
 
 WEEK = 7 * 86_400
 LONGEST_TTL = 365 * 86_400
@@ -123,7 +124,7 @@ def _print(registered: Registered) -> None:
 
 
 async def _register(settings: ServerConfig, registration: Registration) -> Registered:
-    async with open_sqlite(settings.storage.path) as storage:
+    async with open_store(settings) as storage:
         return await _register_in(storage, settings.server.domain, registration)
 
 

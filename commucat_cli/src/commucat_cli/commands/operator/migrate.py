@@ -9,7 +9,7 @@ from commucat_cli.commands.operator.settings import (
 )
 from commucat_cli.commands.outcome import finish
 from commucat_cli.terminal import print_now
-from commucat_storage import migrate_sqlite, sqlite_status
+from commucat_server.provision import migrate_store, store_status
 
 
 def migrate(config: ConfigFile = None, data_dir: DataDirectory = None) -> None:
@@ -23,9 +23,9 @@ def migrate(config: ConfigFile = None, data_dir: DataDirectory = None) -> None:
         with explained():
             settings = load(config, data_dir)
             prepare_store_directory(settings)
-            for name in migrate_sqlite(settings.storage.path):
+            for name in migrate_store(settings):
                 print_now(f"applied={name}")
-            print_now(f"schema_version={sqlite_status(settings.storage.path).schema_version}")
+            print_now(f"schema_version={store_status(settings).schema_version}")
         return 0
 
     finish(command)

@@ -62,5 +62,5 @@ def prepare_store_directory(config: ServerConfig) -> None:
         ProvisionError: the directory cannot be made.
     """
     make_private_dir(config.data_dir)
-    if not config.storage.path.exists():
+    if config.storage.postgres_dsn is None and not config.storage.path.exists():
         warn(f"there was no database at {config.storage.path}; a new one is made")

@@ -1,17 +1,20 @@
-"""Whoever collects what a commit brings learns when it is told, and when all of it was."""
+"""Whoever collects what a commit brings learns when it is told, and when all of it was. For every backend."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from commucat_storage import CommitFailedError, Outcome, StorageError, open_sqlite
+from commucat_storage import CommitFailedError, Outcome, StorageError
 from storage.storage_builders import add_devices, message, send
 
+if TYPE_CHECKING:
+    from storage.conftest import Backend
 
-async def test_outcomes_are_told_between_begin_and_end(tmp_path: Path) -> None:
+
+async def test_outcomes_are_told_between_begin_and_end(backend: "Backend") -> None:
     calls: list[str] = []
-    async with open_sqlite(tmp_path / "store.db") as storage:
+    async with backend.open() as storage:
         await add_devices(storage, "a")
         storage.on_rounds(lambda: calls.append("begin"), lambda: calls.append("end"))
         told = trio.Event()
@@ -34,20 +37,20 @@ async def test_outcomes_are_told_between_begin_and_end(tmp_path: Path) -> None:
         assert depth == (0 if call == "end" else 1)
 
 
-async def test_a_callback_that_raises_does_not_leave_a_round_open(tmp_path: Path) -> None:
+async def test_a_callback_that_raises_does_not_leave_a_round_open(backend: "Backend") -> None:
     calls: list[str] = []
 
     def broken(result: object) -> None:
         raise ValueError("broken")
 
-    async def use(path: Path) -> None:
-        async with open_sqlite(path) as storage:
+    async def use() -> None:
+        async with backend.open() as storage:
             await add_devices(storage, "a")
             storage.on_rounds(lambda: calls.append("begin"), lambda: calls.append("end"))
             await storage.enqueue([message("a")], broken)
             await send(storage, message("a"))
 
     with pytest.raises(StorageError, match="callback"):
-        await use(tmp_path / "store.db")
+        await use()
     assert calls
     assert calls == ["begin", "end"] * (len(calls) // 2)

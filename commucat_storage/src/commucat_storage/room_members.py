@@ -1,17 +1,15 @@
-"""Open rooms in the writer's transaction: who is in them, and when they end."""
+"""Open rooms in the open transaction of a backend: who is in them, and when they end."""
 
-import sqlite3
 from collections.abc import Iterable
 
 from commucat_storage.inbox import JoinRoom, RefusalReason
+from commucat_storage.limits import StoreLimits
+from commucat_storage.ports import ChatGroups, Inboxes
 from commucat_storage.records import GroupRole
 from commucat_storage.rooms import room_id
-from commucat_storage.sqlite.chat_groups import ChatGroupCache
-from commucat_storage.sqlite.inboxes import InboxCache
-from commucat_storage.sqlite.settings import SqliteSettings
 
 
-class Rooms:
+class RoomMembers:
     """The members of rooms; the routes that lead there are the caller's.
 
     In a room are those that joined it, and those that they named. It ends when the last of the former has
@@ -19,17 +17,10 @@ class Rooms:
     behind, full of others.
     """
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        inboxes: InboxCache,
-        groups: ChatGroupCache,
-        settings: SqliteSettings,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, inboxes: Inboxes, groups: ChatGroups, limits: StoreLimits) -> None:
         self._inboxes = inboxes
         self._groups = groups
-        self._settings = settings
+        self._limits = limits
 
     def refusal(self, joining: JoinRoom) -> RefusalReason | None:
         """Whether the room takes the device and those it names."""
@@ -37,7 +28,7 @@ class Rooms:
         present = len(room.members) if room is not None else 0
         newcomers = len(self._newcomers(joining, room.members if room is not None else ()))
         # A limit that was lowered since does not keep out those who are in.
-        if newcomers and present + newcomers > self._settings.max_group_members:
+        if newcomers and present + newcomers > self._limits.max_group_members:
             return RefusalReason.GROUP_FULL
         return None
 
@@ -63,13 +54,9 @@ class Rooms:
         room = self._groups.get(group_id)
         assert room is not None, "a device is in groups that exist"
         self._groups.remove(room, device_id)
-        if self._is_joined(group_id):
+        if self._groups.is_accepted(room):
             return []
         return self._groups.delete(room)
-
-    def _is_joined(self, group_id: str) -> bool:
-        query = "SELECT 1 FROM group_member WHERE group_id = ? AND accepted LIMIT 1"
-        return self._connection.execute(query, (group_id,)).fetchone() is not None
 
     def _newcomers(self, joining: JoinRoom, present: Iterable[str]) -> list[str]:
         named = dict.fromkeys((joining.device_id, *joining.members))

@@ -1,8 +1,8 @@
-"""Confirmations that wait for company: for how long, for how many, and what ends it."""
+"""Confirmations that wait for company: for how long, for how many, and what ends it. For every backend."""
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -10,9 +10,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from commucat_storage import CommitFailedError, Confirm, ConfirmOutcome, Outcome, SqliteSettings, open_sqlite
+from commucat_storage.hold import Hold
 from commucat_storage.interface import Done, Storage
-from commucat_storage.sqlite.hold import Hold
-from storage.storage_builders import accepted, add_devices, confirm, message, numbers, send, stored
+from storage.storage_builders import accepted, add_devices, confirm, locked, message, numbers, send, stored
+
+if TYPE_CHECKING:
+    from storage.conftest import Backend
 
 
 @attrs.frozen
@@ -111,12 +114,12 @@ async def epoch_of(storage: Storage, name: str) -> str:
     return state.epoch
 
 
-NEVER = SqliteSettings(confirm_delay=1e9)
+NEVER = 10**9  # seconds
 
 
-async def test_a_confirmation_waits_for_a_message_and_is_told_before_it(tmp_path: Path) -> None:
+async def test_a_confirmation_waits_for_a_message_and_is_told_before_it(backend: "Backend") -> None:
     told = Told()
-    async with open_sqlite(tmp_path / "store.db", settings=NEVER) as storage:
+    async with backend.open(confirm_delay=NEVER) as storage:
         await add_devices(storage, "a")
         await send(storage, message("a"))
         await storage.enqueue([Confirm("a", await epoch_of(storage, "a"), 1)], told.done())
@@ -129,9 +132,9 @@ async def test_a_confirmation_waits_for_a_message_and_is_told_before_it(tmp_path
         assert numbers(await stored(storage, "a")) == [2]
 
 
-async def test_whoever_waits_for_the_outcome_can_hurry_it(tmp_path: Path) -> None:
+async def test_whoever_waits_for_the_outcome_can_hurry_it(backend: "Backend") -> None:
     told, answered = Told(), trio.Event()
-    async with open_sqlite(tmp_path / "store.db", settings=NEVER) as storage:
+    async with backend.open(confirm_delay=NEVER) as storage:
         await add_devices(storage, "a")
         await send(storage, message("a"))
         await storage.enqueue([Confirm("a", await epoch_of(storage, "a"), 1)], told.done(answered.set))
@@ -141,9 +144,9 @@ async def test_whoever_waits_for_the_outcome_can_hurry_it(tmp_path: Path) -> Non
         assert await stored(storage, "a") == ()
 
 
-async def test_without_a_message_it_goes_alone_after_the_delay(tmp_path: Path) -> None:
+async def test_without_a_message_it_goes_alone_after_the_delay(backend: "Backend") -> None:
     told, answered = Told(), trio.Event()
-    async with open_sqlite(tmp_path / "store.db", settings=SqliteSettings(confirm_delay=0.001)) as storage:
+    async with backend.open(confirm_delay=0) as storage:
         await add_devices(storage, "a")
         await send(storage, message("a"))
         await storage.enqueue([Confirm("a", await epoch_of(storage, "a"), 1)], told.done(answered.set))
@@ -151,28 +154,27 @@ async def test_without_a_message_it_goes_alone_after_the_delay(tmp_path: Path) -
         assert told.outcomes == [ConfirmOutcome(True, 1)]
 
 
-async def test_a_caller_that_waits_is_never_held_up(tmp_path: Path) -> None:
-    async with open_sqlite(tmp_path / "store.db", settings=NEVER) as storage:
+async def test_a_caller_that_waits_is_never_held_up(backend: "Backend") -> None:
+    async with backend.open(confirm_delay=NEVER) as storage:
         await add_devices(storage, "a")
         await send(storage, message("a"))
         assert await confirm(storage, "a", 1) == ConfirmOutcome(True, 1)
 
 
-async def test_closing_the_store_commits_what_was_held(tmp_path: Path) -> None:
+async def test_closing_the_store_commits_what_was_held(backend: "Backend") -> None:
     told = Told()
-    async with open_sqlite(tmp_path / "store.db", settings=NEVER) as storage:
+    async with backend.open(confirm_delay=NEVER) as storage:
         await add_devices(storage, "a")
         await send(storage, message("a"))
         await storage.enqueue([Confirm("a", await epoch_of(storage, "a"), 1)], told.done())
     assert told.outcomes == [ConfirmOutcome(True, 1)]
-    async with open_sqlite(tmp_path / "store.db") as storage:
+    async with backend.open() as storage:
         assert await stored(storage, "a") == ()
 
 
-async def test_a_journal_full_of_held_confirmations_lets_a_message_in(tmp_path: Path) -> None:
-    settings = SqliteSettings(confirm_delay=1e9, journal_rows=4)
+async def test_a_journal_full_of_held_confirmations_lets_a_message_in(backend: "Backend") -> None:
     told = Told()
-    async with open_sqlite(tmp_path / "store.db", settings=settings) as storage:
+    async with backend.open(confirm_delay=NEVER, journal_rows=4) as storage:
         await add_devices(storage, "a")
         epoch = await epoch_of(storage, "a")
         for _ in range(4):
@@ -182,35 +184,55 @@ async def test_a_journal_full_of_held_confirmations_lets_a_message_in(tmp_path: 
         assert told.outcomes == [ConfirmOutcome(True, 0)] * 4
 
 
+async def test_a_confirmation_does_not_wait_while_somebody_waits_for_its_room(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """The disk stalls meanwhile, so that all of them queue up before the journal."""
+    settings = SqliteSettings(confirm_delay=1e9, journal_rows=2)
+    path, told, stored_now = tmp_path / "store.db", Told(), trio.Event()
+    async with open_sqlite(path, settings=settings) as storage:
+        await add_devices(storage, "a")
+        epoch = await epoch_of(storage, "a")
+
+        async def submit() -> None:
+            await send(storage, message("a"))
+            stored_now.set()
+
+        with locked(path):
+            await storage.enqueue([message("a"), message("a")], told.done())
+            for _ in range(2):
+                nursery.start_soon(storage.enqueue, [Confirm("a", epoch, 0)], told.done())
+                await wait_all_tasks_blocked()
+            nursery.start_soon(submit)
+            await wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            await stored_now.wait()
+        assert told.outcomes[2:] == [ConfirmOutcome(True, 0)] * 2
+
+
 # -- counts, when messages and their confirmation share a transaction ------------------------------
 
 
-async def counts(path: Path) -> tuple[int, ...]:
-    """Rows, bytes and shared rows of the only inbox that is not empty, as stored and as they are."""
-    with sqlite3.connect(path) as connection:
-        said = connection.execute("SELECT sum(rows), sum(bytes), sum(shared) FROM inbox_offset").fetchone()
-        true = connection.execute(
-            "SELECT count(*), coalesce(sum(size), 0), count(payload_id) FROM relay_queue"
-        ).fetchone()
-    connection.close()
-    assert said == true
-    return tuple(said)
+def counts(backend: "Backend") -> tuple[int, ...]:
+    """Rows, bytes and shared rows of all inboxes, as stored and as they are."""
+    said = backend.numbers("SELECT sum(rows), sum(bytes), sum(shared) FROM inbox_offset")
+    assert said == backend.numbers(
+        "SELECT count(*), coalesce(sum(size), 0), count(payload_id) FROM relay_queue"
+    )
+    return said[0]
 
 
-async def test_counts_stay_true_however_confirmations_and_messages_mix(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    async with open_sqlite(path) as storage:
+async def test_counts_stay_true_however_confirmations_and_messages_mix(backend: "Backend") -> None:
+    async with backend.open() as storage:
         await add_devices(storage, "a", "b")
         a = await epoch_of(storage, "a")
         await send(storage, message("a"), message("a", "b", payload=b"shared"))
         # All of it, then more, of which a part.
         await send(storage, Confirm("a", a, 2), message("a"), message("a", "b"), Confirm("a", a, 3))
-        assert await counts(path) == (3, 14, 3)
+        assert counts(backend) == (3, 14, 3)
         # A part, then all, then more.
         await send(storage, message("a"), Confirm("a", a, 4), Confirm("a", a, 5), message("a", payload=b"x"))
-        assert await counts(path) == (3, 11, 2)
+        assert counts(backend) == (3, 11, 2)
         await send(storage, Confirm("b", await epoch_of(storage, "b"), 2), Confirm("a", a, 6))
-        assert await counts(path) == (0, 0, 0)
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM relay_payload").fetchone() == (0,)
-    connection.close()
+        assert counts(backend) == (0, 0, 0)
+    assert backend.numbers("SELECT count(*) FROM relay_payload") == [(0,)]

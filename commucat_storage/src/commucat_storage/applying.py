@@ -1,9 +1,14 @@
-"""One transaction of the journal: operations are applied to remembered inboxes, then written."""
+"""One transaction of the journal: operations are applied to inboxes in memory, then written.
 
-import sqlite3
+The rules are the same for every backend; what differs is behind the protocols of
+:mod:`commucat_storage.ports`.
+"""
+
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from commucat_storage.chat_group import ChatGroup
+from commucat_storage.device_inbox import Inbox
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
     ChangeGroup,
@@ -25,13 +30,12 @@ from commucat_storage.inbox import (
     Submission,
     SubmissionOutcome,
 )
+from commucat_storage.limits import StoreLimits
 from commucat_storage.membership import grantable, initial_roles, refuse_change, refuse_invitation
+from commucat_storage.pending import Pending
+from commucat_storage.ports import ChatGroups, Inboxes
 from commucat_storage.records import GroupRole, Route
-from commucat_storage.sqlite.chat_groups import ChatGroup, ChatGroupCache
-from commucat_storage.sqlite.inboxes import Inbox, InboxCache
-from commucat_storage.sqlite.pending import Pending
-from commucat_storage.sqlite.routes import Routes
-from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.routes import Routes
 
 _Accepting: TypeAlias = tuple[str, Inbox, bool]
 """A device that accepts a message, its inbox, and whether the sender is a stranger to it."""
@@ -57,16 +61,17 @@ class Group:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
-        inboxes: InboxCache,
-        groups: ChatGroupCache,
-        settings: SqliteSettings,
+        inboxes: Inboxes,
+        groups: ChatGroups,
+        routes: Routes,
+        pending: Pending,
+        limits: StoreLimits,
     ) -> None:
         self._inboxes = inboxes
         self._groups = groups
-        self._settings = settings
-        self._pending = Pending(connection)
-        self._routes = Routes(connection, inboxes, groups, settings)
+        self._limits = limits
+        self._pending = pending
+        self._routes = routes
         self._disk_is_low = False
         self.stored = 0
         """How many recipients the transaction has looked at so far."""
@@ -286,7 +291,7 @@ class Group:
         return None
 
     def _is_full(self, inbox: Inbox, size: int, stranger: bool) -> bool:
-        limits = self._settings
+        limits = self._limits
         return (
             inbox.rows >= limits.max_rows
             or inbox.bytes + size > limits.max_bytes
@@ -390,9 +395,9 @@ class Group:
             return RefusalReason.DISK_LOW
         if self._groups.get(creation.group_id) is not None:
             return RefusalReason.GROUP_EXISTS
-        if members > self._settings.max_group_members:
+        if members > self._limits.max_group_members:
             return RefusalReason.GROUP_FULL
-        if self._groups.owned_by(creation.sender) >= self._settings.max_owned_groups:
+        if self._groups.owned_by(creation.sender) >= self._limits.max_owned_groups:
             return RefusalReason.TOO_MANY_ROUTES
         return None
 
@@ -402,7 +407,7 @@ class Group:
         refused = (
             self._inboxes.get(invitation.sender).refusal
             or (RefusalReason.DISK_LOW if self._disk_is_low else None)
-            or refuse_invitation(members, invitation, self._settings.max_group_members)
+            or refuse_invitation(members, invitation, self._limits.max_group_members)
             or self._inboxes.get(invitation.device_id).refusal
             or self._refuse_channel(invitation)
         )

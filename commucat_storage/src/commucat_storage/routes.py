@@ -1,34 +1,34 @@
-"""Changing the routes of devices, in the writer's transaction."""
+"""Changing the routes of devices: which are allowed, and what is remembered of them."""
 
-import json
-import sqlite3
+import abc
 
+from commucat_storage.device_inbox import Inbox
 from commucat_storage.inbox import DropRoute, JoinRoom, RefusalReason, RouteOutcome, SetRoute
+from commucat_storage.limits import StoreLimits
+from commucat_storage.ports import ChatGroups, Inboxes
 from commucat_storage.records import Route
+from commucat_storage.room_members import RoomMembers
 from commucat_storage.rooms import room_id
-from commucat_storage.sqlite.chat_groups import ChatGroupCache
-from commucat_storage.sqlite.inboxes import Inbox, InboxCache
-from commucat_storage.sqlite.rooms import Rooms
-from commucat_storage.sqlite.settings import SqliteSettings
 
 _STORED = RouteOutcome()
 
 
-class Routes:
-    """Routes as they stand in the open transaction; each change is written at once."""
+class Routes(abc.ABC):
+    """Routes as they stand in the open transaction; a backend says how a change is written."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        inboxes: InboxCache,
-        groups: ChatGroupCache,
-        settings: SqliteSettings,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, inboxes: Inboxes, groups: ChatGroups, limits: StoreLimits) -> None:
         self._inboxes = inboxes
         self._groups = groups
-        self._settings = settings
-        self._rooms = Rooms(connection, inboxes, groups, settings)
+        self._limits = limits
+        self._rooms = RoomMembers(inboxes, groups, limits)
+
+    @abc.abstractmethod
+    def _write(self, device_id: str, channel: int, route: Route) -> None:
+        """Insert or replace the row."""
+
+    @abc.abstractmethod
+    def _delete(self, device_id: str, channel: int) -> None:
+        """Delete the row."""
 
     def set(self, operation: SetRoute) -> RouteOutcome:
         """Join: replace the route of the device on the channel."""
@@ -64,30 +64,24 @@ class Routes:
         if not inbox.known:
             return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
         if self._forget(inbox, operation.channel):
-            self._connection.execute(
-                "DELETE FROM route WHERE device_id = ? AND channel = ?",
-                (operation.device_id, operation.channel),
-            )
+            self._delete(operation.device_id, operation.channel)
         self.forget_deleted(self._rooms.leave(operation.device_id, operation.channel))
         return _STORED
 
     def refusal(self, inbox: Inbox, channel: int, route: Route) -> RefusalReason | None:
         """Whether the device's limits leave room for the route."""
         replaced = inbox.routes.get(channel)
-        if replaced is None and len(inbox.routes) >= self._settings.max_routes:
+        if replaced is None and len(inbox.routes) >= self._limits.max_routes:
             return RefusalReason.TOO_MANY_ROUTES
         # A limit that was lowered since does not forbid to shrink.
-        allowed = max(self._settings.max_route_members, inbox.route_members)
+        allowed = max(self._limits.max_route_members, inbox.route_members)
         members = inbox.route_members - (len(replaced.members) if replaced else 0) + len(route.members)
         return RefusalReason.TOO_MANY_ROUTES if members > allowed else None
 
     def store(self, device_id: str, inbox: Inbox, channel: int, route: Route) -> None:
         """Write a route that was found to be allowed; leaves the open room to which the one before led."""
         replaced = inbox.routes.get(channel)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, ?)",
-            (device_id, channel, int(route.relay), json.dumps(sorted(route.members)), route.group_id),
-        )
+        self._write(device_id, channel, route)
         self._forget(inbox, channel)
         inbox.routes[channel] = route
         inbox.route_members += len(route.members)

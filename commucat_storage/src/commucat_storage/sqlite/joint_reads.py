@@ -1,0 +1,95 @@
+"""One visit to a reader's thread for all who ask the same kind of question meanwhile.
+
+A visit costs more than a short read: two wake-ups across threads, and for each the interpreter lock. Of many
+connects at a time the questions wait for each other anyway; so, as in the journal, the next visit takes along
+whatever was asked during the last one.
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+
+from commucat_storage.errors import StorageError
+from commucat_storage.sqlite.reads import ReaderPool
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
+
+MAX_JOINT = 64
+"""Questions of one visit, so that the first need not wait long for the last."""
+
+
+@attrs.define(eq=False)
+class _Question(Generic[KeyT, ValueT]):
+    key: KeyT
+    answered: bool = False
+    answer: ValueT | None = None
+    error: StorageError | None = None
+
+
+class JointReads(Generic[KeyT, ValueT]):
+    """Answers questions of one kind. Whoever finds no visit on its way makes the next, for all that wait.
+
+    Args:
+        readers: where the visits go.
+        read: called in a reader's thread with a connection and the keys; returns a value for each.
+    """
+
+    def __init__(
+        self,
+        readers: ReaderPool,
+        read: Callable[..., list[ValueT]],
+    ) -> None:
+        self._readers = readers
+        self._read = read
+        self._waiting: list[_Question[KeyT, ValueT]] = []
+        self._visiting = False
+        self._visited = trio.lowlevel.ParkingLot()
+
+    async def ask(self, key: KeyT) -> ValueT:
+        """The value for ``key``, read after this call began.
+
+        Raises:
+            StorageError: as :meth:`ReaderPool.run`.
+        """
+        question = _Question[KeyT, ValueT](key)
+        self._waiting.append(question)
+        try:
+            while not question.answered:
+                if self._visiting:
+                    await self._visited.park()
+                else:
+                    await self._visit()
+        finally:
+            if not question.answered and question in self._waiting:  # cancelled
+                self._waiting.remove(question)
+        if question.error is not None:
+            raise question.error
+        return question.answer  # type: ignore[return-value]  # what ``read`` returned, None included
+
+    async def _visit(self) -> None:
+        self._visiting = True
+        try:
+            # Others who are about to ask come along.
+            await trio.lowlevel.checkpoint()
+            questions, self._waiting = self._waiting[:MAX_JOINT], self._waiting[MAX_JOINT:]
+            await self._fetch(questions)
+        finally:
+            self._visiting = False
+            self._visited.unpark_all()
+
+    async def _fetch(self, questions: list[_Question[KeyT, ValueT]]) -> None:
+        try:
+            values = await self._readers.run(self._read, [question.key for question in questions])
+        except StorageError as exc:
+            for question in questions:
+                question.error, question.answered = exc, True
+        except BaseException:
+            # Cancelled before it began: somebody else asks for the others.
+            self._waiting = questions + self._waiting
+            raise
+        else:
+            for question, value in zip(questions, values, strict=True):
+                question.answer, question.answered = value, True

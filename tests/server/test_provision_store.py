@@ -1,0 +1,55 @@
+"""Which store the configuration means, and what a password in it must not reach."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from commucat_server.config import ConfigError, ServerConfig, load_config
+from commucat_server.provision import migrate_store, open_store, place_of_store, store_status
+from commucat_storage import StorageUnavailableError
+
+DSN = "postgresql://me:hunter2@db.example/cats"
+
+
+def config_of(home: Path, **environ: str) -> ServerConfig:
+    return load_config(config_path=None, data_dir=None, bind=None, environ=environ, cwd=home)
+
+
+def test_without_an_address_the_store_is_a_file(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    config.data_dir.mkdir()
+
+    assert place_of_store(config) == str(config.storage.path)
+    assert store_status(config).pending == tuple(migrate_store(config))
+    assert store_status(config).server is None
+    assert config.storage.path.exists()
+
+
+def test_an_address_selects_postgresql_and_shows_no_password(tmp_path: Path) -> None:
+    config = config_of(tmp_path, COMMUCAT_PG_DSN=DSN)
+
+    assert config.storage.postgres_dsn == DSN
+    assert "store: PostgreSQL" in config.summary()
+    assert place_of_store(config) == "PostgreSQL at db.example, database cats"
+    for text in (repr(config), *config.summary(), *config.warnings):
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("value", ["hunter2", "mysql://me:hunter2@x/y", "host=x password=hunter2"])
+def test_what_is_no_address_is_refused_unseen(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="must look like postgresql://") as caught:
+        config_of(tmp_path, COMMUCAT_PG_DSN=value)
+
+    assert "COMMUCAT_PG_DSN" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_libraries_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(tmp_path, COMMUCAT_PG_DSN=DSN)
+    for name in [name for name in sys.modules if name.startswith("commucat_storage.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+
+    with pytest.raises(StorageUnavailableError, match="needs asyncpg, which is not installed; run: pip"):
+        open_store(config)
