@@ -127,7 +127,7 @@ def new_device(target: Target, name: str, capability: str) -> ClientParameters:
 
 
 def session(target: Target, device: ClientParameters) -> AbstractAsyncContextManager[Connection]:
-    return connect(target.address, target.trust, device)
+    return connect(target.addresses[0], target.trust, device)
 
 
 class Load:
@@ -144,7 +144,7 @@ class Load:
 
     async def run(self, begin: Any) -> tuple[int, dict[str, list[float]]]:
         """Operations done, and how long they took by name, in seconds."""
-        target = await Target.find(self._url, self._certificate)
+        target = await Target.find((self._url,), self._certificate)
         if self._options.scenario == "connect":
             return await self._connect(target, begin)
         return await self._send(target, begin)

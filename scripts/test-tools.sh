@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the tests use when they are missing: strace counts the disk syncs
-# between a commit and its acknowledgement, and a private PostgreSQL is started for the store's tests.
+# between a commit and its acknowledgement, and a private PostgreSQL and a private Redis are started for the
+# store's tests.
 set -eu
 missing=""
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
@@ -8,6 +9,7 @@ command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     missing="$missing postgresql"
 fi
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     sudo=""
@@ -23,6 +25,16 @@ case "$missing" in
     if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
         $sudo mkdir -p /etc/postgresql-common
         echo "create_main_cluster = false" | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    ;;
+esac
+case "$missing" in
+*redis-server*)
+    # Nor shall Redis start, now or at boot: masked, unless somebody has set it up already.
+    # To use it as a service: systemctl unmask redis-server
+    if [ -d /etc/systemd/system ] && [ ! -e /etc/systemd/system/redis-server.service ] &&
+        [ ! -L /etc/systemd/system/redis-server.service ] && [ ! -e /etc/redis/redis.conf ]; then
+        $sudo ln -s /dev/null /etc/systemd/system/redis-server.service
     fi
     ;;
 esac

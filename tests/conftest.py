@@ -1,4 +1,4 @@
-"""Settings that all tests share, and the database server that they start at most once."""
+"""Settings that all tests share, and the database servers that they start at most once."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from databases.postgres_cluster import PostgresCluster, private_cluster
 from databases.postgres_databases import PostgresDatabases, databases_at, databases_of
+from databases.redis_server import RedisServer, private_redis, redis_for_tests
 
 # No time limit per example: the machines that run this are small and shared.
 settings.register_profile("commucat", deadline=None)
@@ -30,3 +31,17 @@ def postgres_databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatab
     else:
         with databases_of(request.getfixturevalue("postgres_cluster")) as databases:
             yield databases
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A database that a test may fill, and that is not emptied between tests: names have to differ."""
+    with redis_for_tests() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A private server for one test, which may do with it what it likes."""
+    with private_redis() as server:
+        yield server

@@ -1,4 +1,7 @@
-"""Hand-made histories for the chaos checker."""
+"""Hand-made histories for the chaos checker, and whole runs of it."""
+
+import subprocess
+from pathlib import Path
 
 from commucat_cli.chaos.history import (
     Answered,
@@ -14,11 +17,26 @@ from commucat_cli.chaos.history import (
 from commucat_cli.chaos.payload import Message
 from commucat_cli.chaos.steps import GroupEvent
 from commucat_proto import FrameType
+from end_to_end.server_process import BIN, clean_environment
 
 EPOCH = "e" * 32
 CHANNEL = 7
 GROUP_CHANNEL = 1000
 GROUP = "a-group"
+PATIENCE = 240.0
+"""Seconds for a run; only a hang takes so long."""
+
+
+def chaos(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(BIN / "commucat-cli"), "chaos", *arguments],
+        cwd=home,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
 def message(sequence: int, sender: str = "alice", channel: int = CHANNEL) -> Message:

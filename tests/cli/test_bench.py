@@ -18,6 +18,8 @@ from cli.operator_builders import Operator, operator_in
 from commucat_cli.bench.payload import HEADER_LEN
 from commucat_cli.bench.report import all as report_all
 from commucat_cli.bench.scenarios import Connect, Relay
+from databases.postgres_cluster import run_sql
+from databases.postgres_databases import PostgresDatabases
 from end_to_end.server_process import BIN, DEADLINE, ServerProcess, clean_environment, server_process
 from project.project_files import ROOT
 
@@ -25,6 +27,8 @@ OPEN = "[server]\nauto_approve_devices = true\n"
 
 COMMON = {
     "scenario",
+    "profile",
+    "workers",
     "runs",
     "range",
     *FAULTS,
@@ -268,6 +272,41 @@ def test_a_server_that_runs_already_is_used(
     assert (shown["lost"], shown["duplicates"]) == ("0", "0")
     assert (shown["server_cpu_us_per_msg"], shown["server_limits"]) == ("unknown", "unknown")
     assert server.running
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_an_own_server_of_two_workers_on_postgresql(
+    kill: bool, operator: Operator, postgres_databases: PostgresDatabases
+) -> None:
+    dsn = postgres_databases.empty()
+    options = ["--messages", "200", "--warmup", "0", "--profile", "postgres", "--workers", "2", "--json"]
+    scenario = ["offline", "--kill"] if kill else ["relay"]
+
+    code, out, err = operator.run("bench", *scenario, *options, "--dsn", dsn)
+
+    assert code == 0, out + err
+    figures = json.loads(out)
+    assert (figures["profile"], figures["workers"], figures["lost"]) == ("postgres", 2, 0)
+    assert figures["acknowledged"] == 200
+    assert figures["server_rss_kib"] > 3 * 30_000, "the parent and two workers"
+    assert dsn not in out
+    assert run_sql(dsn, "SELECT count(*) FROM pg_database WHERE datname LIKE 'commucat_scratch%'") == "0"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", "2"], "several need --profile postgres"),
+        (["--profile", "postgres"], "is needed with --profile postgres"),
+        (["--profile", "postgres", "--dsn", "postgresql://me@127.0.0.1:1/x"], "cannot be reached"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_told(options: list[str], told: str, operator: Operator) -> None:
+    code, out, err = operator.run("bench", "relay", "--messages", "10", *options)
+
+    assert code in (1, 2)
+    assert told in err + out
+    assert "Traceback" not in err
 
 
 def test_messages_that_a_full_inbox_refuses_are_lost(

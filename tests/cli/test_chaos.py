@@ -1,11 +1,11 @@
 """A chaos run: its plan comes from the seed alone, and the server keeps its promise."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from cli.chaos_builders import chaos
 from commucat_cli.chaos.payload import (
     Message,
     decode_control,
@@ -30,26 +30,10 @@ from commucat_cli.transport import WAYS
 from commucat_proto import FrameType, json_text
 from databases.postgres_cluster import run_sql
 from databases.postgres_databases import PostgresDatabases
-from end_to_end.server_process import BIN, clean_environment
-
-PATIENCE = 240.0
-"""Seconds for a run; only a hang takes so long."""
 
 
 def plan_of(seed: int = 1, devices: int = 8, messages: int = 2000, kills: int = 4) -> Plan:
     return make_plan(seed=seed, devices=devices, messages=messages, kills=kills)
-
-
-def chaos(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(BIN / "commucat-cli"), "chaos", *arguments],
-        cwd=home,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 # -- the plan -------------------------------------------------------------------------------------
@@ -186,6 +170,29 @@ def test_the_promise_holds_on_postgresql(tmp_path: Path, postgres_databases: Pos
     assert (figures["kills"], figures["full_disks"]) == (2, 0)
     assert figures["acknowledged"] > 0
     assert int(run_sql(dsn, "SELECT count(*) FROM devices")) == 4
+
+
+def test_the_promise_holds_on_three_nodes_of_which_some_are_killed(
+    tmp_path: Path, postgres_databases: PostgresDatabases
+) -> None:
+    dsn = postgres_databases.empty()
+    size = ("--devices", "6", "--messages", "400", "--kills", "3", "--nodes", "3")
+    result = chaos(tmp_path, *size, "--duration-limit", "300", "--dsn", dsn, "--json")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads(result.stdout)
+    assert figures["holds"]
+    assert (figures["nodes"], figures["kills"], figures["lost"]) == (3, 3, 0)
+    assert figures["delivered"] > 0
+    # Every device was connected, and its session given a claim, at one node after another.
+    assert int(run_sql(dsn, "SELECT min(owner_claim) FROM inbox_offset")) > 1
+
+
+def test_several_nodes_need_a_database(tmp_path: Path) -> None:
+    result = chaos(tmp_path, "--nodes", "2")
+
+    assert result.returncode == 2
+    assert "add --dsn URL" in result.stderr
 
 
 def test_a_run_that_does_not_end_in_time_has_failed(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ LOST_AT_A_REPLACED_SESSION = Damage(
 )
 REMOVED_MEMBER_STAYS = Damage(
     package=commucat_storage,
-    file="applying.py",
+    file="group_changes.py",
     before="        else:\n            self._groups.remove(group, change.device_id)\n",
     after="        elif change.action is GroupAction.LEAVE:\n"
     "            self._groups.remove(group, change.device_id)\n",

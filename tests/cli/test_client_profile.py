@@ -188,10 +188,13 @@ def test_a_profile_from_before_there_were_ways_to_connect_is_brought_up_to_date(
     with profile_of(tmp_path / "me", ScriptedServer()) as profile:
         account = profile.account()
     database = sqlite3.connect(tmp_path / "me" / "profile.db")
-    database.executescript("ALTER TABLE account DROP COLUMN via; PRAGMA user_version = 1;")
+    database.executescript(
+        "ALTER TABLE account DROP COLUMN via; DROP TABLE ledger_head; PRAGMA user_version = 1;"
+    )
     database.close()
     with open_profile(tmp_path / "me") as profile:
         assert profile.account() == account
+        assert profile.state.ledger_heads() == []
         profile.state.save_account(attrs.evolve(account, via=Via.WEBSOCKET))
     with open_profile(tmp_path / "me") as profile:
         assert profile.account().via is Via.WEBSOCKET

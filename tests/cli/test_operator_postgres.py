@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from databases.postgres_cluster import run_sql
+from databases.postgres_cluster import PostgresCluster, run_sql
 from databases.postgres_databases import PostgresDatabases
 from end_to_end.server_process import run, server_process
 
@@ -69,6 +69,26 @@ def test_a_server_without_its_database_ends_with_one_line(tmp_path: Path) -> Non
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be reached" in line
     assert "hunter2" not in done.stderr + done.stdout
+
+
+def test_a_server_with_a_wrong_password_or_database_ends_with_one_line(
+    tmp_path: Path, postgres_cluster: PostgresCluster
+) -> None:
+    postgres_cluster.sql("DROP ROLE IF EXISTS forgetful")
+    postgres_cluster.sql("CREATE ROLE forgetful LOGIN PASSWORD 'right'")
+    for dsn, told in (
+        (postgres_cluster.tcp_dsn("postgres", "forgetful", "hunter2"), "refuses the user or its password"),
+        (postgres_cluster.tcp_dsn("absent", "forgetful", "right"), "there is no such database"),
+    ):
+        configure(tmp_path, dsn)
+
+        done = run(["commucat-server", "--config", "commucat.toml", "--data-dir", "data"], tmp_path)
+
+        assert done.returncode == 1
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert told in line
+        assert "hunter2" not in done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
 
 
 def test_two_servers_of_two_domains_do_not_share_a_database(tmp_path: Path, dsn: str) -> None:

@@ -1,5 +1,7 @@
 """Noise transport messages: order, counters, limits."""
 
+import gc
+
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
@@ -111,3 +113,26 @@ def test_a_key_of_wrong_length_is_refused(length: int) -> None:
         NoiseTransport(send_key=bytes(length), receive_key=None)
     with pytest.raises(NoiseError):
         NoiseTransport(send_key=None, receive_key=bytes(length))
+
+
+def ciphers(transport: NoiseTransport) -> int:
+    """How many the transport keeps."""
+    return sum(
+        type(getattr(each, "__self__", None)) is ChaCha20Poly1305 for each in gc.get_referents(transport)
+    )
+
+
+def test_ciphers_are_kept_only_while_they_are_used() -> None:
+    left, right = transport_pair()
+    assert ciphers(left) == ciphers(right) == 0
+    assert right.decrypt(left.encrypt(b"1")) == b"1"
+    assert ciphers(left) == ciphers(right) == 1
+    left.rest()
+    assert ciphers(left) == 1
+    left.rest()
+    right.rest()
+    right.rest()
+    assert ciphers(left) == ciphers(right) == 0
+    assert right.decrypt(left.encrypt(b"2")) == b"2"
+    assert left.decrypt(right.encrypt(b"3")) == b"3"
+    assert (left.sent, left.received) == (2, 1)

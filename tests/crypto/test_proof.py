@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import nacl.bindings as sodium
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from commucat_crypto import (
     prove_handshake,
     verify_handshake,
 )
+from commucat_crypto.proof import challenge
 
 PAIR = DeviceKeyPair.from_seed(b"prover " * 5)
 STATIC = bytes(range(32))
@@ -84,6 +86,38 @@ def test_a_second_spelling_of_a_response_is_refused() -> None:
     other = int.from_bytes(proof.response, "little") + ORDER
     with pytest.raises(ProofError):
         verify(HandshakeProof(commitment=proof.commitment, response=other.to_bytes(32, "little")))
+
+
+ORDER_TWO = (2**255 - 20).to_bytes(32, "little")  # the point (0, -1)
+
+
+def test_a_commitment_with_a_small_order_part_is_refused() -> None:
+    # One that would be found valid if the equation were checked times eight.
+    scalar = sodium.crypto_core_ed25519_scalar_reduce(bytes(range(64)))
+    commitment = sodium.crypto_core_ed25519_add(
+        sodium.crypto_scalarmult_ed25519_base_noclamp(scalar), ORDER_TWO
+    )
+    context = handshake_context(
+        domain="example.org", device_id="device", device_public=PAIR.public, client_static=STATIC
+    )
+    c = challenge(context=context, device_public=PAIR.public, commitment=commitment)
+    blinded = sodium.crypto_core_ed25519_scalar_mul(c, PAIR.scalar())
+    response = sodium.crypto_core_ed25519_scalar_add(scalar, blinded)
+    with pytest.raises(ProofError, match="the commitment is not a proper point"):
+        verify(HandshakeProof(commitment=commitment, response=response))
+
+
+@pytest.mark.parametrize("spelling", [1, 2**255 - 18], ids=["canonical", "not reduced"])
+def test_the_neutral_commitment_is_refused(spelling: int) -> None:
+    # With k = 0 the equation holds, and the response gives the private key away.
+    commitment = spelling.to_bytes(32, "little")
+    context = handshake_context(
+        domain="example.org", device_id="device", device_public=PAIR.public, client_static=STATIC
+    )
+    c = challenge(context=context, device_public=PAIR.public, commitment=commitment)
+    response = sodium.crypto_core_ed25519_scalar_mul(c, PAIR.scalar())
+    with pytest.raises(ProofError, match="the commitment is not a proper point"):
+        verify(HandshakeProof(commitment=commitment, response=response))
 
 
 def test_proofs_use_fresh_randomness() -> None:

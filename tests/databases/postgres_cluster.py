@@ -27,12 +27,14 @@ max_connections = 200
 shared_buffers = 32MB
 autovacuum = off
 log_min_messages = fatal
+shared_preload_libraries = 'pg_stat_statements'
 ssl = on
 ssl_cert_file = 'server.crt'
 ssl_key_file = 'server.key'
 """
 # Everybody may come over the socket in the private folder; over TCP a password is needed.
 _ACCESS = """
+local replication all trust
 local all locked scram-sha-256
 local all all trust
 host all all 127.0.0.1/32 scram-sha-256
@@ -52,8 +54,9 @@ def binaries() -> Path | None:
 class PostgresCluster:
     """A server process with its data in ``folder``."""
 
-    def __init__(self, folder: Path, bin_folder: Path) -> None:
+    def __init__(self, folder: Path, bin_folder: Path, settings: str = "") -> None:
         self.folder = folder
+        self._settings = settings
         self.port = _free_port()
         self._bin = bin_folder
         self._data = folder / "data"
@@ -85,6 +88,7 @@ class PostgresCluster:
         (self._data / "pg_hba.conf").write_text(_ACCESS)
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(f"{_CONFIGURATION}port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
+            file.write(f"{self._settings}\n")
         key, certificate = self._data / "server.key", self.certificate
         subprocess.run(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
@@ -97,6 +101,17 @@ class PostgresCluster:
             for path in (key, certificate):
                 shutil.chown(path, self._user, self._user)
         key.chmod(0o600)
+
+    def copy_from(self, primary: "PostgresCluster") -> None:
+        """Make the data folder that of a standby."""
+        if self._user is not None:
+            shutil.chown(self.folder, self._user, self._user)
+        self._run(
+            *("pg_basebackup", "-D", self._data, "-h", primary.folder, "-p", str(primary.port)),
+            *("-U", self.role, "-X", "stream", "-c", "fast", "-R"),
+        )
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(f"port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -182,14 +197,29 @@ def run_sql(dsn: str, text: str) -> str:
 
 
 @contextmanager
-def private_cluster() -> Iterator[PostgresCluster]:
-    """Start one; stop and delete it at the end."""
+def private_cluster(settings: str = "") -> Iterator[PostgresCluster]:
+    """Start one, with these lines added to its configuration; stop and delete it at the end."""
     bin_folder = binaries()
     assert bin_folder is not None, "PostgreSQL is not installed; run: sh scripts/test-tools.sh"
     # Not pytest's folder: the user postgres could not get into it.
     with tempfile.TemporaryDirectory(prefix="commucat-pg-") as name:
-        cluster = PostgresCluster(Path(name), bin_folder)
+        cluster = PostgresCluster(Path(name), bin_folder, settings)
         cluster.create()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop(signal.SIGQUIT)
+
+
+@contextmanager
+def private_standby(primary: PostgresCluster) -> Iterator[PostgresCluster]:
+    """Start a server that follows ``primary``; stop and delete it at the end."""
+    bin_folder = binaries()
+    assert bin_folder is not None, "the primary runs"
+    with tempfile.TemporaryDirectory(prefix="commucat-pg-") as name:
+        cluster = PostgresCluster(Path(name), bin_folder)
+        cluster.copy_from(primary)
         cluster.start()
         try:
             yield cluster

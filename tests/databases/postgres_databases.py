@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -33,8 +34,11 @@ class PostgresDatabases:
     def migrated(self) -> str:
         """DSN of the one database with the newest schema that tests share; it is emptied here."""
         if self._migrated is None:
-            self._migrated = self.empty()
-            trio.run(migrate_postgres, self._migrated)
+            made = self.empty()
+            # In a thread: the test that is the first to ask may be an asynchronous one.
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(trio.run, migrate_postgres, made).result()
+            self._migrated = made
         clear(self._migrated)
         return self._migrated
 
@@ -48,6 +52,7 @@ def clear(dsn: str) -> None:
     """Delete what a test left; everything else hangs on these rows."""
     # Faster than to create a database, or to truncate tables: both make dozens of files.
     tables = ("app_user", "relay_queue", "relay_payload", "server_secret", "readiness", "chat_group")
+    tables += ("cluster_node", "cluster_lease")
     deletions = "".join(f"DELETE FROM {table}; " for table in tables)
     run_sql(dsn, f"{deletions}UPDATE cluster SET domain = NULL")
 

@@ -60,6 +60,8 @@ class ServerProcess:
     config: str = ""
     prefix: tuple[str, ...] = ()
     """A command to run the server under, such as strace."""
+    options: tuple[str, ...] = ()
+    """Further options of the server."""
     port: int = 0
     _process: "subprocess.Popen[bytes] | None" = None
 
@@ -96,7 +98,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and wait until it listens; the second time on the same port."""
         command = [str(BIN / "commucat-server"), "--data-dir", str(self.data_dir)]
-        command += ["--bind", f"127.0.0.1:{self.port}"]
+        command += ["--bind", f"127.0.0.1:{self.port}", *self.options]
         if self.config:
             file = self.home / "commucat.toml"
             file.write_text(self.config)
@@ -148,9 +150,11 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(home: Path, config: str = "", prefix: tuple[str, ...] = ()) -> Iterator[ServerProcess]:
+def server_process(
+    home: Path, config: str = "", prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()
+) -> Iterator[ServerProcess]:
     """A server that has started; whatever is left of it at the end is killed."""
-    server = ServerProcess(home, config, prefix)
+    server = ServerProcess(home, config, prefix, options)
     try:
         server.start()
         yield server

@@ -11,11 +11,13 @@ import pytest
 import trio
 
 from databases.postgres_cluster import PostgresCluster
+from databases.redis_server import RedisServer
 from end_to_end.server_process import BIN, DEADLINE, ServerProcess, clean_environment, run, server_process
 
 MESSAGES = 10_000
 KILLS = 20
 ON_POSTGRESQL = 2_000
+WITH_REDIS = 2_000
 
 
 def login(server: ServerProcess, home: Path, handle: str) -> str:
@@ -80,6 +82,37 @@ async def test_no_acknowledged_message_is_lost_when_server_and_postgresql_end_in
 
     # A commit whose answer was lost is sent again, perhaps behind what came after it: in another order then.
     assert sorted(str(one["text"]) for one in shown) == sorted(map(text_of, range(ON_POSTGRESQL)))
+
+
+async def test_no_acknowledged_message_is_lost_when_server_and_redis_end_in_turn(
+    tmp_path: Path, randomness: random.Random, redis_server: RedisServer
+) -> None:
+    config = f'[server]\nauto_approve_devices = true\n[storage]\nredis_url = "{redis_server.url()}"\n'
+    with server_process(tmp_path, config) as server:
+
+        def kill() -> None:
+            server.kill()
+            server.start()
+
+        def crash_redis() -> None:
+            redis_server.restart(signal.SIGKILL)
+
+        def both() -> None:
+            redis_server.pause()
+            kill()
+            redis_server.resume()
+
+        def forget() -> None:
+            redis_server.run("FLUSHALL")
+            redis_server.run("CLIENT", "KILL", "TYPE", "pubsub")
+            redis_server.run("CLIENT", "KILL", "TYPE", "normal")
+
+        strikes = [redis_server.pause, kill, redis_server.resume, crash_redis, both, forget, kill]
+        shown = await converse(server, tmp_path, WITH_REDIS, strikes, randomness)
+        assert server.stop() == 0
+
+    texts = [text_of(number) for number in range(WITH_REDIS)]
+    assert [one["text"] for one in shown] == texts, "in order, none lost, none twice"
 
 
 def text_of(number: int) -> str:

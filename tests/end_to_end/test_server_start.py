@@ -71,7 +71,7 @@ def test_unwritable_data_directory_is_named(tmp_path: Path, place: str) -> None:
         ("[server]\nbnd = 'x:1'\n", "bind"),
         ("[servr]\n", "server"),
         ("[server]\nkeepalive = 'soon'\n", "keepalive"),
-        ("[storage]\nredis_url = 'redis://x'\n", "not supported by this version"),
+        ("[storage]\nredis_url = 'x:6379'\n", "must look like redis://"),
         ("[storage]\npostgres_dsn = 'host=x'\n", "must look like postgresql://"),
         ("[federation]\npeers = ''\n", "not supported by this version"),
     ],

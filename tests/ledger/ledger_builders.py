@@ -21,7 +21,7 @@ def lines_of(count: int) -> list[bytes]:
     lines: list[bytes] = []
     head = GENESIS
     for number in range(1, count + 1):
-        lines.append(line_of(record(number), head))
+        lines.append(line_of(record(number), head, number))
         head = head_of(lines[-1])
     return lines
 

@@ -286,13 +286,22 @@ def test_a_full_disk_that_stays_full_fails_every_record_and_harms_nothing(
     assert path.read_bytes() == b"".join(lines_of(2))
 
 
-def test_a_file_emptied_by_somebody_else_starts_a_new_chain(path: Path) -> None:
+def test_a_file_emptied_by_somebody_else_goes_on_with_the_chain(path: Path) -> None:
     file = LedgerFile(path)
     file.append(record(1))
+    place = file.place
     os.truncate(path, 0)
-    file.append(record(1))
+    file.append(record(3))
     file.close()
-    assert path.read_bytes() == lines_of(1)[0]
+    verified = verify(path)
+    assert (verified.ledger, verified.first, verified.size) == (place.ledger, 2, 3)
+    assert metadata_of(path)[0] == {
+        "scope": "ledger",
+        "event": "continue",
+        "ledger": place.ledger.hex(),
+        "reason": "emptied",
+        "node": "",
+    }
 
 
 def test_lines_written_by_somebody_else_stay_and_verification_names_them(path: Path) -> None:

@@ -17,16 +17,16 @@ def with_metadata(metadata: Any) -> LedgerRecord:
 def test_line_is_sorted_json_with_the_head_before_it() -> None:
     made = LedgerRecord(digest=b"\xab" * 32, metadata={"b": 1, "a": [True, None]}, recorded_at=NOON)
 
-    line = line_of(made, b"\x01" * 32)
+    line = line_of(made, b"\x01" * 32, 7)
 
     assert line == (
         b'{"digest":"' + b"ab" * 32 + b'","metadata":{"a":[true,null],"b":1},'
-        b'"prev":"' + b"01" * 32 + b'","recorded_at":"2025-10-01T12:00:00+00:00"}\n'
+        b'"prev":"' + b"01" * 32 + b'","recorded_at":"2025-10-01T12:00:00+00:00","seq":7}\n'
     )
 
 
 def test_head_does_not_depend_on_the_newline() -> None:
-    line = line_of(record(), GENESIS)
+    line = line_of(record(), GENESIS, 1)
     assert head_of(line) == head_of(line[:-1])
     assert len(head_of(line)) == 32
 
@@ -41,7 +41,7 @@ def test_head_does_not_depend_on_the_newline() -> None:
 )
 def test_time_has_the_fewest_exact_digits(microsecond: int, text: str) -> None:
     made = LedgerRecord(digest=bytes(32), metadata={}, recorded_at=NOON.replace(microsecond=microsecond))
-    assert orjson.loads(line_of(made, GENESIS))["recorded_at"] == text
+    assert orjson.loads(line_of(made, GENESIS, 1))["recorded_at"] == text
 
 
 def test_time_of_another_zone_is_written_in_utc() -> None:
@@ -49,7 +49,7 @@ def test_time_of_another_zone_is_written_in_utc() -> None:
     made = LedgerRecord(digest=bytes(32), metadata={}, recorded_at=local)
     assert made.recorded_at == NOON
     assert made.recorded_at.tzinfo is UTC
-    assert b"12:00:00+00:00" in line_of(made, GENESIS)
+    assert b"12:00:00+00:00" in line_of(made, GENESIS, 1)
 
 
 def test_time_without_zone_is_refused() -> None:
@@ -104,7 +104,7 @@ def test_metadata_nested_too_deep_is_refused() -> None:
 def test_metadata_too_long_is_refused_and_the_longest_fits_a_line() -> None:
     with pytest.raises(LedgerRecordError, match="bytes"):
         with_metadata({"text": "x" * 128 * 1024})
-    assert len(line_of(with_metadata({"text": "x" * (128 * 1024 - 11)}), GENESIS)) <= MAX_LINE_BYTES
+    assert len(line_of(with_metadata({"text": "x" * (128 * 1024 - 11)}), GENESIS, 1)) <= MAX_LINE_BYTES
 
 
 def test_later_changes_of_the_callers_dict_do_not_reach_the_record() -> None:
@@ -127,6 +127,6 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
 def test_any_json_object_comes_back_from_its_line(metadata: Any) -> None:
-    line = line_of(with_metadata(metadata), GENESIS)
+    line = line_of(with_metadata(metadata), GENESIS, 1)
     assert line.count(b"\n") == 1
     assert orjson.loads(line)["metadata"] == metadata

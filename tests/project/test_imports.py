@@ -33,6 +33,9 @@ EVENT_LOOPS = {"trio", "trio_asyncio", "asyncio", "anyio", "sniffio"}
 WITHOUT_EVENT_LOOP = ("commucat_crypto", "commucat_proto", "commucat_media", "commucat_ledger")
 # The drivers of packages whose core has none.
 DRIVERS = {"commucat_ledger.ledger"}
+# These change how asyncio works for the whole process; nobody imports them without need.
+ASYNCIO_LIBRARIES = {"asyncio", "asyncpg", "redis", "trio_asyncio"}
+ON_ASYNCIO = ("commucat_storage.postgres", "commucat_storage.redis", "commucat_storage.asyncio_loop")
 
 
 def imports_by_member(member: str) -> list[Import]:
@@ -82,14 +85,27 @@ def test_cores_have_no_coroutines(member: str) -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_only_the_postgres_backend_imports_asyncio_and_its_libraries(member: str) -> None:
+def test_only_the_network_backends_import_asyncio_and_its_libraries(member: str) -> None:
     found = [
         one
         for source in sources_of(member)
-        if not module_of(source).startswith("commucat_storage.postgres")
+        if not module_of(source).startswith(ON_ASYNCIO)
         for one in imports_of(source)
     ]
-    assert offending([one for one in found if one.top in {"asyncio", "asyncpg", "trio_asyncio"}]) == []
+    assert offending([one for one in found if one.top in ASYNCIO_LIBRARIES]) == []
+
+
+def test_neither_network_backend_needs_the_libraries_of_the_other() -> None:
+    wanted = {"commucat_storage.postgres": "redis", "commucat_storage.redis": "asyncpg"}
+    found = [
+        one
+        for source in sources_of("commucat_storage")
+        for backend, foreign in wanted.items()
+        if module_of(source).startswith(backend)
+        for one in imports_of(source)
+        if one.top == foreign or one.name.startswith(tuple(wanted.keys() - {backend}))
+    ]
+    assert offending(found) == []
 
 
 def test_the_embedded_profile_imports_none_of_them() -> None:
@@ -97,16 +113,16 @@ def test_the_embedded_profile_imports_none_of_them() -> None:
         "import sys, pathlib, tempfile, trio\n"
         "import commucat_server.main, commucat_cli.main\n"
         "from commucat_server.config import load_config\n"
-        "from commucat_server.provision import migrate_store, open_store\n"
+        "from commucat_server.provision import migrate_store, open_shared, open_store\n"
         "async def use(config):\n"
-        "    async with open_store(config) as storage:\n"
+        "    async with open_store(config) as storage, open_shared(config, node='n', clock=float):\n"
         "        await storage.check()\n"
         "with tempfile.TemporaryDirectory() as name:\n"
         "    config = load_config(config_path=None, data_dir=pathlib.Path(name), bind=None, environ={}, "
         "cwd=pathlib.Path(name))\n"
         "    migrate_store(config)\n"
         "    trio.run(use, config)\n"
-        "print([name for name in ('asyncpg', 'trio_asyncio') if name in sys.modules])\n"
+        "print([name for name in ('asyncpg', 'redis', 'trio_asyncio') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -287,3 +287,14 @@ def test_a_refused_frame_keeps_no_more_memory_than_a_good_one() -> None:
 
     assert kept(b"") < 2 * kept(b"{}")
     assert kept(b"x" * 3_000) < 2 * kept(b"{}")
+
+
+def test_frames_that_were_handed_out_are_not_kept() -> None:
+    decoder = FrameDecoder()
+    tracemalloc.start()
+    try:
+        decoder.feed(msg(bytes(1024 * 1024)).encode())
+        assert [len(frame.payload) for frame in decoder.frames()] == [1024 * 1024]
+        assert tracemalloc.get_traced_memory()[0] < 64 * 1024
+    finally:
+        tracemalloc.stop()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 import trio
 import trio.testing
 
@@ -39,18 +40,20 @@ from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.listener import ConnectStream, StreamLostError, StreamMisuseError
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.upkeep import Upkeep
-from commucat_server.provision import NoiseKeyVersion
+from commucat_server.provision import NoiseKeyVersion, Shared
+from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.rate import RateLimit
-from commucat_storage import SqliteSettings, Storage, open_sqlite
+from commucat_server.security.rate import RateLimit, SharedRateLimit
+from commucat_storage import CommitFailedError, SqliteSettings, Storage, open_sqlite
 
 DOMAIN = "localhost"
 SERVER_KEYS = StaticKeyPair.from_private(bytes(range(32)))
 AUTHORITY = DeviceKeyPair.from_seed(b"a" * 32)
 NOW = 1_800_000_000
+ALONE = Shared()
 
 
 class MemoryConnectStream(ConnectStream):
@@ -73,7 +76,7 @@ class MemoryConnectStream(ConnectStream):
 
     # -- the server's side
 
-    async def start(self, status: int, headers: Any) -> None:
+    async def start(self, status: int, headers: Any, *, with_body: bool = False) -> None:
         await trio.lowlevel.checkpoint()
         self.status = status
 
@@ -390,6 +393,12 @@ def upkeep_of(server: Server, keepalive: int = 3600) -> Upkeep:
     )
 
 
+def _limit(scope: str, burst: int, period: float, shared: Shared) -> SharedRateLimit:
+    return SharedRateLimit(
+        scope, RateLimit(burst=burst, period=period, clock=trio.current_time), shared.buckets
+    )
+
+
 @asynccontextmanager
 async def running_server(
     path: Path,
@@ -401,6 +410,7 @@ async def running_server(
     connects: int = 200,
     new_devices_per_hour: int = 1000,
     max_frame_len: int = 2**20,
+    shared: Shared = ALONE,
 ) -> AsyncIterator[Server]:
     async with (
         open_sqlite(path / "store.db", settings=sqlite or SqliteSettings()) as storage,
@@ -408,6 +418,7 @@ async def running_server(
         trio.open_nursery() as nursery,
     ):
         registry, counters = Registry(), Counters()
+        cluster = Cluster(storage, shared.bus, registry, counters)
         reports = DeliveryReports(counters=counters, clock=clock, lifetime=86_400)
         inbox = Inbox(storage, registry, counters, reports)
         issuer = CertificateIssuer(AUTHORITY, storage, clock)
@@ -447,11 +458,13 @@ async def running_server(
             issuer=issuer,
             registry=registry,
             inbox=inbox,
-            presence=PresenceBoard(storage, registry, ttl=30, clock=clock),
-            calls=CallService(inbox=inbox, ledger=ledger, clock=clock, ring_timeout=60),
+            cluster=cluster,
+            presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=30, clock=clock),
+            calls=CallService(inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=60),
             counters=counters,
-            connect_limit=RateLimit(burst=connects, period=1.0, clock=trio.current_time),
-            new_user_limit=RateLimit(burst=new_devices_per_hour, period=3600.0, clock=trio.current_time),
+            bus=shared.bus,
+            connect_limit=_limit("connect", connects, 1.0, shared),
+            new_user_limit=_limit("new_device", new_devices_per_hour, 3600.0, shared),
             clock=clock,
         )
         nursery.start_soon(context.presence.tell_peers)
@@ -459,3 +472,18 @@ async def running_server(
         nursery.start_soon(reports.run, inbox.submit, inbox.settle)
         yield Server(context=context, nursery=nursery, handler=ConnectHandler(context), reports=reports)
         nursery.cancel_scope.cancel()
+
+
+def break_commits(patch: pytest.MonkeyPatch, server: Server, reason: str) -> None:
+    """Let every batch that comes to the journal from now on fail, as one whose disk is full does."""
+
+    def fail_now(_: Any, done: Any) -> bool:
+        done(CommitFailedError(reason))
+        return True
+
+    async def fail(batch: Any, done: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        fail_now(batch, done)
+
+    patch.setattr(server.storage, "enqueue", fail)
+    patch.setattr(server.storage, "enqueue_now", fail_now)

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,12 @@ from commucat_server.listener import AsgiApp, ConnectStream, H2Connection, Liste
 REMOTE = ("192.0.2.7", 51_000)
 LOCAL = ("192.0.2.1", 8443)
 HEAD = [(":method", "POST"), (":scheme", "https"), (":authority", "localhost")]
+
+
+def detached(stream: trio.SocketStream) -> socket.socket:
+    """The socket of a stream, which has none after this."""
+    given = stream.socket
+    return socket.socket(given.family, given.type, given.proto, fileno=given.detach())
 
 
 class Peer:

@@ -12,8 +12,7 @@ from commucat_ledger import Ledger, LedgerRecord
 from commucat_media import AudioCodec, AudioPacket, MediaSource, encode_packet
 from commucat_proto import SEND_ONLY, FrameType
 from commucat_server.calls.board import IDLE_TIMEOUT
-from commucat_storage import CommitFailedError
-from server.connect_builders import Client, Person, Server, running_server
+from server.connect_builders import Client, Person, Server, break_commits, running_server
 
 CHANNEL = 7
 CALL = "call-1"
@@ -314,12 +313,8 @@ async def test_frames_that_were_not_stored_have_not_happened(
     alice, bob = await people(server, BOB)
     await offer(alice)
 
-    async def fail(_batch: Any, done: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        done(CommitFailedError("disk full"))
-
     with monkeypatch.context() as broken:
-        broken.setattr(server.storage, "enqueue", fail)
+        break_commits(broken, server, "disk full")
         for answer in (await offer(alice, "other"), await accept(bob), await end(alice)):
             assert (answer["error"], answer["retry"]) == ("storage", True)
 

@@ -114,7 +114,6 @@ def test_unknown_sections_and_keys_are_named(tmp_path: Path, toml: str, parts: t
 @pytest.mark.parametrize(
     ("toml", "key"),
     [
-        ("[storage]\nredis_url = 'x'", "storage.redis_url"),
         ("[federation]\npeers = ''", "federation.peers"),
         ("[federation]", "federation"),
         ("[ice]\nlite_enabled = false", "ice.lite_enabled"),
@@ -139,7 +138,6 @@ def test_keys_of_missing_capabilities_are_refused_by_name(tmp_path: Path, toml: 
 @pytest.mark.parametrize(
     "variable",
     [
-        "COMMUCAT_REDIS_URL",
         "COMMUCAT_FEDERATION_PEERS",
         "COMMUCAT_ICE_LITE_ENABLED",
         "COMMUCAT_ADMIN_TOKEN",

@@ -20,7 +20,7 @@ SCALARS = st.one_of(
 )
 NAMES = st.one_of(
     st.sampled_from(sorted(KEYS)),
-    st.sampled_from(["ice.turn.a", "storage.redis_url", "server", "server.bind.x", '"".""', "a.b.c.d.e"]),
+    st.sampled_from(["ice.turn.a", "uploads.dir", "server", "server.bind.x", '"".""', "a.b.c.d.e"]),
     st.text(alphabet="abcdef.-_\"'", min_size=1, max_size=12),
 )
 LINES = st.one_of(

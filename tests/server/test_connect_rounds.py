@@ -10,6 +10,7 @@ import trio.testing
 from commucat_proto import Frame, FrameType
 from commucat_server.connect.dispatch import FrameDispatcher
 from commucat_server.listener import StreamLostError
+from commucat_server.listener.outflow import MANY
 from server.connect_builders import Client, MemoryConnectStream, Person, Server, running_server
 
 CHANNEL = 7
@@ -146,3 +147,27 @@ async def test_a_mistake_while_sending_also_ends_a_session_whose_reader_waits_fo
     assert await alice.message(CHANNEL, b"kept")
     await trio.testing.wait_all_tasks_blocked(0.05)
     assert server.context.registry.receiver(BOB.device_id) is None
+
+
+async def test_the_sender_of_a_message_to_many_has_its_ack_before_the_first_of_them_has_it(
+    server: Server,
+) -> None:
+    order: list[str] = []
+
+    def stream_of(name: str) -> PromptConnectStream:
+        stream = PromptConnectStream()
+        stream.meanwhile = lambda: order.append(name)
+        return stream
+
+    people = [Person(handle=f"member{number}") for number in range(MANY + 1)]
+    for person in people:
+        await server.connect(person, stream=stream_of("member"))
+    alice = await server.connect(ALICE, stream=stream_of("alice"))
+    for members in (people, people[:-1]):
+        await alice.join(CHANNEL, *(person.device_id for person in members))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        order.clear()
+        assert "ack" in await alice.message(CHANNEL, b"to all")
+        # A few have it first, for they wait to read it.
+        expected = ["alice", *["member"] * len(members)]
+        assert order == (expected if len(members) > MANY else expected[::-1])

@@ -11,7 +11,7 @@ import trio.testing
 from commucat_crypto import NoiseHandshake, NoisePattern
 from commucat_proto import SEND_ONLY, Frame, FrameType, Resume, decode_frame, encode_varint
 from commucat_server.routing.reception import WINDOW_FRAMES
-from commucat_storage import CommitFailedError, SqliteSettings
+from commucat_storage import SqliteSettings
 from server.connect_builders import (
     NOW,
     SERVER_KEYS,
@@ -19,6 +19,7 @@ from server.connect_builders import (
     MemoryConnectStream,
     Person,
     Server,
+    break_commits,
     running_server,
     until_dropped,
     upkeep_of,
@@ -246,11 +247,7 @@ async def test_failed_commit_is_told_with_retry_and_delivers_nothing(
     bob = await server.connect(BOB)
     alice = await sender_to(server, BOB)
 
-    async def fail(batch: Any, done: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        done(CommitFailedError("disk full"))
-
-    monkeypatch.setattr(server.storage, "enqueue", fail)
+    break_commits(monkeypatch, server, "disk full")
     answer = await alice.message(CHANNEL, b"x")
 
     assert answer["error"] == "storage"

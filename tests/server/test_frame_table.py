@@ -16,9 +16,8 @@ import trio
 import trio.testing
 
 from commucat_proto import MAX_FRAME_LEN, FrameType
-from commucat_storage import CommitFailedError
 from proto.frame_builders import CONTROL_TYPES, UNREADABLE, raw_frame
-from server.connect_builders import NOW
+from server.connect_builders import NOW, break_commits
 from server.frame_stage import (
     ALICE,
     BOB,
@@ -100,11 +99,7 @@ async def full_disk(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def disk_that_fails(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(batch: Any, done: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        done(CommitFailedError("broken"))
-
-    monkeypatch.setattr(scene.server.storage, "enqueue", fail)
+    break_commits(monkeypatch, scene.server, "broken")
 
 
 async def group_that_is_not_there(scene: Stage, _: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,14 @@
 """Presence: told to connected peers and to nobody else, at most once a second for each device."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from commucat_proto import Frame, FrameType
+from commucat_server.routing.presence import GATHER_INTERVAL
 from server.connect_builders import NOW, Client, Person, Server, running_server
 
 CHANNEL = 7
@@ -132,15 +132,54 @@ async def test_a_second_of_changes_is_one_notice_of_the_newest(
         mock_clock.jump(2.0)
         await until_told(bob, ALICE.device_id, "zero")
         mock_clock.jump(2.0)
-        states: list[Any] = []
         for state in ("one", "two", "three", "four"):
             alice.send(FrameType.PRESENCE, 0, {"state": state})
             await alice.join(CHANNEL, BOB.device_id)  # Answered: the state has arrived.
             if state == "one":
-                states.append(await told(bob))
+                mock_clock.jump(2 * GATHER_INTERVAL)
+                await until_told(bob, ALICE.device_id, "one")
         mock_clock.jump(1.5)
-        states.append(await told(bob))
 
-        assert states == [(ALICE.device_id, "one"), (ALICE.device_id, "four")]
+        assert await told(bob) == (ALICE.device_id, "four")
         mock_clock.jump(5.0)
-        assert await nothing_more(bob) == []
+
+
+async def test_changes_that_come_together_are_one_look_at_the_store(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server(tmp_path) as server:
+        alice, bob = await acquainted(server)
+        mock_clock.jump(2 * GATHER_INTERVAL)
+        await until_told(bob, ALICE.device_id, "online")
+        mock_clock.jump(5.0)
+        storage = server.context.storage
+        looks: list[set[str]] = []
+        peers_of_each = storage.peers_of_each
+
+        async def seen(device_ids: Sequence[str], limit: int) -> tuple[tuple[str, ...], ...]:
+            looks.append(set(device_ids))
+            return await peers_of_each(device_ids, limit)
+
+        monkeypatch.setattr(storage, "peers_of_each", seen)
+        for client, peer in ((alice, BOB), (bob, ALICE)):
+            client.send(FrameType.PRESENCE, 0, {"state": "away"})
+            await client.join(CHANNEL, peer.device_id)  # Answered: the state has arrived.
+        assert looks == []
+
+        mock_clock.jump(2 * GATHER_INTERVAL)
+        await until_told(bob, ALICE.device_id, "away")
+
+        assert looks == [{ALICE.device_id, BOB.device_id}]
+        mock_clock.jump(5.0)
+
+
+async def test_a_device_that_moves_before_its_news_is_told_ends_nothing(server: Server) -> None:
+    board = server.context.presence
+    await board.publish("wanderer", "away")
+    await trio.testing.wait_all_tasks_blocked()  # news are being gathered
+    board.move("wanderer")
+    await trio.sleep(2 * GATHER_INTERVAL)  # nothing can be seen of news that nobody is told
+
+    alice, bob = await acquainted(server)
+    alice.send(FrameType.PRESENCE, 0, {"state": "away"})
+    await until_told(bob, ALICE.device_id, "away")

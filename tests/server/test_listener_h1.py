@@ -18,6 +18,7 @@ from commucat_server.listener.h1_progress import TcpProgress
 from commucat_server.listener.tcp_stream import TcpStream
 from commucat_server.listener.tls_stream import TlsStream
 from server.h1_builders import served_h1
+from server.listener_builders import detached
 
 CHUNKED = ("transfer-encoding", "chunked")
 
@@ -374,7 +375,7 @@ async def test_confirm_gives_up_on_a_dead_peer(autojump_clock: trio.testing.Mock
 async def test_the_kernel_tells_what_was_acknowledged() -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     client = await trio.testing.open_stream_to_socket_listener(listener)
-    server = TcpStream(await listener.accept())
+    server = TcpStream(detached(await listener.accept()))
     tls = TlsStream(server, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     progress = TcpProgress(server, tls)
     assert progress.acknowledged() == progress.sent() == 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from commucat_server.listener import ListenerSettings
 from commucat_server.listener.errors import PeerViolationError
 from commucat_server.listener.frame_intake import JOINED_SIZE, FrameIntake
+from commucat_server.listener.h2_protocol import data_frame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -40,6 +41,11 @@ def parse(data: bytes) -> list[Frame]:
     return parsed
 
 
+def joined(intake: FrameIntake, data: bytes) -> bytes:
+    """What the library would get of it."""
+    return b"".join(data_frame(stream, piece) if stream else piece for stream, piece in intake.feed(data, 0))
+
+
 def meaning(frames: list[Frame]) -> list[object]:
     """What frames say, with the borders of plain DATA frames removed, and streams apart."""
     said: list[object] = []
@@ -59,9 +65,9 @@ def test_meaning_is_kept_however_bytes_are_split(sent: list[Frame], cuts: list[i
     intake = FrameIntake(ListenerSettings())
     out = b""
     for cut in cuts:
-        out += intake.feed(data[:cut], 0)
+        out += joined(intake, data[:cut])
         data = data[cut:]
-    out += intake.feed(data, 0)
+    out += joined(intake, data)
     assert out[:24] == PREFACE
     assert meaning(parse(out[24:])) == meaning(sent)
 
@@ -69,16 +75,15 @@ def test_meaning_is_kept_however_bytes_are_split(sent: list[Frame], cuts: list[i
 def test_small_frames_become_one() -> None:
     intake = FrameIntake(ListenerSettings())
     intake.feed(PREFACE, 0)
-    out = intake.feed(DataFrame(1, b"x" * 300).serialize() * 500, 0)
-    [frame] = parse(out)
-    assert len(frame.data) == 150_000
+    [(stream, payload)] = intake.feed(DataFrame(1, b"x" * 300).serialize() * 500, 0)
+    assert (stream, len(payload)) == (1, 150_000)
 
 
 def test_joined_frames_have_a_limit() -> None:
     intake = FrameIntake(ListenerSettings())
     intake.feed(PREFACE, 0)
-    out = intake.feed(DataFrame(1, b"x" * 65_536).serialize() * 40, 0)
-    sizes = [len(frame.data) for frame in parse(out)]
+    pieces = intake.feed(DataFrame(1, b"x" * 65_536).serialize() * 40, 0)
+    sizes = [len(payload) for _, payload in pieces]
     assert sum(sizes) == 65_536 * 40
     assert max(sizes) == JOINED_SIZE
 
@@ -87,15 +92,15 @@ def test_unfinished_frame_waits_for_its_rest() -> None:
     intake = FrameIntake(ListenerSettings())
     intake.feed(PREFACE, 0)
     whole = DataFrame(1, b"payload").serialize()
-    assert intake.feed(whole[:10], 0) == b""
-    assert intake.feed(whole[10:], 0) == whole
+    assert intake.feed(whole[:10], 0) == []
+    assert intake.feed(whole[10:], 0) == [(1, b"payload")]
 
 
 def test_farewell_of_the_peer_is_kept_from_the_library() -> None:
     intake = FrameIntake(ListenerSettings())
     intake.feed(PREFACE, 0)
     ping = PingFrame(0, b"12345678").serialize()
-    assert intake.feed(GoAwayFrame(0).serialize() + ping, 0) == ping
+    assert intake.feed(GoAwayFrame(0).serialize() + ping, 0) == [(0, ping)]
     assert intake.peer_going_away
 
 
@@ -124,8 +129,8 @@ def test_library_counts_windows_alike(sizes: list[int]) -> None:
         if client.local_flow_control_window(1) >= size:
             client.send_data(1, b"x" * size)
     data = client.data_to_send()
-    plain, joined = server(), server()
-    joined.max_inbound_frame_size = JOINED_SIZE
+    plain, fewer = server(), server()
+    fewer.max_inbound_frame_size = JOINED_SIZE
     plain.receive_data(data)
-    joined.receive_data(FrameIntake(ListenerSettings()).feed(data, 0))
-    assert joined.remote_flow_control_window(1) == plain.remote_flow_control_window(1)
+    fewer.receive_data(joined(FrameIntake(ListenerSettings()), data))
+    assert fewer.remote_flow_control_window(1) == plain.remote_flow_control_window(1)

@@ -15,7 +15,7 @@ from commucat_server.listener import tls_context
 from commucat_server.listener.stream import ConnectStream
 from commucat_server.listener.tcp_stream import TcpStream
 from commucat_server.listener.tls_stream import TlsStream
-from server.listener_builders import Peer, client_tls, h2_connection, write_certificate
+from server.listener_builders import Peer, client_tls, detached, h2_connection, write_certificate
 
 LARGE = b"0123456789abcdef" * 500_000
 """More than the buffers of both kernels take."""
@@ -26,7 +26,7 @@ async def connected() -> AsyncIterator[tuple[trio.SocketStream, TcpStream]]:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         client = await trio.testing.open_stream_to_socket_listener(listener)
-        server = TcpStream(await listener.accept())
+        server = TcpStream(detached(await listener.accept()))
     async with client, server:
         yield client, server
 

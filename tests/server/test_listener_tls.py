@@ -3,7 +3,7 @@
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,9 @@ async def running(
     folder: Path,
     handler: Any = echo,
     settings: ListenerSettings | None = None,
-    wrap: Callable[[trio.SocketListener], Any] = lambda listener: listener,
 ) -> AsyncIterator[Server]:
     shutdown, done = ShutdownSignal(), trio.Event()
-    listeners = [wrap(listener) for listener in await open_tcp("127.0.0.1", 0)]
+    listeners = await open_tcp("127.0.0.1", 0)
 
     async def run(task_status: trio.TaskStatus[Any]) -> None:
         await serve_listeners(
@@ -182,24 +181,26 @@ async def test_room_is_free_again_after_a_connection(tmp_path: Path) -> None:
             await trio.testing.wait_all_tasks_blocked()
 
 
-class Failing:
-    """A listener whose first accepts fail as with exhausted descriptors."""
+def fail_first_accepts(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """As with exhausted descriptors."""
+    left, accept = [times], socket.socket.accept
 
-    def __init__(self, real: trio.SocketListener) -> None:
-        self.real, self.socket = real, real.socket
-        self.failures = 3
-
-    async def accept(self) -> trio.SocketStream:
-        if self.failures:
-            self.failures -= 1
+    def failing(listening: socket.socket) -> tuple[socket.socket, Any]:
+        if left[0]:
+            left[0] -= 1
             raise OSError(errno.EMFILE, "Too many open files")
-        return await self.real.accept()
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
 
 
-async def test_failed_accepts_do_not_end_the_listener(tmp_path: Path) -> None:
+async def test_failed_accepts_do_not_end_the_listener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_first_accepts(monkeypatch, 3)
     settings = ListenerSettings(accept_backoff=0.001)
     with structlog.testing.capture_logs() as logs:
-        async with running(tmp_path, settings=settings, wrap=Failing) as server, server.peer() as peer:
+        async with running(tmp_path, settings=settings) as server, server.peer() as peer:
             assert (await peer.answer(await peer.request("/", end=True)))[0] == 200
     assert [entry["reason"] for entry in logs] == ["[Errno 24] Too many open files"]
 

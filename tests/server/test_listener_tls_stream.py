@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -156,3 +157,45 @@ def test_any_bytes_instead_of_a_handshake_are_refused(
         await server.aclose()
 
     trio.run(main)
+
+
+class NotingBio:
+    """Stands before a buffer and notes the most bytes that were ever in it: what it has grown to."""
+
+    def __init__(self, bio: ssl.MemoryBIO) -> None:
+        self._bio = bio
+        self.most = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.most = max(self.most, self._bio.pending)
+        return getattr(self._bio, name)
+
+    def write(self, data: Any) -> int:
+        written = self._bio.write(data)
+        self.most = max(self.most, self._bio.pending)
+        return written
+
+
+async def test_buffers_that_never_shrink_see_pieces_only(context: ssl.SSLContext) -> None:
+    pair = trio.testing.memory_stream_pair()
+    server = TlsStream(pair[0], context)
+    buffers = [NotingBio(server._incoming), NotingBio(server._outgoing)]
+    server._incoming, server._outgoing = buffers  # type: ignore[assignment]  # they do what those do
+    client = trio.SSLStream(pair[1], client_tls("h2"), server_hostname="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        await server.do_handshake()
+    for size, most in ((3_000, 1_400), (200_000, 16_384 + 100)):
+        data = os.urandom(size)
+        await client.send_all(data)
+        received = b""
+        while len(received) < size:
+            received += await server.receive_some()
+        await server.send_all(data)
+        back = b""
+        while len(back) < size:
+            back += await client.receive_some(65_536)
+        assert received == back == data
+        assert all(0 < buffer.most <= most for buffer in buffers)
+    await trio.aclose_forcefully(client)
+    await trio.aclose_forcefully(server)

@@ -109,6 +109,30 @@ async def test_those_that_have_come_furthest_go_first(
     assert newcomers.order == ["p", "h1", "h2", "t1", "t2"]
 
 
+async def test_a_connection_stays_with_the_kernel_while_others_wait(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newcomers = Newcomers(nursery)
+    took: list[list[str]] = []
+    shut = True
+    monkeypatch.setattr(newcomers.turnstile, "_open", lambda: not shut)
+
+    async def accept() -> None:
+        await newcomers.turnstile.turn(Step.ACCEPT)
+        took.append(list(newcomers.order))
+
+    nursery.start_soon(accept)
+    await _until(lambda: newcomers.turnstile.waiting == 1)
+    for step in (Step.TLS, Step.HTTP, Step.END):
+        newcomers.come(step.name, step)
+    await _until(lambda: newcomers.turnstile.waiting == 4)
+
+    shut = False
+    await _until(lambda: newcomers.turnstile.waiting == 0)
+
+    assert took == [["END", "HTTP", "TLS"]]
+
+
 async def test_who_goes_away_stops_nobody(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     newcomers, gone = Newcomers(nursery), trio.CancelScope()
     shut = True

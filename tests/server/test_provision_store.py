@@ -8,6 +8,7 @@ import pytest
 from commucat_server.config import ConfigError, ServerConfig, load_config
 from commucat_server.provision import migrate_store, open_store, place_of_store, store_status
 from commucat_storage import StorageUnavailableError
+from databases.postgres_databases import PostgresDatabases
 
 DSN = "postgresql://me:hunter2@db.example/cats"
 
@@ -53,3 +54,19 @@ def test_libraries_that_are_not_installed_are_named(tmp_path: Path, monkeypatch:
 
     with pytest.raises(StorageUnavailableError, match="needs asyncpg, which is not installed; run: pip"):
         open_store(config)
+
+
+async def test_a_database_larger_than_the_limit_takes_no_messages(
+    tmp_path: Path, postgres_databases: PostgresDatabases
+) -> None:
+    dsn = postgres_databases.migrated()
+    config = config_of(tmp_path, COMMUCAT_PG_DSN=dsn, COMMUCAT_MAX_DATABASE_BYTES=str(1024**2))
+
+    async with open_store(config) as storage:
+        with pytest.raises(StorageUnavailableError, match="as large as it may be"):
+            await storage.check()
+
+
+def test_a_limit_of_the_database_without_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"COMMUCAT_MAX_DATABASE_BYTES: is for PostgreSQL"):
+        config_of(tmp_path, COMMUCAT_MAX_DATABASE_BYTES=str(1024**3))

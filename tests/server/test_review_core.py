@@ -18,6 +18,7 @@ from commucat_server.connect.dispatch import MAX_BATCH
 from commucat_server.connect.frames.messages import MAX_MESSAGE_LEN
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy
+from commucat_server.provision import Shared
 from commucat_server.routing.reception import WINDOW_BYTES
 from commucat_storage import Admission, Admitted, CommitFailedError, SqliteSettings
 from server.connect_builders import (
@@ -91,13 +92,18 @@ async def test_one_read_of_many_messages_is_committed_in_bounded_batches(
     alice = await server.connect(ALICE)
     await alice.join(CHANNEL, BOB.device_id)
     sizes: list[int] = []
-    enqueue = server.storage.enqueue
+    enqueue, enqueue_now = server.storage.enqueue, server.storage.enqueue_now
 
     async def counted(batch: Sequence[Any], done: Any) -> None:
         sizes.append(len(batch))
         await enqueue(batch, done)
 
+    def counted_now(batch: Sequence[Any], done: Any) -> bool:
+        sizes.append(len(batch))
+        return enqueue_now(batch, done)
+
     monkeypatch.setattr(server.storage, "enqueue", counted)
+    monkeypatch.setattr(server.storage, "enqueue_now", counted_now)
     frames = [alice.session.frame(FrameType.MSG, CHANNEL, b"%d" % number) for number in range(1000)]
     alice.stream.write(alice.session.seal([encoded for _, encoded in frames]))
 
@@ -134,11 +140,15 @@ async def test_store_that_takes_nothing_more_is_told_with_retry_and_ends_no_sess
     await server.connect(BOB)
     await alice.join(CHANNEL, BOB.device_id)
 
-    async def dead(*_: Any) -> None:
+    def dead_now(*_: Any) -> bool:
         raise CommitFailedError("the journal's thread has died")
+
+    async def dead(*_: Any) -> None:
+        dead_now()
 
     with monkeypatch.context() as patched:
         patched.setattr(server.storage, "enqueue", dead)
+        patched.setattr(server.storage, "enqueue_now", dead_now)
         answers = [await alice.message(CHANNEL, b"x") for _ in range(2)]
 
     assert [(answer["error"], answer["retry"]) for answer in answers] == [("storage", True)] * 2
@@ -226,6 +236,9 @@ class RecordingLedger(Ledger):
         await trio.lowlevel.checkpoint()
         if self._stalled:
             await trio.sleep_forever()
+        self.offer(record)
+
+    def offer(self, record: LedgerRecord) -> None:
         self.records.append(record)
 
 
@@ -318,9 +331,13 @@ async def ask(server: Server, method: str, path: str, *headers: tuple[bytes, byt
             issuer=context.issuer,
             registry=context.registry,
             counters=context.counters,
+            node="n",
+            worker=0,
+            shared=Shared(),
             started_at=0.0,
             clock=context.clock,
             draining=lambda: False,
+            ledger=context.ledger,
         )
     )
     sent: list[dict[str, Any]] = []

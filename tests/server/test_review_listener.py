@@ -90,7 +90,7 @@ def intake() -> FrameIntake:
 def test_small_frames_of_streams_in_turn_become_one_for_each() -> None:
     in_turn = b"".join(DataFrame(1 + 2 * (n % 4), bytes([n])).serialize() for n in range(200))
     out = intake().feed(in_turn, 0)
-    assert out == b"".join(DataFrame(1 + 2 * k, bytes(range(k, 200, 4))).serialize() for k in range(4))
+    assert out == [(1 + 2 * k, bytes(range(k, 200, 4))) for k in range(4)]
 
 
 def test_small_frames_that_cannot_be_joined_are_a_flood() -> None:
@@ -101,7 +101,7 @@ def test_small_frames_that_cannot_be_joined_are_a_flood() -> None:
 
 def test_frames_padded_for_privacy_are_none() -> None:
     one = DataFrame(1, b"x", pad_length=200, flags=["PADDED"]).serialize()
-    assert intake().feed(one * 5_000, 0) == one * 5_000
+    assert intake().feed(one * 5_000, 0) == [(0, one * 5_000)]
 
 
 def test_window_updates_that_nothing_caused_are_a_flood() -> None:
@@ -112,7 +112,7 @@ def test_window_updates_that_nothing_caused_are_a_flood() -> None:
 
 def test_window_updates_for_bytes_and_requests_are_none() -> None:
     update = WindowUpdateFrame(1, window_increment=1).serialize()
-    assert intake().feed(update * 20_000, 0, 2_000) == update * 20_000
+    assert intake().feed(update * 20_000, 0, 2_000) == [(0, update * 20_000)]
     request = HeadersFrame(1, b"\x82", flags=["END_HEADERS"]).serialize()
     assert intake().feed((request + update + update) * 5_000, 0)
 

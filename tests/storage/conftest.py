@@ -1,7 +1,7 @@
 """The backends that every test of the interface runs against."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from commucat_storage import SqliteSettings, SqliteStorage, Storage, open_sqlite
 from commucat_storage.postgres import PostgresSettings, PostgresStorage, open_postgres
 from databases.postgres_cluster import run_sql
 from databases.postgres_databases import PostgresDatabases
+from storage.moving_builders import PostgresHome, emptied
 
 
 class Backend(Protocol):
@@ -59,6 +60,14 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path, postgres_databases: 
     if request.param == "sqlite":
         return SqliteBackend(tmp_path / "store.db")
     return PostgresBackend(postgres_databases.migrated())
+
+
+@pytest.fixture
+def database(postgres_databases: PostgresDatabases) -> Iterator[PostgresHome]:
+    """An empty PostgreSQL store to be moved from or to."""
+    dsn = postgres_databases.migrated()
+    yield emptied(dsn)
+    emptied(dsn)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from commucat_storage import CommitFailedError, StorageError, StorageUnavailableError
+from commucat_storage import CommitFailedError, Operation, StorageError, StorageUnavailableError
 from commucat_storage.postgres import PostgresSettings, migrate_postgres, open_postgres
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.pool import OutcomeUnknownError
@@ -125,16 +125,22 @@ async def test_a_server_that_hangs_fails_what_waits_for_it(
         assert accepted(outcome) == {"a": 1}
 
 
+# Messages alone are one statement; a change of routes is a transaction that ends with COMMIT.
+@pytest.mark.parametrize("other", [(), (route("b", 3, "a"),)], ids=["one statement", "transaction"])
 async def test_a_commit_whose_answer_is_lost_fails_and_is_not_repeated(
-    postgres_cluster: PostgresCluster, database: str, monkeypatch: pytest.MonkeyPatch
+    postgres_cluster: PostgresCluster,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    other: tuple[Operation, ...],
 ) -> None:
     async with open_postgres(postgres_cluster.dsn(database)) as storage:
-        await add_devices(storage, "a")
+        await add_devices(storage, "a", "b")
         await send(storage, message("a", payload=b"first"))
         with monkeypatch.context() as patched:
-            patched.setattr(Connection, "execute", answer_lost_once(Connection.execute))
+            lose_the_answer(patched, "fetch", "WITH held")
+            lose_the_answer(patched, "execute", "COMMIT")
             with pytest.raises(CommitFailedError) as caught:
-                await storage.commit([message("a", payload=b"second")])
+                await storage.commit([message("a", payload=b"second"), *other])
         assert isinstance(caught.value.__cause__, OutcomeUnknownError)
         [outcome] = await send(storage, message("a", payload=b"third"))
 
@@ -143,21 +149,44 @@ async def test_a_commit_whose_answer_is_lost_fails_and_is_not_repeated(
         assert [row.payload for row in await stored(storage, "a")] == [b"first", b"second", b"third"]
 
 
-def answer_lost_once(
-    execute: Callable[..., Awaitable[str]],
-) -> Callable[..., Awaitable[str]]:
-    """The server does what COMMIT says; the connection ends before it has said so."""
+def lose_the_answer(patched: pytest.MonkeyPatch, method: str, beginning: str) -> None:
+    """The server does what the statement says; the connection ends before it has said so."""
+    original = getattr(Connection, method)
     lost = False
 
-    async def wrapped(self: Connection, query: str, *args: object) -> str:
+    async def wrapped(self: Connection, query: str, *args: object) -> object:
         nonlocal lost
-        tag = await execute(self, query, *args)
-        if query == "COMMIT" and not lost:
+        result = await original(self, query, *args)
+        if query.startswith(beginning) and not lost:
             lost = True
             raise ConnectionResetError("the connection ended")
-        return tag
+        return result
 
-    return wrapped
+    patched.setattr(Connection, method, wrapped)
+
+
+async def test_a_statement_that_was_lost_on_its_way_is_sent_again(
+    postgres_cluster: PostgresCluster, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Connection.fetch
+    sent: list[str] = []
+
+    async def lost_once(self: Connection, query: str, *args: object) -> object:
+        sent.append(query)
+        if len(sent) == 1:
+            raise ConnectionResetError("the connection ended")
+        return await original(self, query, *args)
+
+    async with open_postgres(postgres_cluster.dsn(database)) as storage:
+        await add_devices(storage, "a")
+        await send(storage, message("a", payload=b"first"))
+        monkeypatch.setattr(Connection, "fetch", lost_once)
+        [outcome] = await send(storage, message("a", payload=b"second"))
+        monkeypatch.undo()
+
+        assert sent[0] == sent[1]
+        assert accepted(outcome) == {"a": 2}
+        assert [row.payload for row in await stored(storage, "a")] == [b"first", b"second"]
 
 
 async def test_a_batch_that_postgresql_refuses_harms_no_other(

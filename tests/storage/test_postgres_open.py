@@ -12,10 +12,10 @@ from commucat_storage import (
     ConfirmOutcome,
     DeviceStatus,
     GroupRole,
-    SchemaError,
     StorageError,
     StorageUnavailableError,
 )
+from commucat_storage.asyncio_loop import open_loop
 from commucat_storage.postgres import (
     PostgresSettings,
     migrate_postgres,
@@ -24,7 +24,6 @@ from commucat_storage.postgres import (
     postgres_status,
 )
 from commucat_storage.postgres.connection import Connection
-from commucat_storage.postgres.loop import open_loop
 from commucat_storage.postgres.migrate import apply_migrations, bundled_migrations
 from commucat_storage.postgres.storage import with_connection
 from commucat_storage.postgres.texts import from_database, to_database
@@ -162,34 +161,6 @@ async def test_a_database_of_another_server_is_taken_over_with_its_rows(empty: s
         assert numbers(await stored(storage, "ann")) == [1, 2, 3]
 
 
-async def test_a_database_of_a_newer_version_is_refused(empty: str) -> None:
-    await migrate_postgres(empty)
-    run_sql(empty, "INSERT INTO schema_migration VALUES (9999, 'future', 'x', now())")
-
-    error = await error_of(empty)
-
-    assert isinstance(error, SchemaError)
-    assert "9999 (future), which this program does not know" in str(error)
-
-
-async def test_an_edited_migration_is_refused(empty: str) -> None:
-    await migrate_postgres(empty)
-    run_sql(empty, "UPDATE schema_migration SET checksum = 'other' WHERE version = 12")
-
-    error = await error_of(empty)
-
-    assert isinstance(error, SchemaError)
-    assert "migration 12 (inboxes)" in str(error)
-    assert "edited" in str(error)
-
-
-async def test_a_migration_that_was_left_out_is_refused(empty: str) -> None:
-    await migrate_postgres(empty)
-    run_sql(empty, "DELETE FROM schema_migration WHERE version = 5")
-
-    assert "migration 5 (rotation_audit) was left out" in str(await error_of(empty))
-
-
 async def test_a_migration_that_fails_leaves_what_came_before_it(empty: str) -> None:
     # In the way of 0010: something else has the name of one of its tables.
     run_sql(empty, "CREATE TABLE call_sessions (x int)")
@@ -209,13 +180,6 @@ async def test_a_missing_table_is_named(empty: str) -> None:
             await storage.check()
 
 
-async def test_a_database_that_holds_other_than_unicode_is_refused(postgres_cluster: PostgresCluster) -> None:
-    postgres_cluster.sql("DROP DATABASE IF EXISTS latin")
-    postgres_cluster.sql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1'")
-
-    assert "has the encoding LATIN1" in str(await error_of(postgres_cluster.dsn("latin")))
-
-
 # -- who may use it ----------------------------------------------------------------------------------
 
 
@@ -226,16 +190,6 @@ async def test_two_clusters_do_not_share_a_database(empty: str) -> None:
     assert "belongs to the server of the domain 'a.example'" in str(error)
     async with open_postgres(empty, settings=PostgresSettings(domain="a.example")) as storage:
         await storage.check()
-
-
-async def test_a_role_without_rights_is_told_so(postgres_cluster: PostgresCluster) -> None:
-    name = postgres_cluster.new_database()
-    postgres_cluster.sql("DROP ROLE IF EXISTS weak")
-    postgres_cluster.sql("CREATE ROLE weak LOGIN")
-
-    error = await error_of(postgres_cluster.dsn(name, "weak"))
-
-    assert "the role lacks rights" in str(error)
 
 
 async def test_a_role_that_loses_its_rights_fails_the_commit(postgres_cluster: PostgresCluster) -> None:
@@ -266,22 +220,6 @@ async def test_an_address_without_a_server_is_told_in_one_line(dsn: str, text: s
 
     assert isinstance(error, StorageUnavailableError)
     assert text in str(error)
-
-
-async def test_a_database_that_does_not_exist_is_named(postgres_cluster: PostgresCluster) -> None:
-    error = await error_of(postgres_cluster.dsn("absent"))
-
-    assert "database absent: there is no such database" in str(error)
-
-
-async def test_a_wrong_password_is_told_and_not_shown(postgres_cluster: PostgresCluster) -> None:
-    postgres_cluster.sql("DROP ROLE IF EXISTS somebody")
-    postgres_cluster.sql("CREATE ROLE somebody LOGIN PASSWORD 'right'")
-
-    error = await error_of(postgres_cluster.tcp_dsn("postgres", "somebody", "hunter2"))
-
-    assert "refuses the user or its password" in str(error)
-    assert "hunter2" not in str(error)
 
 
 async def test_tls_is_used_and_checked_as_the_address_says(

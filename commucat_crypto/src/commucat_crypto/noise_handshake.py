@@ -11,13 +11,13 @@ import hmac
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
-from noise.backends.default import DefaultNoiseBackend
 from noise.backends.default.keypairs import KeyPair25519
 from noise.exceptions import NoiseValueError
 from noise.noise_protocol import NoiseProtocol
 
 from .device_keys import KEY_LEN
 from .errors import NoiseError
+from .noise_backend import NoiseBackend
 from .noise_transport import MAX_NOISE_MESSAGE, NoiseTransport
 from .static_keys import StaticKeyPair
 
@@ -46,7 +46,7 @@ HANDSHAKE_OVERHEAD: Final[dict[NoisePattern, tuple[int, ...]]] = {
 }
 """Bytes of each handshake message beyond its payload, initiator's first."""
 
-_BACKEND: Final = DefaultNoiseBackend()
+_BACKEND: Final = NoiseBackend()
 # What the libraries raise for a wrong tag, a key of wrong length, and an agreement
 # whose result is all zero (the peer sent a point of small order).
 _REFUSALS: Final = (InvalidTag, NoiseValueError, ValueError)

@@ -6,7 +6,8 @@ empty; keys are never changed (Noise Protocol Framework, sections 5.1 and 12.3).
 """
 
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -22,7 +23,11 @@ MAX_NOISE_PLAINTEXT: Final = MAX_NOISE_MESSAGE - TAG_LEN
 
 # The last counter value is reserved (Noise Protocol Framework, section 5.1).
 _NONCE_LIMIT: Final = 2**64 - 1
+_KEY_LEN: Final = 32
 _pack_nonce = struct.Struct("<4xQ").pack
+_Bytes: TypeAlias = bytes | bytearray | memoryview
+_Cipher: TypeAlias = Callable[[bytes, _Bytes, bytes | None], bytes]
+"""Nonce, text and associated data in, the other text out."""
 
 
 class NoiseTransport:
@@ -30,22 +35,32 @@ class NoiseTransport:
 
     Messages must be decrypted in the order they were encrypted in. This runs for
     every message that a server relays, so it calls the cipher without any layer
-    between; an object belongs to one task at a time.
+    between; an object belongs to one task at a time. A cipher takes 2 KiB, and most
+    sessions are silent: it is made when it is first needed.
 
     Raises:
         NoiseError: a key is not 32 bytes.
     """
 
-    __slots__ = ("_open", "_received", "_seal", "_sent")
+    __slots__ = ("_open", "_receive_key", "_received", "_rested_at", "_seal", "_send_key", "_sent")
 
     def __init__(self, *, send_key: bytes | None, receive_key: bytes | None) -> None:
-        try:
-            self._seal = None if send_key is None else ChaCha20Poly1305(send_key).encrypt
-            self._open = None if receive_key is None else ChaCha20Poly1305(receive_key).decrypt
-        except ValueError as exc:
-            raise NoiseError("a transport key is 32 bytes long") from exc
+        if any(key is not None and len(key) != _KEY_LEN for key in (send_key, receive_key)):
+            raise NoiseError("a transport key is 32 bytes long")
+        self._send_key = send_key
+        self._receive_key = receive_key
+        self._seal: _Cipher | None = None
+        self._open: _Cipher | None = None
         self._sent = 0
         self._received = 0
+        self._rested_at = 0
+
+    def rest(self) -> None:
+        """Put the ciphers away if they were not used since the last call; the next message makes new ones."""
+        used = self._sent + self._received
+        if used == self._rested_at:
+            self._seal = self._open = None
+        self._rested_at = used
 
     @property
     def sent(self) -> int:
@@ -57,7 +72,7 @@ class NoiseTransport:
         """Messages decrypted so far; the counter of the next one."""
         return self._received
 
-    def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
+    def encrypt(self, plaintext: _Bytes) -> bytes:
         """Return the next message: the plaintext's length plus 16 bytes.
 
         Raises:
@@ -67,13 +82,16 @@ class NoiseTransport:
         if len(plaintext) > MAX_NOISE_PLAINTEXT:
             raise NoiseError(f"a Noise message holds at most {MAX_NOISE_PLAINTEXT} bytes")
         counter = self._sent
-        if self._seal is None or counter == _NONCE_LIMIT:
+        if self._send_key is None or counter == _NONCE_LIMIT:
             raise NoiseError("this transport cannot send")
-        ciphertext = self._seal(_pack_nonce(counter), plaintext, None)
+        seal = self._seal
+        if seal is None:
+            seal = self._seal = ChaCha20Poly1305(self._send_key).encrypt
+        ciphertext = seal(_pack_nonce(counter), plaintext, None)
         self._sent = counter + 1
         return ciphertext
 
-    def decrypt(self, ciphertext: bytes | bytearray | memoryview) -> bytes:
+    def decrypt(self, ciphertext: _Bytes) -> bytes:
         """Return the plaintext of the peer's next message.
 
         Raises:
@@ -83,10 +101,13 @@ class NoiseTransport:
         if len(ciphertext) > MAX_NOISE_MESSAGE:
             raise NoiseError(f"a Noise message has at most {MAX_NOISE_MESSAGE} bytes")
         counter = self._received
-        if self._open is None or counter == _NONCE_LIMIT:
+        if self._receive_key is None or counter == _NONCE_LIMIT:
             raise NoiseError("this transport cannot receive")
+        decrypt = self._open
+        if decrypt is None:
+            decrypt = self._open = ChaCha20Poly1305(self._receive_key).decrypt
         try:
-            plaintext = self._open(_pack_nonce(counter), ciphertext, None)
+            plaintext = decrypt(_pack_nonce(counter), ciphertext, None)
         except InvalidTag as exc:
             raise NoiseError("the message does not decrypt") from exc
         self._received = counter + 1

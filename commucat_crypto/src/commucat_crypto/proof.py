@@ -34,6 +34,7 @@ PROOF_RANDOMNESS_LEN: Final = 64
 
 _DOMAIN_TAG: Final = b"commucat:zkp:handshake:v1"
 _SCALAR_LEN: Final = 32
+_NEUTRAL: Final = b"\x01" + bytes(KEY_LEN - 1)  # the encoding of the point that is no key: order 1
 
 
 @attrs.frozen(kw_only=True)
@@ -170,19 +171,22 @@ def verify_context(proof: HandshakeProof, *, context: bytes, device_public: byte
     # key with a small-order part is not the key of any secret scalar.
     if not is_proper_public_key(device_public):
         raise ProofError("the device key is not a proper point")
-    if not is_proper_public_key(proof.commitment):
-        raise ProofError("the commitment is not a proper point")
     # One scalar, one encoding: otherwise a valid proof could be given a second look.
     if sodium.crypto_core_ed25519_scalar_reduce(proof.response + bytes(32)) != proof.response:
         raise ProofError("the response is not reduced")
     c = challenge(context=context, device_public=device_public, commitment=proof.commitment)
     try:
-        left = sodium.crypto_scalarmult_ed25519_base_noclamp(proof.response)
-        right = sodium.crypto_core_ed25519_add(
-            proof.commitment, sodium.crypto_scalarmult_ed25519_noclamp(c, device_public)
+        expected = sodium.crypto_core_ed25519_sub(
+            sodium.crypto_scalarmult_ed25519_base_noclamp(proof.response),
+            sodium.crypto_scalarmult_ed25519_noclamp(c, device_public),
         )
     except nacl.exceptions.CryptoError as exc:
         # libsodium refuses a zero scalar; an honest proof has one with probability 2^-251.
         raise ProofError("the proof does not hold") from exc
-    if left != right:
+    # s*B - c*A lies in the prime-order subgroup and comes out in its one encoding. So a commitment with these
+    # very bytes is proper as well, unless it is the neutral element: looking at the commitment itself would
+    # cost a third as much again, and tells the reason only.
+    if expected != proof.commitment or expected == _NEUTRAL:
+        if not is_proper_public_key(proof.commitment):
+            raise ProofError("the commitment is not a proper point")
         raise ProofError("the proof does not hold")

@@ -26,14 +26,21 @@ class StaticKeyPair:
             raise InvalidKeyError(f"an X25519 private key is {KEY_LEN} bytes long")
 
     def __attrs_post_init__(self) -> None:
-        loaded = X25519PrivateKey.from_private_bytes(self.private)
+        self._keep(X25519PrivateKey.from_private_bytes(self.private))
+
+    def _keep(self, loaded: X25519PrivateKey) -> None:
         object.__setattr__(self, "loaded", loaded)
         object.__setattr__(self, "public", loaded.public_key().public_bytes_raw())
 
     @classmethod
     def generate(cls) -> Self:
         """Make a fresh pair from the operating system's random source."""
-        return cls(private=X25519PrivateKey.generate().private_bytes_raw())
+        # Not by the constructor: loading the private bytes again costs as much as making them.
+        loaded = X25519PrivateKey.generate()
+        pair = cls.__new__(cls)
+        object.__setattr__(pair, "private", loaded.private_bytes_raw())
+        pair._keep(loaded)
+        return pair
 
     @classmethod
     def from_private(cls, private: bytes) -> Self:

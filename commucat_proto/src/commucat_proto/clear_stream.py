@@ -27,6 +27,9 @@ class FrameStream(Protocol):
     def salvage(self) -> list[Frame | RefusedFrame]:
         """The frames that the last, failed :meth:`open` had completed before the broken part."""
 
+    def rest(self) -> None:
+        """Called now and then: gives back memory if nothing was sent or received since the last call."""
+
 
 class ClearStream:
     """A :class:`FrameStream` without encryption; :class:`SecureStream` is the other one."""
@@ -49,8 +52,12 @@ class ClearStream:
         self._decoder.feed(data)
         while (frame := self._decoder.next_whole()) is not None:
             self._frames.append(frame)  # one by one: those before a malformed one are kept
-        return self._frames
+        frames, self._frames = self._frames, []
+        return frames
 
     def salvage(self) -> list[Frame | RefusedFrame]:
         """The frames that the last, failed :meth:`open` had completed before the broken part."""
         return self._frames
+
+    def rest(self) -> None:
+        """There is nothing to give back."""

@@ -20,6 +20,8 @@ class FrameDecoder:
     is the reader's choice: :meth:`next_frame` or :meth:`next_whole`.
     """
 
+    __slots__ = ("_buffer", "_failure", "_max_frame_len", "_offset")
+
     def __init__(self, max_frame_len: int = MAX_FRAME_LEN) -> None:
         """``max_frame_len``: bytes of a body that are accepted, at most ``MAX_FRAME_LEN``."""
         self._max_frame_len = min(max_frame_len, MAX_FRAME_LEN)
@@ -71,6 +73,10 @@ class FrameDecoder:
         else:
             announced = self._announced(start, end)
             if announced is None:
+                if start == end and end:
+                    # All of it was handed out, and the next bytes may come in hours.
+                    buffer.clear()
+                    self._offset = 0
                 return None
             length, start = announced
         stop = start + length

@@ -199,6 +199,37 @@ def encode_frame(type: FrameType, channel: int, sequence: int, payload: bytes) -
     return encode_varint(body_len) + header + payload
 
 
+class FrameTemplate:
+    """One frame for many receivers: everything but its sequence is encoded once."""
+
+    __slots__ = ("_head", "_length", "_tail")
+
+    def __init__(self, type: FrameType, channel: int, payload: bytes) -> None:
+        """That the payload fits the type is not checked.
+
+        Raises:
+            CodecError: as :func:`encode_frame` with the shortest sequence.
+        """
+        encode_frame(type, channel, 0, payload)
+        self._head = _HEADS[type] + encode_varint(channel)
+        self._tail = encode_varint(len(payload)) + payload
+        self._length = len(self._head) + len(self._tail)
+
+    def encode(self, sequence: int) -> bytes:
+        """The same bytes as :func:`encode_frame`.
+
+        Raises:
+            CodecError: SequenceTooLarge, or FrameTooLarge with a sequence that takes more bytes.
+        """
+        if not 0 <= sequence <= MAX_SEQUENCE:
+            raise CodecError(CodecErrorCode.SEQUENCE_TOO_LARGE)
+        middle = encode_varint(sequence)
+        body_len = self._length + len(middle)
+        if body_len > MAX_FRAME_LEN:
+            raise CodecError(CodecErrorCode.FRAME_TOO_LARGE)
+        return encode_varint(body_len) + self._head + middle + self._tail
+
+
 def decode_frame(data: Buffer, offset: int = 0) -> tuple[Frame, int]:
     """The frame at ``offset`` of bytes that are all there is.
 

@@ -26,6 +26,8 @@ _Cut = TypeVar("_Cut")
 class SecureStream(Generic[_Cut]):
     """Both directions of one established session."""
 
+    __slots__ = ("_cipher", "_cut", "_decoder", "_frames", "_transport")
+
     def __init__(
         self,
         transport: NoiseTransport,
@@ -86,11 +88,17 @@ class SecureStream(Generic[_Cut]):
         self._collect()
         if failure is not None:
             raise failure
-        return self._frames
+        # Not kept: the session may now be silent for hours.
+        frames, self._frames = self._frames, []
+        return frames
 
     def salvage(self) -> list[_Cut]:
         """The frames that the last, failed :meth:`open` had completed before the broken part."""
         return self._frames
+
+    def rest(self) -> None:
+        """Called now and then: gives back memory if nothing was sent or received since the last call."""
+        self._transport.rest()
 
     def _collect(self) -> None:
         append = self._frames.append

@@ -107,6 +107,23 @@ class ServerParameters:
 class ServerSession:
     """One client's session, from its first byte to its last."""
 
+    __slots__ = (
+        "_bound",
+        "_code",
+        "_decoder",
+        "_early_frames",
+        "_ephemeral",
+        "_held",
+        "_hello",
+        "_key",
+        "_noise",
+        "_parameters",
+        "_sequence",
+        "_stream",
+        "_transport",
+        "state",
+    )
+
     def __init__(self, parameters: ServerParameters, *, ephemeral: StaticKeyPair) -> None:
         """``ephemeral`` is a fresh X25519 pair for this session alone."""
         self._parameters = parameters
@@ -120,6 +137,7 @@ class ServerSession:
         self._bound = False
         self._transport: NoiseTransport | None = None
         self._stream: FrameStream | None = None
+        self._early_frames: Sequence[Frame | RefusedFrame] = ()
         self._sequence = 0
         self.state = ServerState.AWAITING_HELLO
 
@@ -265,8 +283,6 @@ class ServerSession:
         self.state = ServerState.PROVED
         return [ClientProved(self._hello, self._code, self._bound)]
 
-    _early_frames: Sequence[Frame | RefusedFrame] = ()
-
     def _secure_stream(self, transport: NoiseTransport) -> SecureStream[Frame | RefusedFrame]:
         limit = self._parameters.max_frame_len
         return SecureStream(transport, max_frame_len=limit, cut=FrameDecoder.next_whole)
@@ -347,6 +363,7 @@ class ServerSession:
         self.state = ServerState.ESTABLISHED
         # What the handshake needed is needed no longer, nor its memory; nor should its private key stay.
         self._noise = self._hello = self._ephemeral = None
+        del self._decoder
         return data
 
     def pending_events(self) -> list[ServerEvent]:
@@ -389,6 +406,11 @@ class ServerSession:
         if self._stream is None:
             raise LocalProtocolError("the session is not established")
         return self._stream.seal(encoded_frames)
+
+    def rest(self) -> None:
+        """Called now and then: gives back memory if nothing was sent or received since the last call."""
+        if self._stream is not None:
+            self._stream.rest()
 
     @property
     def key(self) -> ServerKey:

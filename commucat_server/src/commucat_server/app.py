@@ -1,18 +1,23 @@
 """The composition root: builds the services, opens the nurseries, and takes them down again.
 
-Nothing is global. What is opened last is closed first: listener, sessions, ledger, store,
-and the lock of the data directory last of all.
+Nothing is global. What is opened last is closed first: listener, sessions, Redis, ledger,
+store, and the lock of the data directory last of all.
 """
 
+import os
+import secrets
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import TypeAlias
 
 import attrs
 import structlog
 import trio
 
-from commucat_ledger import Ledger, open_ledger
+from commucat_ledger import HeadPolicy, Ledger, Rotation, Signer, open_ledger
 from commucat_proto import ServerParameters
 from commucat_proto.server_session import ServerKey
 from commucat_server.api.application import build_application
@@ -21,23 +26,39 @@ from commucat_server.calls.service import CallService
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.handler import ConnectHandler
+from commucat_server.connect.relay import WorkerRelay
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
+from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
+from commucat_server.ops.delivery_audit import DeliveryAudit
+from commucat_server.ops.key_event_archive import KeyEventArchive
 from commucat_server.ops.upkeep import Upkeep
-from commucat_server.provision import DataDir, NoiseKeyVersion, load_noise_keys, open_store
+from commucat_server.provision import (
+    NOISE_SECRET,
+    DataDir,
+    NoiseKeyVersion,
+    Shared,
+    load_noise_keys,
+    open_shared,
+    open_store,
+)
+from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.rate import RateLimit
+from commucat_server.security.rate import RateLimit, SharedRateLimit
 from commucat_server.version import server_version
-from commucat_storage import Storage
+from commucat_storage import Node, Storage
 
 log = structlog.get_logger("commucat")
 
 SHUTDOWN = {"error": "shutdown", "title": "Server stops", "detail": "connect again later", "retry": True}
+
+
+Relay: TypeAlias = tuple[WorkerRelay, socket.socket]
 
 
 @attrs.frozen
@@ -58,6 +79,7 @@ class _Services:
     """What is shared by `/connect`, REST and upkeep."""
 
     registry: Registry
+    cluster: Cluster
     counters: Counters
     presence: PresenceBoard
     reports: DeliveryReports
@@ -66,7 +88,10 @@ class _Services:
     issuer: CertificateIssuer
     policy: AdmissionPolicy
     noise_keys: tuple[NoiseKeyVersion, ...]
+    shared: Shared
     clock: Callable[[], float]
+    audit: Audit
+    deliveries: DeliveryAudit | None
 
 
 async def serve(
@@ -75,43 +100,96 @@ async def serve(
     shutdown: ShutdownSignal,
     *,
     clock: Callable[[], float] = time.time,
+    sockets: Sequence[socket.socket] = (),
+    relay: Relay | None = None,
     task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a server until ``shutdown`` is requested and everything is drained.
 
-    ``started`` is called with the address once clients can connect.
+    ``started`` is called with the address once clients can connect. ``sockets`` listen already, and are
+    shared with other processes; without them the configured address is opened. ``relay``: to these processes,
+    and the local socket at which they reach this one.
 
     Raises:
         StorageError, ProvisionError, LedgerError, TlsConfigError: it cannot start, or the store has
             failed for good; the text says why.
         OSError: the address cannot be bound.
     """
-    async with (
-        open_store(config) as storage,
-        open_ledger(config.ledger.mode.value, config.ledger.target) as ledger,
-    ):
-        services = await _build_services(config, data_dir, storage, ledger, clock)
-        await _serve_services(config, data_dir, shutdown, storage, ledger, services, task_status)
+    version = server_version()
+    async with open_store(config) as storage, _open_ledger(config, data_dir) as ledger:
+        node = Node(
+            node_id=secrets.token_hex(8),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            identity=data_dir.federation_keys.public,
+        )
+        audit = Audit(ledger)
+        audit.server("start", node=config.ledger.node, version=version)
+        await storage.enter_cluster(node)
+        try:
+            async with open_shared(config, node=node.node_id, clock=clock, own=storage.open_bus) as shared:
+                services = await _build_services(config, data_dir, storage, ledger, audit, shared, clock)
+                await _serve_services(
+                    config, data_dir, shutdown, storage, ledger, services, sockets, relay, task_status
+                )
+        finally:
+            await storage.leave_cluster()
+        audit.server("stop", node=config.ledger.node, version=version)
         log.info("stopped", messages=services.counters.relay_enqueued)
 
 
+def _open_ledger(config: ServerConfig, data_dir: DataDir) -> AbstractAsyncContextManager[Ledger]:
+    settings, keys = config.ledger, data_dir.federation_keys
+    return open_ledger(
+        settings.mode.value,
+        settings.target,
+        rotation=Rotation(max_bytes=settings.rotate_bytes, max_age=settings.rotate_age),
+        heads=HeadPolicy(
+            signer=Signer(key=keys.public, sign=keys.sign),
+            node=settings.node,
+            path=settings.heads,
+            interval=settings.heads_interval,
+        ),
+    )
+
+
 async def _build_services(
-    config: ServerConfig, data_dir: DataDir, storage: Storage, ledger: Ledger, clock: Callable[[], float]
+    config: ServerConfig,
+    data_dir: DataDir,
+    storage: Storage,
+    ledger: Ledger,
+    audit: Audit,
+    shared: Shared,
+    clock: Callable[[], float],
 ) -> _Services:
     server, limits = config.server, config.limits
     registry, counters = Registry(), Counters()
+    cluster = Cluster(storage, shared.bus, registry, counters)
     reports = DeliveryReports(
         counters=counters, clock=clock, lifetime=limits.relay_ttl, enabled=config.delivery.status
     )
     inbox = Inbox(storage, registry, counters, reports)
+    inbox.on_group_change = audit.group_changed
+    deliveries = None
+    if config.ledger.deliveries:
+        deliveries = DeliveryAudit(audit, lambda device_id: registry.receiver(device_id) is not None)
+        inbox.on_commit = deliveries.committed
+    known_version = await storage.latest_secret_version(NOISE_SECRET)
+    noise_keys = await load_noise_keys(storage, config, int(clock()))
+    for key in noise_keys:
+        if key.version > known_version:
+            audit.secret_created(NOISE_SECRET, key.version, key.keys.public)
     return _Services(
         registry=registry,
         counters=counters,
-        presence=PresenceBoard(storage, registry, ttl=limits.presence_ttl, clock=clock),
+        cluster=cluster,
+        presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=limits.presence_ttl, clock=clock),
         reports=reports,
         inbox=inbox,
-        calls=CallService(inbox=inbox, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout),
-        issuer=CertificateIssuer(data_dir.federation_keys, storage, clock),
+        calls=CallService(
+            inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout
+        ),
+        issuer=CertificateIssuer(data_dir.federation_keys, storage, clock, audit.certificate_renewed),
         policy=AdmissionPolicy(
             domain=server.domain,
             auto_approve_devices=server.auto_approve_devices,
@@ -119,8 +197,11 @@ async def _build_services(
             max_auto_devices_per_user=server.max_auto_devices_per_user,
             session_ttl=server.keepalive,
         ),
-        noise_keys=await load_noise_keys(storage, config, int(clock())),
+        noise_keys=noise_keys,
+        shared=shared,
         clock=clock,
+        audit=audit,
+        deliveries=deliveries,
     )
 
 
@@ -131,12 +212,18 @@ async def _serve_services(
     storage: Storage,
     ledger: Ledger,
     services: _Services,
+    sockets: Sequence[socket.socket],
+    relay: Relay | None,
     task_status: trio.TaskStatus[RunningServer],
 ) -> None:
     tls = tls_context(data_dir.tls_certificate, data_dir.tls_key)
-    context = _connect_context(config, storage, ledger, services)
-    application = build_application(_api_context(config, storage, services, shutdown))
-    listeners = await open_tcp(config.server.bind.host, config.server.bind.port)
+    context = _connect_context(config, storage, ledger, services, relay and relay[0])
+    handler = ConnectHandler(context)
+    application = build_application(_api_context(config, storage, ledger, services, shutdown))
+    if sockets:
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+    else:
+        listeners = await open_tcp(config.server.bind.host, config.server.bind.port)
     upkeep = Upkeep(
         storage=storage,
         registry=services.registry,
@@ -146,9 +233,26 @@ async def _serve_services(
         clock=services.clock,
         presence_ttl=config.limits.presence_ttl,
         keepalive=config.server.keepalive,
+        revoked=services.audit.revoked_session_ended,
+        expired=None if services.deliveries is None else services.deliveries.expired,
     )
     async with trio.open_nursery() as nursery:
+        if services.deliveries is not None:
+            nursery.start_soon(services.deliveries.run)
+        if config.ledger.key_event_retention:
+            archive = KeyEventArchive(
+                storage=storage,
+                audit=services.audit,
+                directory=data_dir.path / "archive",
+                retention=config.ledger.key_event_retention,
+                clock=services.clock,
+            )
+            nursery.start_soon(archive.run)
         nursery.start_soon(upkeep.run)
+        nursery.start_soon(services.cluster.run)
+        if relay is not None:
+            local = trio.socket.from_stdlib_socket(relay[1])
+            nursery.start_soon(relay[0].serve, local, handler.upstreams, config.timeouts.write_stall)
         nursery.start_soon(services.presence.tell_peers)
         nursery.start_soon(services.calls.run)
         nursery.start_soon(services.reports.run, services.inbox.submit, services.inbox.settle)
@@ -162,10 +266,11 @@ async def _serve_services(
                     listeners,
                     tls,
                     _listener_settings(config),
-                    connect_handler=ConnectHandler(context),
+                    connect_handler=handler,
                     asgi_app=application,
                     shutdown=shutdown,
                     turnstile=context.turnstile,
+                    outflow=services.inbox.outflow,
                 )
             )
             task_status.started(RunningServer(address[0], address[1]))
@@ -191,7 +296,11 @@ def _listener_settings(config: ServerConfig) -> ListenerSettings:
 
 
 def _connect_context(
-    config: ServerConfig, storage: Storage, ledger: Ledger, services: _Services
+    config: ServerConfig,
+    storage: Storage,
+    ledger: Ledger,
+    services: _Services,
+    relay: WorkerRelay | None,
 ) -> ConnectContext:
     limits, timeouts = config.limits, config.timeouts
     return ConnectContext(
@@ -220,18 +329,26 @@ def _connect_context(
         admissions=Admissions(storage, services.issuer, services.policy, services.clock),
         issuer=services.issuer,
         registry=services.registry,
+        cluster=services.cluster,
         inbox=services.inbox,
         calls=services.calls,
         presence=services.presence,
+        bus=services.shared.bus,
         counters=services.counters,
-        connect_limit=RateLimit(burst=limits.connects_per_second, period=1.0, clock=time.monotonic),
-        new_user_limit=RateLimit(burst=limits.new_devices_per_hour, period=3600.0, clock=time.monotonic),
+        connect_limit=_rate_limit("connect", limits.connects_per_second, 1.0, services.shared),
+        new_user_limit=_rate_limit("new_device", limits.new_devices_per_hour, 3600.0, services.shared),
         clock=services.clock,
+        relay=relay,
     )
 
 
+def _rate_limit(scope: str, burst: int, period: float, shared: Shared) -> SharedRateLimit:
+    local = RateLimit(burst=burst, period=period, clock=time.monotonic)
+    return SharedRateLimit(scope, local, shared.buckets)
+
+
 def _api_context(
-    config: ServerConfig, storage: Storage, services: _Services, shutdown: ShutdownSignal
+    config: ServerConfig, storage: Storage, ledger: Ledger, services: _Services, shutdown: ShutdownSignal
 ) -> ApiContext:
     return ApiContext(
         version=server_version(),
@@ -242,9 +359,13 @@ def _api_context(
         noise_keys=services.noise_keys,
         storage=storage,
         issuer=services.issuer,
+        node=services.cluster.node,
+        worker=config.worker,
         registry=services.registry,
         counters=services.counters,
+        shared=services.shared,
         started_at=services.clock(),
         clock=services.clock,
         draining=lambda: shutdown.requested,
+        ledger=ledger,
     )

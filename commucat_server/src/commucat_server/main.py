@@ -13,11 +13,14 @@ import trio
 from commucat_ledger import LedgerError
 from commucat_server.app import RunningServer, serve
 from commucat_server.config import ConfigError, ServerConfig, load_config
+from commucat_server.connect.relay import WorkerRelay
 from commucat_server.listener import ListenerError, ShutdownSignal
 from commucat_server.ops.collector import settle_collector
 from commucat_server.ops.logs import configure_logs
 from commucat_server.provision import DataDir, ProvisionError, prepare_data_dir
 from commucat_server.version import server_version
+from commucat_server.workers.inheritance import Inheritance, request_at_end_of_parent
+from commucat_server.workers.supervisor import Supervisor, WorkerFailedError, worker_command
 from commucat_storage import StorageError
 
 log = structlog.get_logger("commucat")
@@ -34,11 +37,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bind=options.bind,
             environ=os.environ,
             cwd=Path.cwd(),
+            workers=options.workers,
         )
+        if config.server.workers > 1 and config.storage.postgres_dsn is None:
+            return _failed(
+                "several workers need PostgreSQL: set storage.postgres_dsn, or leave --workers out", code=2
+            )
         configure_logs(config.logging.level)
-        with prepare_data_dir(config) as data_dir:
-            _announce(config, data_dir)
-            trio.run(_run, config, data_dir)
+        inherited: Inheritance | None = options.worker
+        if inherited is not None:
+            config = config.of_worker(inherited.worker)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A terminal sends it to all; it is the parent's.
+            structlog.contextvars.bind_contextvars(worker=inherited.worker)
+        with prepare_data_dir(
+            config, inherited_lock=None if inherited is None else inherited.lock
+        ) as data_dir:
+            if inherited is None:
+                _announce(config, data_dir)
+            if inherited is None and config.server.workers > 1:
+                command = worker_command(sys.argv[1:] if arguments is None else arguments)
+                trio.run(Supervisor(config, data_dir, command).run)
+            else:
+                trio.run(_run, config, data_dir, inherited)
+    except* WorkerFailedError as group:
+        failed = _first(group)
+        assert isinstance(failed, WorkerFailedError)
+        exit_code = failed.code if failed.code in (1, 2) else 1
     except* (ConfigError, ProvisionError, StorageError, LedgerError, ListenerError) as group:
         exit_code = _failed(str(_first(group)))
     except* OSError as group:
@@ -57,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML configuration file")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="keys, certificate, store and ledger")
     parser.add_argument("--bind", metavar="HOST:PORT", help="address to listen on; port 0 picks a free one")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes behind the address; needs PostgreSQL"
+    )
+    parser.add_argument("--worker", type=Inheritance.from_argument, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"commucat-server {server_version()}")
     return parser
 
@@ -68,11 +96,21 @@ def _announce(config: ServerConfig, data_dir: DataDir) -> None:
         log.warning(warning)
 
 
-async def _run(config: ServerConfig, data_dir: DataDir) -> None:
+async def _run(config: ServerConfig, data_dir: DataDir, inherited: Inheritance | None) -> None:
     shutdown = ShutdownSignal()
     async with trio.open_nursery() as nursery:
         await nursery.start(_request_at_signal, shutdown)
-        running: RunningServer = await nursery.start(serve, config, data_dir, shutdown)
+        sockets = () if inherited is None else inherited.open_sockets()
+        relay = None
+        if inherited is not None:
+            relay = (WorkerRelay(inherited.folder, inherited.worker), inherited.open_relay())
+            nursery.start_soon(request_at_end_of_parent, shutdown)
+
+        async def served(*, task_status: trio.TaskStatus[RunningServer]) -> None:
+            await serve(config, data_dir, shutdown, sockets=sockets, relay=relay, task_status=task_status)
+            nursery.cancel_scope.cancel()  # nobody waits for signals any more
+
+        running: RunningServer = await nursery.start(served)
         settle_collector()
         # The one line on stdout that scripts wait for.
         print(f"listening on {running.url}", flush=True)
@@ -103,9 +141,9 @@ def _explain(error: BaseException, bind: str | None) -> str:
     return f"cannot listen on{address}: {error}; choose another address with --bind HOST:PORT"
 
 
-def _failed(text: str) -> int:
+def _failed(text: str, *, code: int = 1) -> int:
     print(f"error: {text}", file=sys.stderr)
-    return 1
+    return code
 
 
 if __name__ == "__main__":

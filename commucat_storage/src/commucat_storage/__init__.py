@@ -7,6 +7,7 @@ embedded backend, which needs nothing installed or configured.
 """
 
 from commucat_storage.admission import Admission, AdmissionKind, Admitted
+from commucat_storage.bus import ALL_NODES, MISSED, NodeBus
 from commucat_storage.errors import (
     AdmissionRefusal,
     AdmissionRefusedError,
@@ -43,6 +44,7 @@ from commucat_storage.inbox import (
     SubmissionOutcome,
 )
 from commucat_storage.interface import Done, Storage
+from commucat_storage.nodes import DEAD_AFTER, Held, Node, Standing
 from commucat_storage.records import (
     CertificateRow,
     Device,
@@ -71,7 +73,10 @@ from commucat_storage.sqlite import (
 )
 
 __all__ = [
+    "ALL_NODES",
+    "DEAD_AFTER",
     "MAX_INBOX_NUMBER",
+    "MISSED",
     "Admission",
     "AdmissionKind",
     "AdmissionRefusal",
@@ -95,6 +100,7 @@ __all__ = [
     "GroupAction",
     "GroupOutcome",
     "GroupRole",
+    "Held",
     "InboxPage",
     "InboxRow",
     "InboxState",
@@ -102,6 +108,8 @@ __all__ = [
     "JoinRoom",
     "KeyEvent",
     "KnownDevice",
+    "Node",
+    "NodeBus",
     "Operation",
     "Outcome",
     "Presence",
@@ -119,6 +127,7 @@ __all__ = [
     "SqliteSettings",
     "SqliteStatus",
     "SqliteStorage",
+    "Standing",
     "Storage",
     "StorageError",
     "StorageUnavailableError",

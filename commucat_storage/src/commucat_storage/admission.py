@@ -40,6 +40,8 @@ class Admission:
     key_event: KeyEvent | None = None
     session: SessionRow | None = None
     """None for a send-only or enrolment connection that gets no bearer session."""
+    claims: bool = False
+    """The session shall be the device's live one: whatever other node has an older one must give it up."""
     display_name: str | None = None
     avatar_url: str | None = None
     """Profile changes to apply; None leaves the stored value."""
@@ -53,6 +55,10 @@ class Admitted:
     user: User
     device: Device
     inbox: InboxState
+    claim: int = 0
+    """The number of the session's claim, where several nodes share the store; the highest one counts."""
+    displaced: str | None = None
+    """The node whose session had the device before, perhaps this one."""
 
 
 def check_admission(admission: Admission) -> None:

@@ -69,6 +69,19 @@ class Backlog(Generic[EntryT]):
         """Whether ``entry`` would be admitted at once."""
         return not self._waiting and self._has_room(entry)
 
+    def enter_now(self, entry: EntryT) -> bool:
+        """Admit ``entry`` if there is room; ``False``, and nothing is done, if it would have to wait.
+
+        Raises:
+            CommitFailedError: the journal is closed.
+        """
+        if self._closed_because is not None:
+            raise CommitFailedError(self._closed_because)
+        if not self.has_room_for(entry):
+            return False
+        self._take(entry)
+        return True
+
     async def enter(self, entry: EntryT) -> None:
         """Admit ``entry``, waiting only while there is no room.
 
@@ -77,10 +90,7 @@ class Backlog(Generic[EntryT]):
         Raises:
             CommitFailedError: the journal is closed, or was closed while this waited.
         """
-        if self._closed_because is not None:
-            raise CommitFailedError(self._closed_because)
-        if self.has_room_for(entry):
-            self._take(entry)
+        if self.enter_now(entry):
             return
         waiter = _Waiter(entry, trio.Event())
         self._waiting[waiter] = None

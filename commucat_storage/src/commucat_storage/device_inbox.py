@@ -23,6 +23,7 @@ class Inbox:
         "groups",
         "inbox",
         "next_number",
+        "owner",
         "refusal",
         "reports",
         "route_members",
@@ -43,6 +44,8 @@ class Inbox:
         self.epoch = ""
         self.next_number = 1
         self.confirmed = 0
+        self.owner: str | None = None
+        """The node of the device's live session, where nodes share the store."""
         self.rows = 0
         self.bytes = 0
         self.shared = 0

@@ -7,6 +7,7 @@ text of 32 hex digits that changes whenever old numbers lose their meaning.
 """
 
 import enum
+from collections.abc import Mapping
 
 import attrs
 
@@ -270,10 +271,12 @@ class ConfirmOutcome:
 
 @attrs.frozen
 class ResolveOutcome:
-    """``recipients``: device ids that accept the sender's frames; some may not be connected."""
+    """``recipients``: device ids that accept the sender's frames; some may not be connected. ``elsewhere``:
+    those of them with a session on another node, and that node's name."""
 
     recipients: tuple[str, ...]
     refused: tuple[Refusal, ...] = ()
+    elsewhere: Mapping[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen

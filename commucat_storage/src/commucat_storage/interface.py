@@ -11,11 +11,13 @@ from typing import NoReturn
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.errors import CommitFailedError
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
+from commucat_storage.nodes import NodeStorage
 from commucat_storage.records import (
     CertificateRow,
     Device,
     EnrolmentCode,
     Group,
+    KeyEvent,
     KnownDevice,
     Presence,
     Purged,
@@ -28,7 +30,7 @@ from commucat_storage.records import (
 Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
-class Storage(abc.ABC):
+class Storage(NodeStorage, abc.ABC):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
     # -- the journal ---------------------------------------------------------------------------
@@ -46,6 +48,15 @@ class Storage(abc.ABC):
         confirmations may be kept back for a moment, to be committed together with what comes next;
         :meth:`hurry` ends that.
         Cancelled while it waits for room, nothing of the batch is taken.
+
+        Raises:
+            ValueError: an operation is out of range (channel, type, empty batch).
+            CommitFailedError: the store is closed.
+        """
+
+    @abc.abstractmethod
+    def enqueue_now(self, batch: Sequence[Operation], done: Done) -> bool:
+        """:meth:`enqueue` without waiting: ``False``, and nothing is taken, if the journal is full.
 
         Raises:
             ValueError: an operation is out of range (channel, type, empty batch).
@@ -173,7 +184,23 @@ class Storage(abc.ABC):
         """The newest certificate that is not revoked, expired or not."""
 
     @abc.abstractmethod
-    async def add_certificate(self, certificate: CertificateRow) -> None: ...
+    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> None:
+        """Store a certificate and, with it, the event that tells of it."""
+
+    # -- key events ----------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def key_events(self, device_id: str) -> tuple[KeyEvent, ...]:
+        """What has happened to the keys of the device, the oldest first."""
+
+    @abc.abstractmethod
+    async def old_key_events(self, before: int, limit: int) -> tuple[KeyEvent, ...]:
+        """At most ``limit`` events recorded before that second, the oldest first; never the newest of a
+        device."""
+
+    @abc.abstractmethod
+    async def forget_key_events(self, event_ids: Sequence[str]) -> int:
+        """Delete events that were put into an archive; how many there were."""
 
     # -- sessions ------------------------------------------------------------------------------
 

@@ -43,3 +43,5 @@ class StoreLimits:
     """Inboxes (and members of their routes) the writer remembers at least; at most twice as many."""
     cached_group_members: int = attrs.field(default=100_000, validator=_positive)
     """Members of groups the writer remembers at least; at most twice as many."""
+    close_timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0.0))
+    """Seconds to wait for the disk, or the database, when the store closes."""

@@ -16,6 +16,6 @@ async def measure(plan: Plan) -> Result:
     limits = plan.limits()
     runs: list[Run] = []
     for _ in range(plan.runs):
-        async with server_for(plan.server, plan.tls_ca, limits) as server:
+        async with server_for(plan.server, plan.tls_ca, limits, plan.store) as server:
             runs.append(await plan.run(server))
     return Result.of(plan, runs, limits if plan.server is None else None)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import attrs
 
 from commucat_cli.bench.result import Run
-from commucat_cli.bench.server_process import ServerUnderLoad
+from commucat_cli.bench.server_process import ServerUnderLoad, Store
 
 STORED_EXTRA = 512
 """Bytes a stored message may take beyond its payload, generously."""
@@ -19,7 +19,7 @@ BASE_LIMITS = {
     "new_devices_per_hour": 1_000_000,
 }
 """Section ``[limits]`` of every own server, at least."""
-_COMMON = ("runs", "server", "tls_ca", "stall")
+_COMMON = ("runs", "server", "tls_ca", "stall", "store")
 SPARE_FILES = 100
 """Open files of a process beside its sessions."""
 
@@ -38,6 +38,9 @@ class Plan(ABC):
     """For ``server`` only; absolute, because client processes work in a folder of their own."""
     stall: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds without any progress after which the rest counts as lost."""
+
+    store: Store = attrs.field(factory=Store)
+    """Of an own server."""
 
     @abstractmethod
     async def run(self, server: ServerUnderLoad) -> Run:

@@ -80,7 +80,13 @@ class Result:
         names = runs[0].figures.keys()
         values = {name: [run.figures[name] for run in runs] for name in names}
         clients = _busiest(client for run in runs for client in run.clients)
-        figures: dict[str, Any] = {"scenario": plan.name, **plan.asked(), "runs": len(runs)}
+        figures: dict[str, Any] = {
+            "scenario": plan.name,
+            **plan.asked(),
+            "profile": None if limits is None else plan.store.profile,
+            "workers": None if limits is None else plan.store.workers,
+            "runs": len(runs),
+        }
         figures |= {name: _middle(found) for name, found in values.items()}
         figures |= {
             "range": {name: span for name, found in values.items() if (span := _span(found)) is not None},

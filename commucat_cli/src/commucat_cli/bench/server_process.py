@@ -1,17 +1,34 @@
 """The server under load: an own one with the limits a benchmark needs, or somebody else's."""
 
+import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import attrs
 import trio
 
 from commucat_cli.bench.child import Child, ChildError, guarded, running
+from commucat_storage import StorageError
 
 START_TIMEOUT = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Store:
+    """Where an own server keeps its data, and how many processes it is."""
+
+    dsn: str | None = attrs.field(default=None, repr=False)
+    """A PostgreSQL server whose role may create databases: each run has a fresh one. None: a file."""
+    workers: int = 1
+
+    @property
+    def profile(self) -> str:
+        return "embedded" if self.dsn is None else "postgres"
 
 
 class ServerUnderLoad:
@@ -43,28 +60,31 @@ class ServerUnderLoad:
 class OwnServer(ServerUnderLoad):
     """A fresh ``commucat-server`` on a free port with data of its own."""
 
-    def __init__(self, folder: Path, limits: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, limits: Mapping[str, int], store: Store) -> None:
         super().__init__(folder, tls_ca=folder / "data" / "tls" / "cert.pem")
         self._stack = AsyncExitStack()
         self._child: Child | None = None
         self._lives = 0
         self._config = folder / "commucat.toml"
-        self._config.write_text(configuration(limits), "utf-8")
+        self._config.write_text(configuration(limits, store), "utf-8")
 
     @property
-    def _pid(self) -> int:
+    def _pids(self) -> list[int]:
+        """Of the server, and of its workers if there are several."""
         assert self._child is not None
-        return self._child.pid
+        pid = self._child.pid
+        # Of all its threads: each starts processes of its own.
+        lists = Path(f"/proc/{pid}/task").glob("*/children")
+        return [pid, *(int(each) for path in lists for each in path.read_text("utf-8").split())]
 
     def cpu_seconds(self) -> float | None:
         # The kernel's number for "CPU time of process PID" (clock_getcpuclockid(3)). In nanoseconds, and
         # with the threads that have ended; /proc/PID/stat has steps of 10 ms.
-        return time.clock_gettime((~self._pid << 3) | 2)
+        return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
 
     def rss_kib(self) -> int | None:
         # Exact; the counter in /proc/PID/status lags behind by up to 64 pages per thread.
-        lines = Path(f"/proc/{self._pid}/smaps_rollup").read_text("utf-8", "replace").splitlines()
-        return next((int(line.split()[1]) for line in lines if line.startswith("Rss:")), None)
+        return sum(map(_rss_kib, self._pids))
 
     async def start(self) -> None:
         """Start, and wait until it listens.
@@ -93,8 +113,8 @@ class OwnServer(ServerUnderLoad):
 
     async def kill_and_restart(self) -> float:
         began = time.monotonic()
-        assert self._child is not None
-        self._child.kill()
+        for pid in self._pids:
+            os.kill(pid, signal.SIGKILL)
         await self._stack.aclose()
         await self.start()
         return time.monotonic() - began
@@ -102,6 +122,11 @@ class OwnServer(ServerUnderLoad):
     async def end(self) -> None:
         """SIGTERM, and wait."""
         await self._stack.aclose()
+
+
+def _rss_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8", "replace").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
 
 
 def clean_environment() -> dict[str, str]:
@@ -115,7 +140,7 @@ def clean_environment() -> dict[str, str]:
 
 @asynccontextmanager
 async def server_for(
-    url: str | None, tls_ca: Path | None, limits: Mapping[str, int]
+    url: str | None, tls_ca: Path | None, limits: Mapping[str, int], store: Store
 ) -> AsyncIterator[ServerUnderLoad]:
     """The server at ``url``, or an own one with ``limits``.
 
@@ -127,21 +152,42 @@ async def server_for(
         if url is not None:
             yield ServerUnderLoad(folder, url, tls_ca)
             return
-        server = OwnServer(folder, limits)
-        try:
-            await server.start()
-            yield server
-        finally:
-            await server.end()
+        async with _fresh(store) as fresh:
+            server = OwnServer(folder, limits, fresh)
+            try:
+                await server.start()
+                yield server
+            finally:
+                await server.end()
 
 
-def configuration(limits: Mapping[str, int]) -> str:
+@asynccontextmanager
+async def _fresh(store: Store) -> AsyncIterator[Store]:
+    """The same with a database that is empty, and dropped afterwards."""
+    if store.dsn is None:
+        yield store
+        return
+    # Only now: it changes how asyncio works.
+    from commucat_storage.postgres import scratch_database
+
+    try:
+        async with scratch_database(store.dsn) as dsn:
+            yield attrs.evolve(store, dsn=dsn)
+    except StorageError as exc:
+        raise ChildError(str(exc)) from exc
+
+
+def configuration(limits: Mapping[str, int], store: Store) -> str:
     """The configuration file of an own server; ``max_connections`` stands in section ``[server]``."""
     ours = dict(limits)
     connections = ours.pop("max_connections", None)
     lines = ["[server]", 'bind = "127.0.0.1:0"', "auto_approve_devices = true"]
     if connections is not None:
         lines.append(f"max_connections = {connections}")
+    lines.append(f"workers = {store.workers}")
+    if store.dsn is not None:
+        # TOML's basic strings are written as JSON writes its own.
+        lines += ["[storage]", f"postgres_dsn = {json.dumps(store.dsn)}"]
     lines += ["[logging]", 'level = "warning"']
     lines += ["[limits]", *(f"{name} = {value}" for name, value in ours.items())]
     return "\n".join([*lines, ""])

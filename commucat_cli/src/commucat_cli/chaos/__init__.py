@@ -8,6 +8,20 @@ from commucat_cli.chaos.coordinator import run_chaos
 from commucat_cli.chaos.faults import FaultKind, Verdict
 from commucat_cli.chaos.plan import Plan, make_plan
 from commucat_cli.chaos.result import Result
+from commucat_cli.chaos.services import ServiceFault, ServiceFaults, service_faults
 from commucat_cli.chaos.verdict import judge
+from commucat_cli.chaos.victim import Setup
 
-__all__ = ["FaultKind", "Plan", "Result", "Verdict", "judge", "make_plan", "run_chaos"]
+__all__ = [
+    "FaultKind",
+    "Plan",
+    "Result",
+    "ServiceFault",
+    "ServiceFaults",
+    "Setup",
+    "Verdict",
+    "judge",
+    "make_plan",
+    "run_chaos",
+    "service_faults",
+]

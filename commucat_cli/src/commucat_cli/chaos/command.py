@@ -3,19 +3,38 @@
 import json
 import secrets
 import signal
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated
 
+import attrs
 import trio
 import typer
 
 from commucat_cli.chaos.coordinator import run_chaos
 from commucat_cli.chaos.plan import MAX_DEVICES, MAX_FAULTS, make_plan
 from commucat_cli.chaos.result import Result, table, totals
+from commucat_cli.chaos.services import empty_redis_for_a_run, service_faults
+from commucat_cli.chaos.victim import Setup
 from commucat_cli.commands.outcome import FAILURE, run_command
 from commucat_cli.terminal import warn
 
+MAX_NODES = 9
 TERMINATED = 143  # 128 + SIGTERM, as shells count
+
+
+@attrs.frozen(kw_only=True)
+class _Wishes:
+    """What was asked for."""
+
+    seeds: range
+    devices: int
+    messages: int
+    kills: int
+    duration_limit: float
+    setup: Setup
+    database_faults: int
+    redis_faults: int
 
 
 def chaos(
@@ -35,31 +54,56 @@ def chaos(
             "--dsn", metavar="URL", show_default=False, help="An empty PostgreSQL database for the server."
         ),
     ] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, max=MAX_NODES, help="Of the server, on one database; needs --dsn.")
+    ] = 1,
+    redis: Annotated[
+        str | None,
+        typer.Option("--redis", metavar="URL", show_default=False, help="A Redis for the server."),
+    ] = None,
+    database_faults: Annotated[
+        int, typer.Option(min=0, max=MAX_FAULTS, help="Cuts of all connections to the database; needs --dsn.")
+    ] = 0,
+    redis_faults: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_FAULTS,
+            help="Times that Redis is emptied, or its connections cut; needs --redis, of an empty server.",
+        ),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Kill, stop and starve an own fresh server while clients talk. Exits with 1 unless its promise held."""
+    if nodes > 1 and dsn is None:
+        raise typer.BadParameter("several nodes need a database: add --dsn URL", param_hint="--nodes")
+    if database_faults and dsn is None:
+        raise typer.BadParameter("there is no database: add --dsn URL", param_hint="--database-faults")
+    if redis_faults and redis is None:
+        raise typer.BadParameter("there is no Redis: add --redis URL", param_hint="--redis-faults")
     chosen = secrets.randbelow(2**32) if seed is None else seed
-    run_command(partial(_run_and_print, chosen, runs, devices, messages, kills, duration_limit, dsn, as_json))
+    wishes = _Wishes(
+        seeds=range(chosen, chosen + runs),
+        devices=devices,
+        messages=messages,
+        kills=kills,
+        duration_limit=duration_limit,
+        setup=Setup(dsn=dsn, nodes=nodes, redis_url=redis),
+        database_faults=database_faults,
+        redis_faults=redis_faults,
+    )
+    run_command(partial(_run_and_print, wishes, as_json=as_json))
 
 
-async def _run_and_print(
-    seed: int,
-    runs: int,
-    devices: int,
-    messages: int,
-    kills: int,
-    duration_limit: float,
-    dsn: str | None,
-    as_json: bool,
-) -> int:
+async def _run_and_print(wishes: _Wishes, *, as_json: bool) -> int:
+    runs = len(wishes.seeds)
     results: list[Result] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(_give_up_at_sigterm, nursery.cancel_scope)
-        for each in range(seed, seed + runs):
-            plan = make_plan(seed=each, devices=devices, messages=messages, kills=kills)
-            result = await run_chaos(plan, kills=kills, duration_limit=duration_limit, dsn=dsn)
+        for seed in wishes.seeds:
+            result = await _run(wishes, seed)
             if result.run.problem is not None:
-                warn(result.run.problem if runs == 1 else f"seed {each}: {result.run.problem}")
+                warn(result.run.problem if runs == 1 else f"seed {seed}: {result.run.problem}")
             results.append(result)
         nursery.cancel_scope.cancel()
     if len(results) < runs:
@@ -67,6 +111,18 @@ async def _run_and_print(
     figures = results[0].figures if runs == 1 else totals(results)
     print(json.dumps(figures, indent=2) if as_json else table(figures))
     return 0 if figures["holds"] else FAILURE
+
+
+async def _run(wishes: _Wishes, seed: int) -> Result:
+    kills, setup = wishes.kills, wishes.setup
+    plan = make_plan(seed=seed, devices=wishes.devices, messages=wishes.messages, kills=kills)
+    faults = service_faults(setup, wishes.database_faults, wishes.redis_faults)
+    async with AsyncExitStack() as stack:
+        if faults.redis and setup.redis_url is not None:
+            await stack.enter_async_context(empty_redis_for_a_run(setup.redis_url))
+        return await run_chaos(
+            plan, kills=kills, duration_limit=wishes.duration_limit, setup=setup, services=faults
+        )
 
 
 async def _give_up_at_sigterm(

@@ -1,10 +1,15 @@
 """Starts the server and the client processes, strikes the server, and has the history judged."""
 
+import secrets
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import trio
@@ -13,13 +18,23 @@ from commucat_cli.bench.child import Child, ChildError, running
 from commucat_cli.bench.server_process import clean_environment
 from commucat_cli.chaos.history import read_history
 from commucat_cli.chaos.jobs import ACT, DRAIN, Job, Report, decode_line, encode_line
-from commucat_cli.chaos.plan import Plan, Strike
+from commucat_cli.chaos.plan import Plan, ServerFault, Strike, stream_of
 from commucat_cli.chaos.result import Result, Run
+from commucat_cli.chaos.services import ServiceFault, ServiceFaults, scheduled
 from commucat_cli.chaos.verdict import judge
-from commucat_cli.chaos.victim import LIMITS, Victim
+from commucat_cli.chaos.victim import LIMITS, Kinship, Setup, Victim
+from commucat_storage import StorageError
 
 MAX_WORKERS = 2
 """Client processes; more would only take the processors from the server."""
+_RECOVERED = 10
+"""Messages finished after a strike, before the next one: more than were finished but not reported yet."""
+_EMBEDDED = Setup()
+_NO_SERVICE_FAULTS = ServiceFaults()
+
+
+_Timed: TypeAlias = tuple[int, Callable[[], Awaitable[None]]]
+"""What is done as soon as so many messages are finished."""
 
 
 @attrs.define(eq=False)
@@ -34,16 +49,18 @@ class _Part:
 class _Stage:
     """A run in progress."""
 
-    def __init__(self, plan: Plan, kills: int, folder: Path, dsn: str | None) -> None:
+    def __init__(self, plan: Plan, kills: int, folder: Path, setup: Setup, services: ServiceFaults) -> None:
         self._plan = plan
         self._kills = kills
         self._folder = folder
-        self._victim = Victim(folder, dsn)
+        self._victims = _victims(folder, setup)
+        self._services = services
+        self._chance = stream_of(plan.seed, "nodes")
         self._parts: list[_Part] = []
         self._news = trio.lowlevel.ParkingLot()
-        self._killing = False
         self.drained = False
         self.strikes: Counter[Strike] = Counter()
+        self.service_strikes: Counter[str] = Counter()
         self.problem: str | None = None
 
     @property
@@ -55,6 +72,14 @@ class _Stage:
     def reconnects(self) -> int:
         return sum(part.report.reconnects for part in self._parts)
 
+    @property
+    def _finished(self) -> int:
+        return sum(part.report.finished for part in self._parts)
+
+    @property
+    def _sent(self) -> bool:
+        return all(part.report.sent for part in self._parts)
+
     async def play(self, limit: float) -> None:
         """The whole plan, for at most ``limit`` seconds; then ``problem`` says where it stood.
 
@@ -63,20 +88,23 @@ class _Stage:
         """
         with trio.move_on_after(limit) as patience:
             async with AsyncExitStack() as stack:
-                stack.push_async_callback(self._victim.end)
-                await self._victim.start()
+                for victim in self._victims:
+                    stack.push_async_callback(victim.end)
+                    await victim.start()
                 await self._enlist(stack)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._strike_and_drain, nursery.cancel_scope)
-                    nursery.start_soon(self._watch)
+                    nursery.start_soon(self._act_and_drain, nursery.cancel_scope)
+                    for victim in self._victims:
+                        nursery.start_soon(self._watch, victim)
                     for part in self._parts:
                         nursery.start_soon(self._listen, part)
                 self.drained = True
         if patience.cancelled_caught:
-            finished = sum(part.report.finished for part in self._parts)
             failures = (part.report.failure for part in self._parts)
             why = next((f"; {failure}" for failure in failures if failure), "")
-            self.problem = f"{finished} of {self._plan.messages} messages finished within {limit:g} s{why}"
+            self.problem = (
+                f"{self._finished} of {self._plan.messages} messages finished within {limit:g} s{why}"
+            )
 
     async def _enlist(self, stack: AsyncExitStack) -> None:
         count = min(MAX_WORKERS, len(self._plan.devices))
@@ -98,8 +126,8 @@ class _Stage:
                 messages=self._plan.messages,
                 kills=self._kills,
                 mine=list(range(index, len(self._plan.devices), count)),
-                server=self._victim.url,
-                tls_ca=str(self._victim.tls_ca),
+                servers=[victim.url for victim in self._victims],
+                tls_ca=str(self._victims[0].tls_ca),
                 history=str(part.history),
             )
             await child.write_line(encode_line(job))
@@ -112,35 +140,31 @@ class _Stage:
             part.report = decode_line(await part.child.read_line(), Report)
             self._news.unpark_all()
 
-    async def _watch(self) -> None:
+    async def _watch(self, victim: Victim) -> None:
         """A server that ends without having been killed is an error of its own."""
         while True:
-            life = self._victim.lives
+            life = victim.lives
             try:
-                await self._victim.wait_ended()
+                await victim.wait_ended()
             except (ChildError, trio.ClosedResourceError):
-                if not self._killing and life == self._victim.lives:
+                if not victim.killing and life == victim.lives:
                     raise
-            while self._killing:
+            while victim.killing:
                 await self._news.park()
 
-    async def _strike_and_drain(self, scope: trio.CancelScope) -> None:
+    async def _act_and_drain(self, scope: trio.CancelScope) -> None:
         for part in self._parts:
             await part.child.write_line(ACT)
-        for fault in self._plan.faults:
-            while sum(part.report.finished for part in self._parts) < fault.after:
-                await self._news.park()
-            match fault.strike:
-                case Strike.KILL:
-                    await self._kill()
-                case Strike.STOP:
-                    await self._victim.stop_for(fault.seconds)
-                case Strike.FULL_DISK:
-                    if not self._victim.embedded:
-                        continue  # the disk is another server's
-                    await self._victim.fill_disk_for(fault.seconds)
-            self.strikes[fault.strike] += 1
-        while not all(part.report.sent for part in self._parts):
+        async with trio.open_nursery() as nursery:
+            # One after the other: a node that starts needs the database.
+            nodes: list[_Timed] = [
+                (fault.after, partial(self._strike_node, fault)) for fault in self._plan.faults
+            ]
+            others = self._of_service("database", self._services.database)
+            nursery.start_soon(self._strike, sorted([*nodes, *others], key=itemgetter(0)))
+            # Redis may be away whatever else happens.
+            nursery.start_soon(self._strike, self._of_service("redis", self._services.redis))
+        while not self._sent:
             await self._news.park()
         for part in self._parts:
             await part.child.write_line(DRAIN)
@@ -148,25 +172,70 @@ class _Stage:
             await self._news.park()
         scope.cancel()
 
-    async def _kill(self) -> None:
-        self._killing = True
-        await self._victim.kill()
-        self._killing = False
-        self._news.unpark_all()
+    def _of_service(self, service: str, faults: Sequence[ServiceFault]) -> list[_Timed]:
+        plan = self._plan
+        timed = scheduled(faults, seed=plan.seed, service=service, messages=plan.messages)
+        return [(after, partial(self._strike_service, fault)) for after, fault in timed]
+
+    async def _strike(self, strikes: Sequence[_Timed]) -> None:
+        earliest = 0
+        for after, strike in strikes:
+            while self._finished < max(after, earliest) and not self._sent:
+                await self._news.park()
+            await strike()
+            # Strikes whose moment has passed meanwhile would otherwise hit what has not recovered yet.
+            earliest = self._finished + _RECOVERED
+
+    async def _strike_node(self, fault: ServerFault) -> None:
+        victim = self._chance.choice(self._victims)
+        match fault.strike:
+            case Strike.KILL:
+                await victim.kill()
+                self._news.unpark_all()
+            case Strike.STOP:
+                await victim.stop_for(fault.seconds)
+            case Strike.FULL_DISK:
+                if not victim.embedded:
+                    return  # the disk is another server's
+                await victim.fill_disk_for(fault.seconds)
+        self.strikes[fault.strike] += 1
+
+    async def _strike_service(self, fault: ServiceFault) -> None:
+        try:
+            await fault.strike()
+        except StorageError as exc:
+            raise ChildError(f"no strike: {exc}") from exc
+        self.service_strikes[fault.name] += 1
 
 
-async def run_chaos(plan: Plan, *, kills: int, duration_limit: float, dsn: str | None = None) -> Result:
+def _victims(folder: Path, setup: Setup) -> list[Victim]:
+    if setup.nodes == 1:
+        return [Victim(folder, setup)]
+    first = folder / "node-1"
+    kinship = Kinship(seed=secrets.token_hex(32), certificate=first / "data" / "tls" / "cert.pem")
+    return [Victim(folder / f"node-{number}", setup, kinship) for number in range(1, setup.nodes + 1)]
+
+
+async def run_chaos(
+    plan: Plan,
+    *,
+    kills: int,
+    duration_limit: float,
+    setup: Setup = _EMBEDDED,
+    services: ServiceFaults = _NO_SERVICE_FAULTS,
+) -> Result:
     """Act out a plan and judge what happened.
 
-    ``kills`` is what the plan was made with; ``duration_limit`` is in seconds. With ``dsn`` the server keeps
-    everything in that PostgreSQL database, which must be empty, and no disk is filled.
+    ``kills`` is what the plan was made with; ``duration_limit`` is in seconds. On PostgreSQL no disk is
+    filled. Each strike hits one of the nodes, and each session of a device goes to the next. Whoever owns the
+    services may add faults of them, as ``services``, that no client of theirs can bring about.
 
     Raises:
         CliError: it could not be run, or the server ended by itself.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="commucat-chaos-") as name:
-        stage = _Stage(plan, kills, Path(name), dsn)
+        stage = _Stage(plan, kills, Path(name), setup, services)
         try:
             await stage.play(duration_limit)
         except* ChildError as group:
@@ -180,8 +249,10 @@ async def run_chaos(plan: Plan, *, kills: int, duration_limit: float, dsn: str |
         run=Run(
             seed=plan.seed,
             devices=len(plan.devices),
+            nodes=setup.nodes,
             messages=plan.messages,
             strikes=stage.strikes,
+            service_strikes=dict(stage.service_strikes),
             reconnects=stage.reconnects,
             seconds=seconds,
             limits=LIMITS,

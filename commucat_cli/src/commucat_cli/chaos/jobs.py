@@ -28,7 +28,8 @@ class Job:
     kills: int
     mine: list[int]
     """Indexes of the devices."""
-    server: str
+    servers: list[str]
+    """Every node of the server; a session goes to one of them."""
     tls_ca: str
     history: str
     """File to write."""

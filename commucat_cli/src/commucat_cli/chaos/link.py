@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -40,23 +40,24 @@ _NO_LINGER = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: closing throws awa
 class Target:
     """The server, as its clients know it."""
 
-    address: ServerAddress
+    addresses: tuple[ServerAddress, ...]
+    """Of its nodes."""
     trust: Trust
     domain: str
     noise_public: bytes
 
     @classmethod
-    async def find(cls, server: str, tls_ca: str) -> "Target":
+    async def find(cls, servers: Sequence[str], tls_ca: str) -> "Target":
         """Ask the server for its keys.
 
         Raises:
             CliError: it cannot be reached.
         """
-        address = ServerAddress.parse(server)
+        addresses = tuple(map(ServerAddress.parse, servers))
         trust = Trust(ca_file=Path(tls_ca))
-        async with open_h2(address, trust, TIMEOUTS) as client:
+        async with open_h2(addresses[0], trust, TIMEOUTS) as client:
             info = await fetch_server_info(client, TIMEOUTS)
-        return cls(address=address, trust=trust, domain=info.domain, noise_public=info.noise_public)
+        return cls(addresses=addresses, trust=trust, domain=info.domain, noise_public=info.noise_public)
 
 
 class _Valve:
@@ -117,6 +118,8 @@ class Link:
         self.highest = 0
         """Highest inbox number that is here: at first the watermark that the server names."""
         self._target = target
+        # Each session at the next node: whatever a device does, it does it everywhere.
+        self._address = target.addresses[number % len(target.addresses)]
         self._parameters = parameters
         self._via = via
         self._on_open = on_open
@@ -159,7 +162,7 @@ class Link:
             CliError: before the start was reported: it could not be opened.
         """
         try:
-            authority = self._target.address.authority
+            authority = self._address.authority
             client: HttpClient = (
                 H1Client(self._dial, authority, self._via)
                 if self._via.http1
@@ -183,7 +186,7 @@ class Link:
         """One more connection; those of one link are mistreated together."""
         if self._torn:
             raise ConnectionLostError("the connection was torn down")
-        address = self._target.address
+        address = self._address
         try:
             with trio.fail_after(TIMEOUTS.connect):
                 tcp = await trio.open_tcp_stream(address.host, address.port)

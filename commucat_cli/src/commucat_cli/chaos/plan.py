@@ -110,6 +110,12 @@ def stream_of(seed: int, purpose: str) -> random.Random:
     return random.Random(f"commucat-chaos:{seed}:{purpose}")  # noqa: S311
 
 
+def moments(chance: random.Random, messages: int, count: int) -> Iterator[int]:
+    """Draw when so many faults strike: as soon as so many messages are finished."""
+    last = max(1, int(messages * _LAST_STRIKE))
+    return (chance.randint(1, last) for _ in range(count))
+
+
 def group_of(channel: int) -> str | None:
     """The id of the group to which a channel leads, if it is one of those."""
     return f"chaos-group-{channel - GROUP_CHANNELS:02d}" if channel >= GROUP_CHANNELS else None
@@ -133,18 +139,14 @@ def _founding(seed: int, names: list[str], index: int) -> ChangeGroup:
 
 
 def _faults(chance: random.Random, messages: int, kills: int) -> tuple[ServerFault, ...]:
-    last = max(1, int(messages * _LAST_STRIKE))
-
-    def moments(count: int) -> Iterator[int]:
-        return (chance.randint(1, last) for _ in range(count))
-
-    faults = [ServerFault(after, Strike.KILL) for after in moments(kills)]
+    faults = [ServerFault(after, Strike.KILL) for after in moments(chance, messages, kills)]
     faults += [
-        ServerFault(after, Strike.STOP, round(chance.uniform(*_STOP), 3)) for after in moments(1 + kills // 2)
+        ServerFault(after, Strike.STOP, round(chance.uniform(*_STOP), 3))
+        for after in moments(chance, messages, 1 + kills // 2)
     ]
     faults += [
         ServerFault(after, Strike.FULL_DISK, round(chance.uniform(*_FULL), 3))
-        for after in moments(1 + kills // 4)
+        for after in moments(chance, messages, 1 + kills // 4)
     ]
     return tuple(sorted(faults, key=lambda fault: fault.after))
 

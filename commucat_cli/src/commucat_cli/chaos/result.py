@@ -1,5 +1,6 @@
 """What a run has shown, as one JSON object or as a table."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ class Run:
 
     seed: int
     devices: int
+    nodes: int
     messages: int
     strikes: dict[Strike, int]
     """Those that took place."""
+    service_strikes: dict[str, int]
+    """Those that hit the database or Redis, by name."""
     reconnects: int
     seconds: float
     limits: dict[str, int]
@@ -47,6 +51,7 @@ class Result:
         return {
             "seed": run.seed,
             "devices": run.devices,
+            "nodes": run.nodes,
             "messages": run.messages,
             "acknowledged": verdict.acknowledged,
             "delivered": verdict.delivered,
@@ -59,6 +64,7 @@ class Result:
             "kills": run.strikes[Strike.KILL],
             "stops": run.strikes[Strike.STOP],
             "full_disks": run.strikes[Strike.FULL_DISK],
+            "service_faults": run.service_strikes,
             "reconnects": run.reconnects,
             "seconds": round(run.seconds, 2),
             "server_limits": run.limits,
@@ -74,13 +80,15 @@ def totals(results: Sequence[Result]) -> dict[str, Any]:
     sums = {
         name: round(sum(figures[name] for figures in every), 2)
         for name, value in every[0].items()
-        if isinstance(value, int | float) and name not in ("seed", "devices", "holds")
+        if isinstance(value, int | float) and name not in ("seed", "devices", "nodes", "holds")
     }
     return {
         "seed": every[0]["seed"],
         "runs": len(every),
         "devices": every[0]["devices"],
+        "nodes": every[0]["nodes"],
         **sums,
+        "service_faults": dict(sum((Counter(figures["service_faults"]) for figures in every), Counter())),
         "server_limits": every[0]["server_limits"],
         "holds": all(result.holds for result in results),
         "failed_seeds": [result.run.seed for result in results if not result.holds],
@@ -98,7 +106,7 @@ def table(figures: dict[str, Any]) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {each}" for name, each in value.items())
+        return ", ".join(f"{name} {each}" for name, each in value.items()) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
+import attrs
 import trio
 
 from commucat_cli.bench.child import Child, ChildError, running
@@ -25,23 +26,58 @@ LIMITS = {
 _ROOM = 4096  # bytes by which the write-ahead log may still grow on a full disk
 
 
-class Victim:
-    """A server process with data and a port of its own, in ``folder``."""
+@attrs.frozen(kw_only=True)
+class Setup:
+    """What the server of a run is made of."""
 
-    def __init__(self, folder: Path, dsn: str | None = None) -> None:
+    dsn: str | None = attrs.field(default=None, repr=False)
+    """An empty PostgreSQL database; None: the embedded store."""
+    nodes: int = 1
+    """On that database."""
+    redis_url: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Kinship:
+    """What the nodes of one server share, beside the database."""
+
+    seed: str
+    """Of the server's identity, hexadecimal."""
+    certificate: Path
+    """Of TLS; made by the first node, with its key beside it."""
+
+
+class Victim:
+    """A server process with data and a port of its own, in ``folder``; perhaps one node of several."""
+
+    def __init__(self, folder: Path, setup: Setup, kinship: Kinship | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder = folder
-        self.embedded = dsn is None
+        self._tls_ca = folder / "data" / "tls" / "cert.pem"
+        self.killing = False
+        """It is being killed, or started again."""
+        self.embedded = setup.dsn is None
         """Whether the store is a file of its own, whose disk can be full."""
         self._stack = AsyncExitStack()
         self._child: Child | None = None
         self._port = 0
         self.lives = 0
         """How often it was started."""
-        config = ["[server]", "auto_approve_devices = true", "[logging]", 'level = "warning"', "[limits]"]
+        config = ["[server]", "auto_approve_devices = true"]
+        if kinship is not None and kinship.certificate != self._tls_ca:
+            self._tls_ca = kinship.certificate
+            config.append(f"tls_cert = {json.dumps(str(self._tls_ca))}")
+            config.append(f"tls_key = {json.dumps(str(self._tls_ca.with_name('key.pem')))}")
+        if kinship is not None:
+            config += ["[crypto]", f'federation_seed = "{kinship.seed}"']
+        config += ["[logging]", 'level = "warning"', "[limits]"]
         config += [f"{name} = {value}" for name, value in LIMITS.items()]
-        if dsn is not None:
-            # TOML's basic strings are written as JSON writes its own.
-            config += ["[storage]", f"postgres_dsn = {json.dumps(dsn)}"]
+        config.append("[storage]")
+        # TOML's basic strings are written as JSON writes its own.
+        if setup.dsn is not None:
+            config.append(f"postgres_dsn = {json.dumps(setup.dsn)}")
+        if setup.redis_url is not None:
+            config.append(f"redis_url = {json.dumps(setup.redis_url)}")
         self._config = folder / "commucat.toml"
         self._config.write_text("\n".join([*config, ""]), "utf-8")
 
@@ -51,7 +87,7 @@ class Victim:
 
     @property
     def tls_ca(self) -> Path:
-        return self._folder / "data" / "tls" / "cert.pem"
+        return self._tls_ca
 
     @property
     def log(self) -> Path:
@@ -106,9 +142,11 @@ class Victim:
 
     async def kill(self) -> None:
         """SIGKILL: no chance to write anything more. Then start anew on what is on the disk."""
+        self.killing = True
         os.kill(self._pid, signal.SIGKILL)
         await self._stack.aclose()
         await self.start()
+        self.killing = False
 
     async def stop_for(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after some seconds."""

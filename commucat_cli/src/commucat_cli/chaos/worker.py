@@ -35,7 +35,7 @@ class _Troupe:
     async def run(self) -> None:
         job = decode_line(await self._line(), Job)
         plan = make_plan(seed=job.seed, devices=job.devices, messages=job.messages, kills=job.kills)
-        target = await Target.find(job.server, job.tls_ca)
+        target = await Target.find(job.servers, job.tls_ca)
         # Written at every report: what happened before this process was ended is not lost.
         with Path(job.history).open("wb") as file:  # noqa: ASYNC230 - a local file, written without waiting
             history = HistoryWriter(file)

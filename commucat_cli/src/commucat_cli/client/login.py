@@ -6,7 +6,7 @@ import attrs
 
 from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import ServerInfo, fetch_server_info
-from commucat_cli.client.session import read_own_certificate, trust_of
+from commucat_cli.client.session import read_own_certificate, trust_of, watch_ledger
 from commucat_cli.errors import CliError, ProfileError, TrustError
 from commucat_cli.profile import TLS_CA_NAME, Account, Profile
 from commucat_cli.profile.files import write_private
@@ -100,6 +100,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 raise TrustError("the server takes this device for another user than at the first login")
             account = attrs.evolve(account, user_id=connection.info.user_id, certificate=certificate)
             _keep(profile, account, ca)
+            watch_ledger(profile, account, connection.info)
     return account
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from commucat_cli.audit.watch import judge
 from commucat_cli.client.connection import Connection, SessionInfo
 from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import fetch_server_info
@@ -19,6 +20,7 @@ from commucat_cli.errors import (
     TrustError,
 )
 from commucat_cli.profile import TLS_CA_NAME, Account, Profile
+from commucat_cli.terminal import warn
 from commucat_cli.transport import HttpClient, ServerAddress, Timeouts, Trust, Via, open_http
 from commucat_crypto import CryptoError, DeviceCertificate
 from commucat_proto import DELIVERY_ACK, DELIVERY_STATUS, SEND_ONLY, ClientParameters, Resume
@@ -95,6 +97,16 @@ def _learn(profile: Profile, account: Account, info: SessionInfo) -> None:
         if certificate.public_key != profile.keys.device.public:
             raise TrustError("the server's certificate for this device holds another key")
         profile.state.save_certificate(certificate)
+    watch_ledger(profile, account, info)
+
+
+def watch_ledger(profile: Profile, account: Account, info: SessionInfo) -> None:
+    """Remember where the server says its audit ledger stands, and warn when that is not possible."""
+    judgement = judge(info.ack.get("ledger"), profile.state.ledger_heads(), account.device_ca)
+    if judgement.keep is not None:
+        profile.state.keep_ledger_head(judgement.keep)
+    if judgement.warning is not None:
+        warn(judgement.warning)
 
 
 def read_own_certificate(info: SessionInfo, *, device_id: str, account: Account) -> DeviceCertificate | None:

@@ -1,16 +1,18 @@
 """The audit ledger, and whether the clock can be right."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from commucat_cli.audit.living import verify_living
+from commucat_cli.audit.signatures import load_heads
 from commucat_cli.diagnose.finding import Finding, failure, ok
-from commucat_ledger import LedgerBrokenError, Verified, verify
+from commucat_cli.errors import CliError
+from commucat_ledger import LedgerBrokenError, SignedHead, files_of
 from commucat_server.config import LedgerMode, ServerConfig
+from commucat_server.provision import ProvisionError, read_federation_keys
 
-_ATTEMPTS = 3
-_PAUSE = 0.2
 # Older than this program: a machine with such a clock has lost it.
 _EARLIEST = datetime(2025, 10, 1, tzinfo=UTC)
 _TOLERANCE = 120
@@ -22,26 +24,36 @@ def check_ledger(config: ServerConfig) -> Iterator[Finding]:
     if config.ledger.mode is not LedgerMode.FILE or target is None:
         yield ok("ledger", f"mode {config.ledger.mode.value}: nothing is kept that could be checked")
         return
-    try:
-        checked = _verify(target)
-    except FileNotFoundError:
+    if not target.exists():
         yield failure(
             "ledger", f"{target}: does not exist; start the server once, or restore it from a backup"
         )
-    except LedgerBrokenError as exc:
+        return
+    try:
+        heads = _heads(config)
+        [checked] = verify_living(files_of(target), heads, partial=True)
+    except (LedgerBrokenError, CliError) as exc:
         yield failure("ledger", f"{target}: {exc}")
+    except OSError as exc:
+        yield failure("ledger", f"{exc.filename}: cannot be read: {exc.strerror}")
+    except ValueError:
+        yield failure("ledger", f"{target}: archives of another ledger are beside it; move them away")
     else:
-        yield ok("ledger", f"{target}: {checked.lines} records, unbroken; head {checked.head.hex()}")
+        text = f"{target}: records {checked.first} to {checked.size}, unbroken; head {checked.head.hex()}"
+        if config.ledger.heads is not None:
+            text += f"; signed up to record {checked.confirmed}"
+        yield ok("ledger", text)
 
 
-def _verify(target: Path) -> Verified:
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return verify(target)
-        except LedgerBrokenError:
-            # A running server may have written half of its last line.
-            time.sleep(_PAUSE)
-    return verify(target)
+def _heads(config: ServerConfig) -> Sequence[SignedHead]:
+    """What the second place holds, before the ledger is read: it may grow meanwhile."""
+    if config.ledger.heads is None:
+        return ()
+    try:
+        key = read_federation_keys(config).public
+    except ProvisionError:
+        return ()  # another check tells of it
+    return load_heads(config.ledger.heads, key).heads
 
 
 def check_clock(config: ServerConfig) -> Iterator[Finding]:

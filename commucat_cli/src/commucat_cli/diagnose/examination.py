@@ -7,6 +7,7 @@ from commucat_cli.diagnose.audit import check_clock, check_ledger
 from commucat_cli.diagnose.directory import check_directory
 from commucat_cli.diagnose.finding import Finding, failure, ok, warning
 from commucat_cli.diagnose.listening import check_server
+from commucat_cli.diagnose.shared import check_shared
 from commucat_cli.diagnose.store import check_store
 from commucat_cli.diagnose.tls import check_tls
 from commucat_server.config import ServerConfig
@@ -28,6 +29,7 @@ def examine(config: ServerConfig, *, full: bool = False) -> Iterator[Finding]:
         # Before the database, whose probe row gives the file a new time.
         "clock": check_clock,
         "database": partial(check_store, full=full),
+        "redis": check_shared,
         "ledger": check_ledger,
         "server": check_server,
     }

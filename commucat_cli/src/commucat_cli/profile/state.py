@@ -19,12 +19,15 @@ from commucat_cli.errors import ProfileError
 from commucat_cli.profile.files import check_private
 from commucat_cli.transport.via import Via
 from commucat_crypto import CertificateError, DeviceCertificate, NoisePattern
+from commucat_ledger import LedgerHeadError, SignedHead
 
 FILE_NAME = "profile.db"
 SHOWN_MESSAGES = 65_536
 """How many message ids are remembered so that no message is shown twice."""
+REMEMBERED_LEDGERS = 64
+"""A server has one for each of its processes; a hostile one could name any number."""
 BUSY_TIMEOUT = 10.0  # seconds; another command's transaction takes milliseconds
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -60,7 +63,12 @@ CREATE TABLE shown (
     message_id BLOB NOT NULL,
     UNIQUE (sender, message_id)
 ) STRICT;
-PRAGMA user_version = 2;
+CREATE TABLE ledger_head (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    ledger TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 3;
 COMMIT;
 """
 
@@ -68,6 +76,17 @@ _FROM_1 = """
 BEGIN IMMEDIATE;
 ALTER TABLE account ADD COLUMN via TEXT NOT NULL DEFAULT 'binary';
 PRAGMA user_version = 2;
+COMMIT;
+"""
+
+_FROM_2 = """
+BEGIN IMMEDIATE;
+CREATE TABLE ledger_head (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    ledger TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 3;
 COMMIT;
 """
 
@@ -191,6 +210,28 @@ class ProfileState:
             ).fetchone()
         return found is not None
 
+    def ledger_heads(self) -> list[SignedHead]:
+        """The newest head of each of the server's ledgers that this device has seen, as it was signed."""
+        with self._reading():
+            rows = self._db.execute("SELECT document FROM ledger_head ORDER BY number").fetchall()
+        try:
+            return [SignedHead.from_wire(json.loads(document)) for [document] in rows]
+        except (ValueError, LedgerHeadError) as exc:
+            raise self._damaged(exc) from exc
+
+    def keep_ledger_head(self, head: SignedHead) -> None:
+        """Remember a head in place of the older one of the same ledger."""
+        with self._writing():
+            self._db.execute(
+                "INSERT INTO ledger_head (ledger, document) VALUES (?, ?) "
+                "ON CONFLICT (ledger) DO UPDATE SET document = excluded.document",
+                (head.ledger.hex(), json.dumps(head.to_wire())),
+            )
+            self._db.execute(
+                "DELETE FROM ledger_head WHERE number <= (SELECT max(number) FROM ledger_head) - ?",
+                (REMEMBERED_LEDGERS,),
+            )
+
     def peer_key(self, device_id: str) -> bytes | None:
         """The pinned Ed25519 key of another device."""
         with self._reading():
@@ -289,8 +330,9 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(_SCHEMA)
-        elif version == 1:
-            connection.executescript(_FROM_1)
+        elif version in (1, 2):
+            for older in (_FROM_1, _FROM_2)[version - 1 :]:
+                connection.executescript(older)
         elif version != _SCHEMA_VERSION:
             raise ProfileError(f"{path} was written by another version of commucat-cli (layout {version})")
     except sqlite3.Error as exc:

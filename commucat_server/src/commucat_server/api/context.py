@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import attrs
 
+from commucat_ledger import Ledger
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
-from commucat_server.provision import NoiseKeyVersion
+from commucat_server.provision import NoiseKeyVersion, Shared
 from commucat_server.routing.registry import Registry
 from commucat_storage import Storage
 
@@ -24,8 +25,14 @@ class ApiContext:
     noise_keys: tuple[NoiseKeyVersion, ...]
     storage: Storage
     issuer: CertificateIssuer
+    node: str
+    """The name of this process among those that share the store; another one at each start."""
+    worker: int
+    """Which of the workers of one server it is, from 1; 0 if it is alone."""
     registry: Registry
     counters: Counters
+    shared: Shared
     started_at: float
     clock: Callable[[], float]
     draining: Callable[[], bool]
+    ledger: Ledger

@@ -18,6 +18,8 @@ import attrs
 
 MAX_CALLS = 4
 """Calls that one device may have begun. Being called does not count: strangers could fill the places."""
+GRACE = 30.0
+"""Seconds that a call of another node stays known beyond its time, for that node to announce the end."""
 IDLE_TIMEOUT = 600.0
 """Seconds without media, statistics, transport updates or answers after which a running call is over."""
 
@@ -46,6 +48,10 @@ class Call:
     stored: bool = False
     """The offer is on disk and was delivered; nobody else can know of the call before."""
     accepted: bool = False
+    home: bool = True
+    """It was begun at this node, which ends it when its time is over."""
+    heard: bool = False
+    """Something of it was heard here since other nodes were told so."""
 
     @property
     def participants(self) -> set[str]:
@@ -100,6 +106,45 @@ class CallBoard:
         for device_id in call.invited:
             self._index(device_id, call)
 
+    def adopt(
+        self, call_id: str, *, channel: int, initiator: str, mode: str, video: bool, now: float
+    ) -> Call | None:
+        """A call that another node has begun, or that was adopted before; None for one of this node.
+
+        Its end is that node's to announce: here it is only forgotten, some time later.
+        """
+        known = self._calls.get(call_id)
+        if known is not None:
+            return None if known.home else known
+        call = Call(
+            call_id=call_id,
+            channel=channel,
+            initiator=initiator,
+            mode=mode,
+            video=video,
+            began=now,
+            deadline=now + self._ring_timeout,
+            joined={initiator},
+            stored=True,
+            home=False,
+        )
+        self._calls[call_id] = call
+        self._index(initiator, call)
+        return call
+
+    def invite(self, call: Call, devices: Iterable[str]) -> None:
+        """It rings at these, too."""
+        for device_id in set(devices) - call.participants:
+            call.invited.add(device_id)
+            self._index(device_id, call)
+
+    def heard(self) -> tuple[Call, ...]:
+        """Calls of which something was heard here since the last time this was asked."""
+        calls = tuple(call for call in self._calls.values() if call.heard)
+        for call in calls:
+            call.heard = False
+        return calls
+
     def find(self, call_id: str) -> Call | None:
         """The call, also one whose offer is still being stored."""
         return self._calls.get(call_id)
@@ -140,6 +185,7 @@ class CallBoard:
     def hear(self, call: Call, now: float) -> None:
         """Something came from somebody in the call."""
         if call.accepted:
+            call.heard = True
             call.deadline = now + IDLE_TIMEOUT
 
     def remove(self, call: Call) -> bool:
@@ -161,7 +207,9 @@ class CallBoard:
 
         Also those whose offer never got to the disk because its session broke off before.
         """
-        return tuple(call for call in self._calls.values() if call.deadline <= now)
+        return tuple(
+            call for call in self._calls.values() if call.deadline + (0.0 if call.home else GRACE) <= now
+        )
 
     def _index(self, device_id: str, call: Call) -> None:
         self._of_device.setdefault(device_id, set()).add(call)

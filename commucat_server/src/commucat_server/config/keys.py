@@ -43,7 +43,6 @@ OTHER_VARIABLES: Final = frozenset(
 )
 # Key (with everything below it), variable (a prefix if it ends in "_"), what it is.
 _UNSUPPORTED: Final = (
-    ("storage.redis_url", "COMMUCAT_REDIS_URL", "Redis"),
     ("federation", "COMMUCAT_FEDERATION_PEERS", "federation with other servers"),
     ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
     ("admin", "COMMUCAT_ADMIN_", "an administrative token"),

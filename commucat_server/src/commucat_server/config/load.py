@@ -45,6 +45,15 @@ class ServerConfig:
     logging: sections.LoggingSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
+    worker: int = 0
+    """Which of several workers this process is, from 1; 0 for a server of one process."""
+
+    def of_worker(self, worker: int) -> "ServerConfig":
+        """The same for one of several workers: it has a ledger file of its own, ``ledger-1.jsonl``."""
+        target = self.ledger.target
+        if target is not None:
+            target = target.with_stem(f"{target.stem}-{worker}")
+        return attrs.evolve(self, worker=worker, ledger=attrs.evolve(self.ledger, target=target))
 
     @property
     def has_file(self) -> bool:
@@ -64,7 +73,9 @@ class ServerConfig:
             "listening on": str(server.bind),
             "domain": server.domain,
             "data directory": str(self.data_dir),
+            "workers": str(server.workers),
             "store": "PostgreSQL" if self.storage.postgres_dsn else str(self.storage.path),
+            "shared between processes": "through Redis" if self.storage.redis_url else "nothing",
             "ledger": f"file {ledger.target}" if ledger.mode.value == "file" else ledger.mode.value,
             "certificate": str(server.tls_cert) if server.tls_cert else "in the data directory",
             "server key": "from crypto.federation_seed"
@@ -85,6 +96,7 @@ def load_config(
     bind: str | None,
     environ: Mapping[str, str],
     cwd: Path,
+    workers: int | None = None,
 ) -> ServerConfig:
     """Read the configuration: flag over environment over ``.env`` over file over default.
 
@@ -102,6 +114,8 @@ def load_config(
     warnings += _apply_rust_log(settings, variables)
     if bind is not None:
         settings["server.bind"] = Given(value=bind, origin="--bind")
+    if workers is not None:
+        settings["server.workers"] = Given(value=workers, origin="--workers")
 
     converter = make_converter()
     directory = _find_data_dir(data_dir, variables, cwd, converter)
@@ -119,6 +133,12 @@ def load_config(
         warnings.append(
             "auto_approve_devices is on because there is no configuration file: "
             "everybody who can reach the server can create a user"
+        )
+    limit = settings.get("limits.max_database_bytes")
+    if limit is not None and built["storage"].postgres_dsn is None:
+        raise ConfigError(
+            f"{limit.origin}: is for PostgreSQL, and storage.postgres_dsn is not set; "
+            "the embedded store watches the free space of its disk by itself"
         )
     warnings += _clear_frames_warning(built["transport"].clear_frames, built["limits"].max_frame)
     return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **built)

@@ -18,6 +18,7 @@ from commucat_server.config.errors import InvalidValueError, described
 
 HEX_KEY_LEN: Final = 32
 MIN_SEED_LEN: Final = 32
+MAX_NODE_LEN: Final = 64
 MAX_FRAME_CEILING: Final = 16 * 1024 * 1024
 """No configuration may allow longer frames (docs/protocol.md)."""
 _DAY: Final = 86_400
@@ -31,6 +32,11 @@ def _postgres_address(_section: Any, _attribute: "attrs.Attribute[Any]", value: 
         raise InvalidValueError(
             "must look like postgresql://user:password@host:5432/database", key="postgres_dsn"
         )
+
+
+def _redis_address(_section: Any, _attribute: "attrs.Attribute[Any]", value: str | None) -> None:
+    if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidValueError("must look like redis://user:password@host:6379/0", key="redis_url")
 
 
 def env(variable: str) -> dict[str, str]:
@@ -62,6 +68,11 @@ def _key_bytes(_section: Any, attribute: "attrs.Attribute[Any]", value: bytes | 
             f"must be {2 * HEX_KEY_LEN} hexadecimal digits ({HEX_KEY_LEN} bytes), not {2 * len(value)}",
             key=attribute.name,
         )
+
+
+def _node(_section: Any, _attribute: "attrs.Attribute[Any]", value: str) -> None:
+    if not 0 < len(value) <= MAX_NODE_LEN or not value.isprintable():
+        raise InvalidValueError(f"must be 1 to {MAX_NODE_LEN} printable characters", key="node")
 
 
 class LedgerMode(enum.Enum):
@@ -112,7 +123,9 @@ class ServerSection:
     max_connections: int = attrs.field(
         default=10_000, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_MAX_CONNECTIONS")
     )
-    """Open TCP connections, all clients together."""
+    """Open TCP connections, all clients together; with several workers, of each of them."""
+    workers: int = attrs.field(default=1, validator=_between(1, 256), metadata=env("COMMUCAT_WORKERS"))
+    """Processes that share the address, the data directory and a PostgreSQL database."""
 
     @domain.validator
     def _check_domain(self, _attribute: object, value: str) -> None:
@@ -179,7 +192,7 @@ class CryptoSection:
 
 @attrs.frozen(kw_only=True)
 class StorageSection:
-    """Section ``[storage]``: the embedded store, or a PostgreSQL database."""
+    """Section ``[storage]``: the embedded store, or a PostgreSQL database; Redis beside it."""
 
     path: Path = attrs.field(metadata=env("COMMUCAT_STORAGE_PATH"))
     """The SQLite file; ``commucat.db`` in the data directory unless set."""
@@ -188,6 +201,11 @@ class StorageSection:
     )
     """``postgresql://user:password@host:port/database?sslmode=verify-full``: used instead of the file.
     May hold a password, so no message shows it."""
+    redis_url: str | None = attrs.field(
+        default=None, repr=False, validator=_redis_address, metadata=env("COMMUCAT_REDIS_URL")
+    )
+    """``redis://user:password@host:port/database``, ``rediss://`` with TLS, or ``unix:///path?db=0``: what
+    several processes share beside the database. May hold a password, so no message shows it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -197,6 +215,28 @@ class LedgerSection:
     mode: LedgerMode = attrs.field(default=LedgerMode.FILE, metadata=env("COMMUCAT_LEDGER"))
     target: Path | None = attrs.field(default=None, metadata=env("COMMUCAT_LEDGER_TARGET"))
     """The file of mode ``file``; ``ledger.jsonl`` in the data directory unless set."""
+    rotate_bytes: int = attrs.field(
+        default=64 * 1024**2, validator=_between(0, 1024**4), metadata=env("COMMUCAT_LEDGER_ROTATE_BYTES")
+    )
+    """Size at which the file is put away and the next one begun; 0 means never."""
+    rotate_age: int = attrs.field(
+        default=0, validator=_between(0, 10 * _YEAR), metadata=env("COMMUCAT_LEDGER_ROTATE_AGE")
+    )
+    """Age at which the same happens, in seconds since its first record; 0 means never."""
+    heads: Path | None = attrs.field(default=None, metadata=env("COMMUCAT_LEDGER_HEADS"))
+    """A second place, better on another disk, for what the server signs about the ledger."""
+    heads_interval: int = attrs.field(
+        default=60, validator=_between(1, _DAY), metadata=env("COMMUCAT_LEDGER_HEADS_INTERVAL")
+    )
+    """Seconds between two signed heads there while the ledger grows."""
+    node: str = attrs.field(default="main", validator=_node, metadata=env("COMMUCAT_LEDGER_NODE"))
+    """What the ledger of this process is called where there are several."""
+    deliveries: bool = attrs.field(default=False, metadata=env("COMMUCAT_LEDGER_DELIVERIES"))
+    """Whether single deliveries are recorded: who wrote to whom, when, and BLAKE3 of what."""
+    key_event_retention: int = attrs.field(
+        default=0, validator=_between(0, 100 * _YEAR), metadata=env("COMMUCAT_LEDGER_KEY_EVENT_RETENTION")
+    )
+    """Seconds after which key events move from the store to an archive file; 0 means never."""
 
     def __attrs_post_init__(self) -> None:
         if self.mode is LedgerMode.FILE and self.target is None:
@@ -233,6 +273,13 @@ class LimitsSection:
     stranger_bytes: int = attrs.field(
         default=16 * 1024**2, validator=_between(1, 1024**4), metadata=env("COMMUCAT_STRANGER_BYTES")
     )
+    max_database_bytes: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(_between(1024**2, 1024**5)),
+        metadata=env("COMMUCAT_MAX_DATABASE_BYTES"),
+    )
+    """Size of the PostgreSQL database above which messages are refused; no limit unless set. The embedded
+    store watches the free space of its disk instead."""
     routes_per_device: int = attrs.field(
         default=1000, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_ROUTES_PER_DEVICE")
     )

@@ -8,16 +8,19 @@ from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
+from commucat_server.connect.relay import WorkerRelay
 from commucat_server.identity.admissions import Admissions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.listener import Turnstile
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion
+from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
-from commucat_server.security.rate import RateLimit
+from commucat_server.security.rate import SharedRateLimit
 from commucat_storage import Storage
+from commucat_storage.bus import NodeBus
 
 
 @attrs.frozen(kw_only=True)
@@ -56,10 +59,14 @@ class ConnectContext:
     registry: Registry
     inbox: Inbox
     presence: PresenceBoard
+    bus: NodeBus
     calls: CallService
+    cluster: Cluster
     counters: Counters
-    connect_limit: RateLimit
-    new_user_limit: RateLimit
+    connect_limit: SharedRateLimit
+    new_user_limit: SharedRateLimit
     clock: Callable[[], float]
+    relay: WorkerRelay | None = None
+    """To the other workers of this server, if there are any."""
     turnstile: Turnstile = attrs.field(factory=Turnstile)
     """Shared with the listener."""

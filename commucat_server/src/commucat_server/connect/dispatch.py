@@ -8,8 +8,6 @@ What each type asks for is in :mod:`commucat_server.connect.frames`.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import trio
-
 from commucat_proto import (
     DELIVERY_STATUS,
     MAX_CONTROL_JSON_LEN,
@@ -23,6 +21,8 @@ from commucat_proto import (
 from commucat_server.connect.context import ConnectContext
 from commucat_server.connect.frames import calls, groups, messages, transient
 from commucat_server.connect.frames.request import Origin, RefusedFrameError, Request, Settle
+from commucat_server.listener.wakeup import Progress
+from commucat_server.routing.inbox import Answer
 from commucat_server.routing.live import NAMES_BYTES, LiveSession
 from commucat_storage import (
     CommitFailedError,
@@ -30,6 +30,7 @@ from commucat_storage import (
     CreateGroup,
     GroupOutcome,
     JoinRoom,
+    Operation,
     Outcome,
     Refusal,
     RefusalReason,
@@ -95,6 +96,8 @@ _SLOW: Mapping[FrameType, _Slow] = {
     FrameType.TRANSPORT_UPDATE: calls.transport,
 }
 """Those that may have to wait, for what was sent before or for a service."""
+_PROMPT = _QUICK.keys() - {FrameType.JOIN, FrameType.GROUP_CREATE}
+"""Those that neither wait nor are committed apart from what comes after them."""
 
 
 class FrameDispatcher:
@@ -103,15 +106,17 @@ class FrameDispatcher:
     Args:
         context: the services.
         live: the session.
-        writes: unparked by the session's writer whenever it has sent what was queued.
+        writes: made by the session's writer whenever it has sent what was queued.
         capabilities: what the client's Hello asked for.
     """
+
+    __slots__ = ("_batch", "_context", "_live", "_origin", "_pending", "_progress", "_writes")
 
     def __init__(
         self,
         context: ConnectContext,
         live: LiveSession,
-        writes: trio.lowlevel.ParkingLot,
+        writes: Progress,
         capabilities: frozenset[str],
     ) -> None:
         self._context = context
@@ -125,7 +130,43 @@ class FrameDispatcher:
         )
         self._batch: list[Request] = []
         self._pending = 0
-        self._progress = trio.lowlevel.ParkingLot()
+        self._progress = Progress()
+
+    def handle_now(self, frames: Sequence[Frame]) -> bool:
+        """:meth:`handle` without a turn of the scheduler, for the usual case that nothing has to wait.
+
+        ``False``: nothing was done. After ``True`` ``unsubmitted`` tells if the journal had no room.
+        """
+        if (
+            self._batch
+            or self._pending >= MAX_PENDING
+            or len(frames) > MAX_BATCH
+            or self._live.answers_full
+            or not all(frame.type in _PROMPT for frame in frames)
+        ):
+            return False
+        self._context.counters.frames_ingress += len(frames)
+        for frame in frames:
+            try:
+                request = _QUICK[frame.type](self._origin, frame)
+            except RefusedFrameError as exc:
+                self._refuse(frame.channel, frame.sequence, exc.kind, str(exc))
+            else:
+                if request is not None:
+                    self._batch.append(request)
+        if self._batch:
+            batch = self._batch
+            self._pending += 1
+            if self._context.inbox.submit_now(*self._submission(batch)):
+                self._batch = []
+            else:
+                self._pending -= 1
+        return True
+
+    @property
+    def unsubmitted(self) -> bool:
+        """Whether frames were taken for which the journal had no room; see :meth:`submit`."""
+        return bool(self._batch)
 
     async def handle(self, frames: Sequence[Frame]) -> None:
         """Act on frames in their order; waits for room in the journal, never for a receiver.
@@ -154,8 +195,8 @@ class FrameDispatcher:
             self._batch.append(request)
             # These may name thousands of devices: each is committed with what came before only.
             if len(self._batch) == MAX_BATCH or type(request.operation) in (CreateGroup, JoinRoom):
-                await self._submit()
-        await self._submit()
+                await self.submit()
+        await self.submit()
 
     async def refuse(self, frame: RefusedFrame) -> None:
         """Answer a frame whose JSON could not be read; one of any type, those that are ignored too."""
@@ -167,38 +208,42 @@ class FrameDispatcher:
     async def heard(self) -> None:
         """Return when the client has read most of its answers."""
         while self._live.answers_full:
-            await self._writes.park()
+            await self._writes.wait()
 
-    async def _submit(self) -> None:
+    async def submit(self) -> None:
+        """Commit what was taken and is not in the journal yet; waits for room."""
         if not self._batch:
             return
         batch, self._batch = self._batch, []
         while self._pending >= MAX_PENDING:
             self._context.inbox.hurry()
-            await self._progress.park()
+            await self._progress.wait()
         self._pending += 1
         try:
-            operations = [request.operation for request in batch]
-            await self._context.inbox.submit(operations, lambda result: self._batch_done(batch, result))
+            await self._context.inbox.submit(*self._submission(batch))
         except BaseException:
             self._pending -= 1
             raise
 
+    def _submission(self, batch: Sequence[Request]) -> tuple[list[Operation], Answer]:
+        operations = [request.operation for request in batch]
+        return operations, lambda result: self._batch_done(batch, result)
+
     async def _settle(self) -> None:
-        await self._submit()
+        await self.submit()
         await self.answered()
 
     async def answered(self) -> None:
         """Return when every batch that was submitted has been answered."""
         while self._pending:
             self._context.inbox.hurry()
-            await self._progress.park()
+            await self._progress.wait()
 
     # -- answers ------------------------------------------------------------------------------------
 
     def _batch_done(self, batch: Sequence[Request], result: tuple[Outcome, ...] | CommitFailedError) -> None:
         self._pending -= 1
-        self._progress.unpark_all()
+        self._progress.made()
         if isinstance(result, CommitFailedError):
             for request in batch:
                 if request.done is not None:
@@ -225,8 +270,8 @@ class FrameDispatcher:
                     self._live.acknowledge(request.channel, request.sequence, ack)
             case ConfirmOutcome():
                 pass
-            case ResolveOutcome(recipients, refused):
-                self._send_live(request, recipients)
+            case ResolveOutcome(recipients, refused, elsewhere):
+                self._send_live(request, recipients, elsewhere)
                 self._answer_refused(request, bool(recipients) or not refused, refused, request.ack)
             case GroupOutcome(None, notice):
                 # The group is changed; those whose inbox took no notice of it are named.
@@ -237,18 +282,25 @@ class FrameDispatcher:
             case RouteOutcome(reason) | GroupOutcome(reason, _) if reason is not None:
                 self._refuse_for(request, reason)
 
-    def _send_live(self, request: Request, recipients: Sequence[str]) -> None:
+    def _send_live(self, request: Request, recipients: Sequence[str], elsewhere: Mapping[str, str]) -> None:
         live = request.live
         if live is None:
             return
+        forwarded: dict[str, str] = {}
         for device_id in recipients:
+            if live.among is not None and not live.among(device_id):
+                continue
             session = self._context.registry.receiver(device_id)
-            if session is None or (live.among is not None and not live.among(device_id)):
+            if session is None:
+                if device_id in elsewhere:
+                    forwarded[device_id] = elsewhere[device_id]
                 continue
             if session.notice(live.type, request.channel, live.payload):
                 self._context.counters.live_delivered += 1
             else:
                 self._context.counters.live_dropped += 1
+        if forwarded:
+            self._context.cluster.send_live(forwarded, live.type, request.channel, live.payload)
 
     def _answer_refused(
         self,

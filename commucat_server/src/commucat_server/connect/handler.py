@@ -1,6 +1,8 @@
 """A `/connect` request from its first byte to its device's admission, or to the answer that refuses it."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from commucat_crypto import StaticKeyPair
@@ -21,6 +23,8 @@ from commucat_server.connect.session import EstablishedSession
 from commucat_server.listener import ConnectStream, StreamLostError
 from commucat_server.security.rate import identity_of
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 
 class ConnectHandler:
     """Serves `/connect` streams; the listener calls it once for each."""
@@ -28,18 +32,23 @@ class ConnectHandler:
     def __init__(self, context: ConnectContext) -> None:
         self._context = context
         self._handshakes = 0
-        self._upstreams = Upstreams()
+        relay = context.relay
+        self.upstreams = Upstreams("" if relay is None else relay.prefix)
 
     async def __call__(self, stream: ConnectStream) -> None:
         asked = upstream_of(stream.query)
         name = asked.get("upstream")
-        if name is not None and (known := self._upstreams.find(name)) is not None:
-            patience = self._context.settings.write_stall
+        patience = self._context.settings.write_stall
+        relay = self._context.relay
+        if name is not None and relay is not None and relay.is_elsewhere(name) and stream.method == "POST":
+            await _answer(stream, await relay.forward(name, asked.get("offset", ""), stream, patience))
+            return
+        if name is not None and (known := self.upstreams.find(name)) is not None:
             refusal = await feed_upstream(known, asked.get("offset", ""), stream, patience)
             await _answer(stream, refusal)
             return
         identity = identity_of(stream.remote_host)
-        wait = self._context.connect_limit.take(identity)
+        wait = await self._context.connect_limit.take(identity)
         if wait > 0.0 or self._handshakes >= self._context.settings.max_handshakes:
             self._context.counters.rate_limited += 1
             await _problem(stream, 429, "Too Many Requests", retry_after=max(1, math.ceil(wait)))
@@ -47,14 +56,14 @@ class ConnectHandler:
         if name not in (None, NEW):
             await _answer(stream, GONE)
             return
-        upstream = self._upstreams.open() if name == NEW else None
+        upstream = self.upstreams.open() if name == NEW else None
         try:
             await self._serve(stream, upstream, identity)
         except StreamLostError:
             pass  # the peer went away first: an ordinary end
         finally:
             if upstream is not None:
-                self._upstreams.close(upstream)
+                self.upstreams.close(upstream)
 
     async def _serve(self, stream: ConnectStream, upstream: Upstream | None, identity: str) -> None:
         self._handshakes += 1
@@ -71,7 +80,9 @@ class ConnectHandler:
             self._context.connect_limit.give_back(identity)
             self._context.counters.handshakes += 1
             established = EstablishedSession(self._context, opened, session, welcome)
-            del session, welcome  # what is needed for the beginning only must not stay for hours
+            # What is needed for the beginning only must not stay for hours.
+            opened.headers = stream.headers = _NO_HEADERS
+            del session, welcome
             await established.run()
 
 

@@ -28,6 +28,7 @@ from commucat_server.connect.context import ConnectContext
 from commucat_server.identity.admissions import Candidate, Entrance, user_json
 from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, Step
+from commucat_server.ops.audit import key_metadata
 from commucat_server.ops.times import rfc3339
 from commucat_server.routing.registry import Arrival
 from commucat_server.security.rate import identity_of
@@ -132,14 +133,15 @@ class Handshake:
             session=self._candidate.token, user_id=user.user_id, user=user_json(user)
         )
         self._stage = "await_client"
-        await self._stream.send(auth)
+        if not self._stream.send_now(auth):
+            await self._stream.send(auth)
 
     async def _admit(self, proved: ClientProved) -> Welcome:
         assert self._candidate is not None
         hello = proved.hello
         self._stage = "admission"
         if self._candidate.device is None:
-            wait = self._context.new_user_limit.take(identity_of(self._stream.remote_host))
+            wait = await self._context.new_user_limit.take(identity_of(self._stream.remote_host))
             if wait > 0.0:
                 raise HandshakeRefusedError(HandshakeDetail.PAIRING, "too many new devices from this address")
         # What the store has written must be recorded and told: neither the handshake's deadline nor
@@ -205,15 +207,7 @@ class Handshake:
         certificate = entrance.certificate
         device, user = certificate.device_id, certificate.user_id
         if entrance.action is not None:
-            metadata: dict[str, Any] = {
-                "device": device,
-                "user": user,
-                "action": entrance.action,
-                "source": "certificate",
-                "certificate_serial": certificate.serial,
-                "certificate_issued_at": certificate.issued_at,
-                "certificate_expires_at": certificate.expires_at,
-            }
+            metadata = key_metadata(certificate, entrance.action, "certificate", entrance.event_id)
             await self._record(certificate.public_key, metadata)
         assert self._candidate is not None
         token = self._candidate.token
@@ -255,6 +249,7 @@ def ack_json(
         }
         for key in context.noise_keys
     ]
+    signed = None if brief else context.ledger.head
     used = next(entry for entry in keys if entry["version"] == session.key.version)
     user = user_json(entrance.admitted.user)
     return {
@@ -277,6 +272,7 @@ def ack_json(
         "device_certificate": certificate.to_wire(),
         "capabilities": capabilities(context),
         "inbox": {"epoch": inbox.epoch, "next": inbox.next_number, "confirmed": confirmed},
+        **({} if signed is None else {"ledger": signed.to_wire()}),
     }
 
 

@@ -6,6 +6,8 @@ For clients that do not confirm what they receive a confirmer asks the transport
 that need signs of life have a task that gives them.
 """
 
+from collections.abc import Sequence
+
 import structlog
 import trio
 
@@ -26,7 +28,8 @@ from commucat_server.connect.modes import FramedStream
 from commucat_server.connect.writer import SessionWriter
 from commucat_server.identity.admissions import user_json
 from commucat_server.identity.tokens import token_hash
-from commucat_server.listener import ConnectStream, StreamLostError
+from commucat_server.listener import ConnectStream, Step, StreamLostError
+from commucat_server.listener.wakeup import Progress
 from commucat_server.routing.clear_reception import CLEAR
 from commucat_server.routing.live import LiveSession
 from commucat_server.routing.reception import FULL
@@ -38,6 +41,21 @@ log = structlog.get_logger("commucat.connect")
 class EstablishedSession:
     """An admitted device's connection."""
 
+    __slots__ = (
+        "_clear",
+        "_confirmation",
+        "_context",
+        "_dispatcher",
+        "_framed",
+        "_heard",
+        "_live",
+        "_session",
+        "_stream",
+        "_unread",
+        "_welcome",
+        "_writer",
+    )
+
     def __init__(
         self, context: ConnectContext, stream: ConnectStream, session: ServerSession, welcome: Welcome
     ) -> None:
@@ -48,11 +66,13 @@ class EstablishedSession:
         self._welcome = welcome
         hello, headers = welcome.hello, stream.headers
         self._clear = is_clear(context.settings.clear_frames, headers, hello)
-        self._heard = trio.Event()
-        self._doubtful = not self._clear and is_client_of_2025(headers, hello)
+        # Of a client that may not encrypt: set by the first frame that decrypts.
+        doubtful = not self._clear and is_client_of_2025(headers, hello)
+        self._heard = trio.Event() if doubtful else None
+        # Events that ask for something that may have to wait.
+        self._unread: Sequence[ServerEvent] = ()
         inbox = welcome.entrance.admitted.inbox
         device = welcome.entrance.admitted.device
-        self._user = user_json(welcome.entrance.admitted.user)
         self._live = LiveSession(
             device_id=device.device_id,
             user_id=device.user_id,
@@ -63,9 +83,11 @@ class EstablishedSession:
             delivery_ack=welcome.delivery_ack,
             wake=self._wake,
             next_sequence=session.next_sequence,
+            rest=session.rest,
             reception=CLEAR if self._clear else FULL,
+            claim=welcome.entrance.admitted.claim,
         )
-        progress = trio.lowlevel.ParkingLot()
+        progress = Progress()
         self._dispatcher = FrameDispatcher(context, self._live, progress, hello.capabilities)
         self._confirmation: TransportConfirmation | None = None
         if self._live.receives and not self._live.delivery_ack:
@@ -86,23 +108,9 @@ class EstablishedSession:
 
     async def run(self) -> None:
         """Serve until either side ends it; whatever happens, the registry forgets the session."""
-        arrival = self._welcome.arrival
+        await self._enter()
         try:
-            await self._resume()
-            self._live.know_head(max(arrival.head, self._welcome.entrance.admitted.inbox.next_number - 1))
-            self._context.registry.attach(self._live)
-        finally:
-            arrival.end()
-        try:
-            ack = ack_json(self._context, self._session, self._welcome, self._live.cursor, brief=self._clear)
-            del self._welcome
-            await self._writer.send(self._session.establish(ack, clear=self._clear))
-            del ack
-            if self._clear:
-                self._context.counters.clear_sessions += 1
-                log.info("session without encryption", device=self._live.device_id)
-            if self._live.receives:
-                await self._context.presence.arrive(self._live.device_id, self._user)
+            await self._greet()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._writer.run, nursery.cancel_scope)
                 if self._confirmation is not None:
@@ -111,7 +119,12 @@ class EstablishedSession:
                     nursery.start_soon(watch_window, self._stream, self._context.settings.write_stall)
                 if self._framed is not None:
                     nursery.start_soon(self._framed.keep_alive)
-                await self._read_until_end()
+                try:
+                    await self._read_until_end()
+                except StreamLostError:
+                    # Ended here and not beyond the nursery: its group and the frames that it passes refer to
+                    # each other, and would keep the whole connection until the collector comes.
+                    nursery.cancel_scope.cancel()
         except* StreamLostError:
             pass  # the peer went away first: what it missed waits in its inbox
         except* trio.TooSlowError:
@@ -122,12 +135,41 @@ class EstablishedSession:
                 self._stream.reset()
         finally:
             gone = self._context.registry.detach(self._live)
-            if gone and self._live.receives:
+            self._context.bus.forget_session(self._live.device_id, self._live.token_hash)
+            if gone and self._live.displaced:
+                self._context.presence.move(self._live.device_id)
+            elif gone and self._live.receives:
+                self._context.cluster.ended(self._live)
                 with trio.move_on_after(self._context.settings.drain_timeout, shield=True):
                     await self._context.presence.leave(self._live.device_id)
                     await self._context.calls.disconnected(self._live.device_id)
         if self._clear:
             await linger(self._stream)
+
+    async def _enter(self) -> None:
+        """From here on the registry knows the session."""
+        arrival = self._welcome.arrival
+        try:
+            await self._resume()
+            self._live.know_head(max(arrival.head, self._welcome.entrance.admitted.inbox.next_number - 1))
+            self._context.registry.attach(self._live, arrival)
+            self._context.cluster.claimed(self._live, self._welcome.entrance.admitted.displaced)
+        finally:
+            arrival.end()
+        if self._live.receives:
+            self._context.bus.note_session(self._live.device_id, self._live.token_hash)
+
+    async def _greet(self) -> None:
+        """Tell the client what it needs to begin, and the others that it is here."""
+        ack = ack_json(self._context, self._session, self._welcome, self._live.cursor, brief=self._clear)
+        user = user_json(self._welcome.entrance.admitted.user)
+        del self._welcome
+        await self._writer.send(self._session.establish(ack, clear=self._clear))
+        if self._clear:
+            self._context.counters.clear_sessions += 1
+            log.info("session without encryption", device=self._live.device_id)
+        if self._context.registry.receiver(self._live.device_id) is self._live:
+            await self._context.presence.arrive(self._live.device_id, user)
 
     async def _resume(self) -> None:
         """Apply the cursor that the Hello brought; only now is it known whose it is."""
@@ -144,7 +186,7 @@ class EstablishedSession:
             self._live.start_at(outcome.watermark)
 
     async def _confirm_by_transport(self, confirmation: TransportConfirmation) -> None:
-        if self._doubtful:
+        if self._heard is not None:
             # Its transport answers for frames that such a client cannot decrypt: first it has to encrypt.
             await self._heard.wait()
         await confirmation.run()
@@ -153,23 +195,43 @@ class EstablishedSession:
 
     async def _read_until_end(self) -> None:
         """Returns when the client ended its side and everything it sent is answered."""
-        events = self._session.pending_events()
+        self._unread = self._session.pending_events()
         while True:
-            for event in events:
-                if not await self._receive(event):
+            await self._dispatcher.submit()
+            events, self._unread = list(reversed(self._unread)), ()
+            # Nothing of what was read stays here while the client is silent.
+            while events:
+                if not await self._receive(events.pop()):
                     return
             # A client that sends without reading what it is answered waits for itself.
             await self._dispatcher.heard()
-            data = await self._stream.receive()
+            goes_on = await self._stream.receive_by(self._take)
+            if not goes_on:
+                await self._context.turnstile.turn(Step.END)
             if self._live.farewell is not None:
                 return  # no longer taken: the client sends it again elsewhere
-            events = self._session.receive_data(data)
+            if not goes_on:
+                self._unread = self._session.receive_data(b"")
+
+    def _take(self, data: bytes) -> bool:
+        """Take what arrived as far as nothing has to wait; the rest is ``_unread``, and ``False``."""
+        if self._live.farewell is not None:
+            return False
+        events = self._session.receive_data(data)
+        for index, event in enumerate(events):
+            if not (isinstance(event, FramesReceived) and self._dispatcher.handle_now(event.frames)):
+                self._unread = events[index:]
+                return False
+            if self._heard is not None:
+                self._heard.set()
+        return not (self._dispatcher.unsubmitted or self._live.answers_full)
 
     async def _receive(self, event: ServerEvent) -> bool:
         """False when this was the last event."""
         match event:
             case FramesReceived(frames):
-                self._heard.set()
+                if self._heard is not None:
+                    self._heard.set()
                 await self._dispatcher.handle(frames)
                 return True
             case FrameRefused(frame):
@@ -186,7 +248,7 @@ class EstablishedSession:
         raise AssertionError(f"{type(event).__name__} after the handshake")
 
     def _log_broken(self, code: str, reason: str) -> None:
-        if self._doubtful and code == "decrypt" and not self._heard.is_set():
+        if self._heard is not None and code == "decrypt" and not self._heard.is_set():
             log.warning(
                 "a client of 2025 speaks in clear, which transport.clear_frames forbids",
                 device=self._live.device_id,

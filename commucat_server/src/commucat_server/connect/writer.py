@@ -11,7 +11,7 @@ from commucat_server.connect.confirmation import TransportConfirmation
 from commucat_server.connect.context import ConnectContext
 from commucat_server.connect.modes import FramedStream
 from commucat_server.listener import ConnectStream, StreamLostError
-from commucat_server.listener.wakeup import Wakeup
+from commucat_server.listener.wakeup import Progress, Wakeup
 from commucat_server.routing.live import LiveSession
 from commucat_server.routing.reception import PAGE_ROWS
 from commucat_storage import StorageError
@@ -28,10 +28,25 @@ class SessionWriter:
         session: seals what is sent.
         live: where it is queued.
         clear: the session is not encrypted.
-        progress: unparked whenever what was queued has been sent.
+        progress: told whenever what was queued has been sent.
         answered: waits until everything that the client sent is answered; the farewell comes behind it.
         confirmation: told of every write, for clients that do not confirm themselves.
     """
+
+    __slots__ = (
+        "_answered",
+        "_clear",
+        "_confirmation",
+        "_context",
+        "_framed",
+        "_live",
+        "_progress",
+        "_resting",
+        "_session",
+        "_stream",
+        "_unsent",
+        "_work",
+    )
 
     def __init__(
         self,
@@ -41,7 +56,7 @@ class SessionWriter:
         live: LiveSession,
         *,
         clear: bool,
-        progress: trio.lowlevel.ParkingLot,
+        progress: Progress,
         answered: Callable[[], Awaitable[None]],
         confirmation: TransportConfirmation | None,
     ) -> None:
@@ -169,8 +184,7 @@ class SessionWriter:
     def _note_written(self) -> None:
         if self._confirmation is not None:
             self._confirmation.sent()
-        if self._progress:
-            self._progress.unpark_all()
+        self._progress.made()
 
     async def _flush(self) -> None:
         """Send what is queued."""

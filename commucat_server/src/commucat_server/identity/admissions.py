@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from commucat_crypto import CryptoError, DeviceCertificate, is_proper_public_key
-from commucat_proto import HandshakeDetail, HandshakeRefusedError, Hello
+from commucat_proto import SEND_ONLY, HandshakeDetail, HandshakeRefusedError, Hello
 from commucat_server.identity.certificates import CLOCK_SKEW, CertificateIssuer, certificate_of, row_of
 from commucat_server.identity.tokens import enrolment_code_hash, new_id, token_hash
 from commucat_storage import (
@@ -72,6 +72,8 @@ class Entrance:
     certificate: DeviceCertificate
     action: str | None
     """``register`` or ``certificate`` when a certificate was issued, else None."""
+    event_id: str | None = None
+    """The key event that was stored with it."""
 
 
 def invalid(reason: str) -> HandshakeRefusedError:
@@ -217,6 +219,7 @@ class Admissions:
                 refreshed_at=now,
                 ttl_seconds=self._policy.session_ttl,
             ),
+            claims=SEND_ONLY not in hello.capabilities,
             display_name=_short(hello.user.display_name),
             avatar_url=_https(hello.user.avatar_url),
             now=now,
@@ -225,7 +228,8 @@ class Admissions:
             admitted = await self._storage.admit(admission)
         except AdmissionRefusedError as exc:
             raise _refusal(exc.refusal) from exc
-        return Entrance(admitted=admitted, certificate=certificate, action=action)
+        event_id = None if event is None else event.event_id
+        return Entrance(admitted=admitted, certificate=certificate, action=action, event_id=event_id)
 
     async def _ground(
         self, hello: Hello, candidate: Candidate, code: str | None

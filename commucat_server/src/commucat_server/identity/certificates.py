@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
-from commucat_server.identity.tokens import new_serial
-from commucat_storage import CertificateRow, Device, Storage
+from commucat_server.identity.tokens import new_id, new_serial
+from commucat_storage import CertificateRow, Device, KeyEvent, Storage
 
 RENEW_BEFORE = 10 * 86_400
 """Seconds: a certificate with less life left is replaced at the next connect."""
@@ -15,10 +15,18 @@ CLOCK_SKEW = 300
 class CertificateIssuer:
     """The server's certificate authority (its federation key)."""
 
-    def __init__(self, authority: DeviceKeyPair, storage: Storage, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        authority: DeviceKeyPair,
+        storage: Storage,
+        clock: Callable[[], float],
+        renewed: Callable[[DeviceCertificate, KeyEvent], None] | None = None,
+    ) -> None:
         self._authority = authority
         self._storage = storage
         self._clock = clock
+        # Told of certificates that :meth:`current` has issued, once they are stored.
+        self._renewed = renewed
 
     @property
     def public_key(self) -> bytes:
@@ -46,7 +54,15 @@ class CertificateIssuer:
         if row is not None and row.public_key == device.public_key and not self.needs_renewal(row):
             return certificate_of(row)
         fresh = self.issue(user_id=device.user_id, device_id=device.device_id, public_key=device.public_key)
-        await self._storage.add_certificate(row_of(fresh, "certificate"))
+        event = KeyEvent(
+            event_id=new_id(),
+            device_id=device.device_id,
+            public_key=device.public_key,
+            recorded_at=int(self._clock()),
+        )
+        await self._storage.add_certificate(row_of(fresh, "certificate"), event)
+        if self._renewed is not None:
+            self._renewed(fresh, event)
         return fresh
 
 

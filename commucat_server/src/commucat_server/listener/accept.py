@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import math
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from commucat_server.listener.asgi import AsgiApp
 from commucat_server.listener.h1_connection import H1Connection
 from commucat_server.listener.h1_progress import TcpProgress
 from commucat_server.listener.h2_connection import H2Connection
+from commucat_server.listener.outflow import Outflow
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
 from commucat_server.listener.stream import ConnectHandler
@@ -28,7 +30,7 @@ _log = structlog.get_logger("commucat.listener")
 _PROBES = 4
 
 
-async def open_tcp(host: str, port: int, backlog: int = 1024) -> list[trio.SocketListener]:
+async def open_tcp(host: str, port: int, backlog: int = 4096) -> list[trio.SocketListener]:
     """Listen on every address of ``host``.
 
     Args:
@@ -52,6 +54,7 @@ async def serve_listeners(
     shutdown: ShutdownSignal,
     state: Mapping[str, Any] | None = None,
     turnstile: Turnstile | None = None,
+    outflow: Outflow | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections until ``shutdown`` is requested and they have come to an end.
@@ -70,10 +73,13 @@ async def serve_listeners(
         shutdown: ends it all.
         state: what ``asgi_lifespan`` yielded.
         turnstile: shared with whoever else has costly steps of newcomers.
+        outflow: shared with whoever makes many connections send at once.
         task_status: told the listeners as soon as they accept.
     """
     turnstile = turnstile or Turnstile()
-    acceptor = _Acceptor(ssl_context, settings, connect_handler, asgi_app, state, shutdown, turnstile)
+    acceptor = _Acceptor(
+        ssl_context, settings, connect_handler, asgi_app, state, shutdown, turnstile, outflow or Outflow()
+    )
     try:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
@@ -102,6 +108,7 @@ class _Acceptor:
     state: Mapping[str, Any] | None
     shutdown: ShutdownSignal
     turnstile: Turnstile
+    outflow: Outflow
     open: int = 0
     """Connections, handshakes included."""
     connections: set[H1Connection | H2Connection] = attrs.Factory(set)
@@ -110,9 +117,22 @@ class _Acceptor:
     failures: "_Report" = attrs.Factory(lambda: _Report("accept failed"))
 
     async def accept_loop(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        # A second descriptor of the same socket: Trio's makes three objects of each connection, and a turn of
+        # the scheduler.
+        with socket.socket(fileno=os.dup(listener.socket.fileno())) as listening:
+            listening.setblocking(False)
+            while True:
+                await trio.lowlevel.wait_readable(listening)
+                await self.accept_waiting(listening, nursery)
+
+    async def accept_waiting(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+        """Take what the kernel has, as fast as those who were taken before leave time for it."""
         while True:
+            await self.turnstile.turn(Step.ACCEPT)
             try:
-                stream = await listener.accept()
+                accepted, address = listening.accept()
+            except BlockingIOError:
+                return
             except OSError as exc:
                 # Descriptors or memory are exhausted: it may pass, so the listener lives on.
                 self.failures.count(self.settings.report_interval, reason=str(exc))
@@ -120,20 +140,20 @@ class _Acceptor:
                 continue
             if self.open >= self.settings.max_connections:
                 self.refusals.count(self.settings.report_interval, limit=self.settings.max_connections)
-                stream.socket.close()
+                accepted.close()
                 continue
             self.open += 1
-            nursery.start_soon(self.serve, stream)
+            nursery.start_soon(self.serve, accepted, address)
 
-    async def serve(self, accepted: trio.SocketStream) -> None:
+    async def serve(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         """The top of one connection's task: whatever fails here fails for this peer alone."""
-        stream = TcpStream(accepted)
         try:
-            with contextlib.closing(stream):
-                remote, local = _endpoint(stream.socket.getpeername()), _endpoint(stream.socket.getsockname())
-                _probe_when_silent(stream.socket, self.settings.tcp_keepalive)
+            with accepted, contextlib.closing(TcpStream(accepted, self.outflow)) as stream:
+                remote, local = _endpoint(address), _endpoint(accepted.getsockname())
+                _probe_when_silent(accepted, self.settings.tcp_keepalive)
                 transport = TlsStream(stream, self.ssl_context)
                 if await self.handshake(transport, remote):
+                    await self.turnstile.turn(Step.HTTP)
                     await self.serve_http(stream, transport, remote, local)
         except OSError as exc:
             _log.debug("connection lost before it began", reason=str(exc))
@@ -227,7 +247,7 @@ def _endpoint(name: tuple[Any, ...]) -> tuple[str, int]:
 
 
 def _probe_when_silent(connection: socket.socket, idle: int) -> None:
-    """Let the kernel find out that a peer has vanished. Trio has set TCP_NODELAY already."""
+    """Let the kernel find out that a peer has vanished."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)

@@ -65,8 +65,11 @@ class FrameIntake:
         self.peer_going_away = False
         """The peer sent GOAWAY: it opens no more streams, and those that are open go on."""
 
-    def feed(self, data: bytes | bytearray, now: float, data_sent: int = 0) -> bytes:
+    def feed(self, data: bytes | bytearray, now: float, data_sent: int = 0) -> list[tuple[int, bytes]]:
         """Take what arrived; return the complete frames in it, joined.
+
+        Each piece is either the payload of plain DATA (neither padded nor the last) of a stream, or frames as
+        they came, with 0 for the stream.
 
         Args:
             data: bytes as the network split them.
@@ -76,50 +79,60 @@ class FrameIntake:
         Raises:
             PeerViolationError: a frame is too large, or a limit is exceeded.
         """
-        out: list[bytes | bytearray] = []
+        out: list[tuple[int, bytes]] = []
+        others: list[bytes | bytearray] = []
         if self._preface_left:
             # The library compares the preface, byte by byte as it comes.
             preface = data[: self._preface_left]
             self._preface_left -= len(preface)
             data = data[len(preface) :]
-            out.append(preface)
+            others.append(preface)
         if self._held:
             data = self._held + data
         position, end = 0, len(data)
         # The payloads of plain DATA frames by stream, since the last frame of another kind.
         runs: dict[int, list[bytes | bytearray]] = {}
         runs_size = 0
+        largest = self._settings.max_frame_size
         while end - position >= _HEADER_SIZE:
             high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
             length = high << 16 | low
-            if length > self._settings.max_frame_size:
+            if length > largest:
                 raise PeerViolationError(_FRAME_SIZE_ERROR, f"frame of {length} bytes")
             payload = position + _HEADER_SIZE
             following = payload + length
             if following > end:
                 break
-            plain = kind == _DATA and length and not flags
-            if runs and (not plain or runs_size + length > JOINED_SIZE):
-                _join(runs, out)
-                runs, runs_size = {}, 0
-            if plain:
+            if kind == _DATA and length and not flags:
+                if others:
+                    out.append((0, b"".join(others)))
+                    others = []
+                if runs_size + length > JOINED_SIZE:
+                    _join(runs, out)
+                    runs, runs_size = {}, 0
                 run = runs.get(stream)
                 if run is None:
                     run = runs[stream] = []
                 run.append(data[payload:following])
                 runs_size += length
             else:
+                if runs:
+                    _join(runs, out)
+                    runs, runs_size = {}, 0
                 self._judge(kind, flags, length, now, data_sent)
                 if kind == _GOAWAY:
                     # The library would stop sending at once; streams that are open may finish
                     # (RFC 9113, section 6.8).
                     self.peer_going_away = True
                 else:
-                    out.append(data[position:following])
+                    others.append(data[position:following])
             position = following
-        _join(runs, out)
+        if runs:
+            _join(runs, out)
+        if others:
+            out.append((0, b"".join(others)))
         self._held = bytes(data[position:]) if position < end else b""
-        return b"".join(out)
+        return out
 
     def count_reset(self, now: float) -> None:
         """Count a stream that was reset by this side because of something the peer did.
@@ -172,8 +185,6 @@ class FrameIntake:
             self._control = self._resets = 0
 
 
-def _join(runs: dict[int, list[bytes | bytearray]], out: list[bytes | bytearray]) -> None:
+def _join(runs: dict[int, list[bytes | bytearray]], out: list[tuple[int, bytes]]) -> None:
     for stream, run in runs.items():
-        size = sum(map(len, run))
-        out.append(_HEADER.pack(size >> 16, size & 0xFFFF, _DATA, 0, stream))
-        out.extend(run)
+        out.append((stream, bytes(run[0]) if len(run) == 1 else b"".join(run)))

@@ -75,7 +75,9 @@ class H1Stream(HttpStream):
     def http_version(self) -> str:
         return "1.1"
 
-    async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    async def start(
+        self, status: int, headers: Sequence[tuple[str, str]], *, with_body: bool = False
+    ) -> None:
         try:
             fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         except UnicodeEncodeError as exc:

@@ -14,7 +14,7 @@ import trio
 from commucat_server.listener.asgi import AsgiApp, AsgiOrigin, answer_request
 from commucat_server.listener.errors import PeerViolationError, StreamLostError, StreamMisuseError
 from commucat_server.listener.frame_intake import FrameIntake
-from commucat_server.listener.h2_protocol import ServerProtocol
+from commucat_server.listener.h2_protocol import ServerProtocol, data_frame
 from commucat_server.listener.h2_stream import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, H2Stream
 from commucat_server.listener.h2_writer import H2Writer
 from commucat_server.listener.request import RequestHead
@@ -92,7 +92,7 @@ class H2Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._protocol.open(self.settings)
-                self.writer.pull()
+                self.writer.pull(now=False)
                 nursery.start_soon(self.writer.run)
                 task_status.started()
                 await self._read_loop()
@@ -104,6 +104,8 @@ class H2Connection:
             self._lose("connection closed")
             with trio.move_on_after(self.settings.close_timeout if graceful else 0, shield=True):
                 await self._transport.aclose()
+            self.writer.close()
+            self._nursery = None
 
     def go_away(self) -> None:
         """Take no more streams; end the connection when those that are open have ended."""
@@ -118,13 +120,15 @@ class H2Connection:
 
     # What the streams need
 
-    def send_head(self, stream_id: int, fields: list[tuple[bytes, bytes]], *, end: bool) -> None:
-        """Queue a response head."""
+    def send_head(
+        self, stream_id: int, fields: list[tuple[bytes, bytes]], *, end: bool, now: bool = True
+    ) -> None:
+        """Queue a response head; without ``now`` it may wait for what follows it."""
         try:
             self._protocol.send_headers(stream_id, fields, end_stream=end)
         except h2.exceptions.ProtocolError as exc:
             raise StreamMisuseError(f"response head refused: {exc}") from exc
-        self.writer.pull()
+        self.writer.pull(now=now)
 
     def credit(self, stream_id: int, amount: int) -> None:
         """Bytes were taken: let the peer send as many more. The library answers in batches."""
@@ -166,6 +170,7 @@ class H2Connection:
                     self.writer.pull()
                     self._lose("protocol violation")
                     return
+                del data  # Not kept while the peer is silent.
                 if first:
                     first = False
                     self._set_deadline()
@@ -174,7 +179,22 @@ class H2Connection:
             self.writer.pull()
 
     def _take(self, data: bytes | bytearray) -> None:
-        frames = self._intake.feed(data, trio.current_time(), self.writer.data_frames)
+        begun = len(self._streams)
+        for stream_id, piece in self._intake.feed(data, trio.current_time(), self.writer.data_frames):
+            if not stream_id:
+                self._take_frames(piece)
+                continue
+            stream = self._streams.get(stream_id)
+            if stream is not None and self._protocol.take_data(stream_id, piece):
+                stream.deliver(piece, len(piece))
+            else:
+                self._take_frames(data_frame(stream_id, piece))
+        # A stream that has just begun is about to answer, or to wait for more: both take this along.
+        self.writer.pull(now=len(self._streams) <= begun)
+        if self._intake.peer_going_away:
+            self._end_if_unused()
+
+    def _take_frames(self, frames: bytes) -> None:
         for event in self._protocol.take_frames(frames):
             match event:
                 case h2.events.DataReceived(stream_id=stream_id):
@@ -201,9 +221,6 @@ class H2Connection:
                         self._intake.count_control(trio.current_time())
                 case h2.events.RemoteSettingsChanged():
                     self._unblock(0)
-        self.writer.pull()
-        if self._intake.peer_going_away:
-            self._end_if_unused()
 
     def _unblock(self, stream_id: int) -> None:
         """The peer has opened the window of a stream, or of all of them (0)."""

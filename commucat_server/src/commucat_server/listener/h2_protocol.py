@@ -1,16 +1,23 @@
 """The protocol library's connection in less memory: idle connections are what a chat server has most."""
 
-from collections.abc import Iterator
+import functools
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from types import MethodType
+from typing import Any
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
+from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from h2.settings import ChangedSetting, SettingCodes
+from h2.stream import StreamState
 
 from commucat_server.listener.frame_intake import JOINED_SIZE
+from commucat_server.listener.h2_parts import Receivers, slim
 from commucat_server.listener.settings import ListenerSettings
 
 _INITIAL_WINDOW = 65_535  # RFC 9113, section 6.9.2
@@ -33,8 +40,28 @@ _DEFAULTS: dict[int, tuple[int, ...]] = {
 }
 _KNOWN = frozenset(SettingCodes)
 
+# RFC 9113, section 4.1: length (24 bits, here 16 + 8), type, flags, reserved bit and stream.
+_FRAME_HEAD = struct.Struct(">HBBBL").pack
+_DATA = 0  # section 6.1
+_SENDING = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)  # section 5.1
+
 # Bytes stay bytes; one object serves all connections, as nothing in it changes.
 _CONFIG = h2.config.H2Configuration(client_side=False, header_encoding=None)
+
+
+# RFC 9113, section 5.1: where the peer may send DATA.
+_RECEIVING = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
+
+
+def data_frame(stream_id: int, data: bytes) -> bytes:
+    """A plain DATA frame."""
+    return _FRAME_HEAD(len(data) >> 8, len(data) & 0xFF, 0, 0, stream_id) + data
+
+
+@functools.lru_cache(maxsize=64)
+def _settled(values: tuple[tuple[int, tuple[int, ...]], ...]) -> Mapping[int, tuple[int, ...]]:
+    """One mapping for all connections with these values; a few kinds of clients are all there are."""
+    return dict(values)
 
 
 class SmallSettings(h2.settings.Settings):
@@ -42,20 +69,25 @@ class SmallSettings(h2.settings.Settings):
 
     The library keeps a queue object per setting, 11 KiB per connection, and a new one for every code a peer
     makes up, 45 MiB if it names them all. Here a setting nobody knows is ignored, as RFC 9113, section 6.5.2,
-    wants it.
+    wants it. Most connections settle on the same values: these share one mapping, which is never changed.
     """
 
+    __slots__ = ("_values",)
+
     def __init__(self) -> None:
-        self._values = dict(_DEFAULTS)
+        self._values: Mapping[int, tuple[int, ...]] = _DEFAULTS
 
     def acknowledge(self) -> dict[SettingCodes | int, ChangedSetting]:
         """Put the next value of each setting in force; return what changed."""
         changed: dict[SettingCodes | int, ChangedSetting] = {}
-        for code, values in list(self._values.items()):
+        after: list[tuple[int, tuple[int, ...]]] = []
+        for code, values in self._values.items():
             if len(values) > 1:
-                self._values[code] = values[1:]
                 known = SettingCodes(code)
                 changed[known] = ChangedSetting(known, values[0], values[1])
+            after.append((code, values[1:] or values))
+        if changed:
+            self._values = _settled(tuple(after))
         return changed
 
     def validate_received_setting(self, setting: SettingCodes | int, value: int) -> None:
@@ -79,10 +111,10 @@ class SmallSettings(h2.settings.Settings):
             value = min(value, _HEADER_TABLE_SIZE)
         if key in _KNOWN:
             # What has no default is in force at once.
-            self._values[key] = (*self._values.get(key, ()), value)
+            self._values = {**self._values, key: (*self._values.get(key, ()), value)}
 
     def __delitem__(self, key: SettingCodes | int) -> None:
-        del self._values[key]
+        self._values = {code: values for code, values in self._values.items() if code != key}
 
     def __iter__(self) -> Iterator[SettingCodes | int]:
         return iter(self._values)
@@ -102,8 +134,11 @@ class ServerProtocol(h2.connection.H2Connection):
     # How each of the last streams was closed; the library's default remembers 65,536 of them.
     MAX_CLOSED_STREAMS = 256
 
+    _receivers: Mapping[type[Any], Callable[..., Any]] = {}
+
     def __init__(self) -> None:
         super().__init__(_CONFIG)
+        slim(self.encoder, self.decoder)
         self.local_settings = SmallSettings()
         self.remote_settings = SmallSettings()
 
@@ -125,6 +160,41 @@ class ServerProtocol(h2.connection.H2Connection):
         # From the first request on, not only after the peer has acknowledged our settings.
         self.decoder.max_header_list_size = settings.max_header_size
 
+    def take_data(self, stream_id: int, data: bytes) -> bool:
+        """Account for a plain DATA frame of a stream, neither padded nor the last, instead of the library.
+
+        Nearly everything that comes is such a frame, and the library would spend more on it than all the rest
+        of the server. Its own windows are used, and everything that is not plain is left to it.
+        ``False``: nothing was done, and ``take_frames`` must judge it, see ``data_frame``.
+        """
+        stream = self.streams.get(stream_id)
+        size = len(data)
+        if (
+            stream is None
+            or stream.state_machine.state not in _RECEIVING
+            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+            or stream._expected_content_length is not None  # the library counts what comes
+            or size > stream.inbound_flow_control_window
+            or size > self.inbound_flow_control_window
+        ):
+            return False
+        # There is no public way to these two. If another version of the library names them otherwise, the
+        # comparison of both ways in the tests fails.
+        self._inbound_flow_control_window_manager.window_consumed(size)
+        stream._inbound_window_manager.window_consumed(size)
+        return True
+
+    # A private name of the library: if it has another one some day, this is not used, and nothing breaks.
+    @property  # type: ignore[override]  # no dict, but all that is asked of one
+    def _frame_dispatch_table(self) -> Receivers:
+        return Receivers(self, self._receivers)
+
+    @_frame_dispatch_table.setter  # type: ignore[override]  # it takes what the library sets
+    def _frame_dispatch_table(self, table: Mapping[type[Any], MethodType]) -> None:
+        if not ServerProtocol._receivers:
+            # Functions of the class: the same for every connection.
+            ServerProtocol._receivers = {kind: method.__func__ for kind, method in table.items()}
+
     def take_frames(self, frames: bytes) -> list[h2.events.Event]:
         """Take complete frames that ``FrameIntake`` has checked and joined.
 
@@ -134,3 +204,25 @@ class ServerProtocol(h2.connection.H2Connection):
         # Joined frames may be larger than the size we announced.
         self.max_inbound_frame_size = JOINED_SIZE
         return self.receive_data(frames)
+
+    def frame_data(self, stream_id: int, chunk: bytes) -> bytes | None:
+        """A DATA frame that does not end its stream, ready to be sent behind what is queued here.
+
+        The library's ``send_data`` makes the same bytes and the same changes in some sixty calls; this is
+        done for every delivery. ``None``, and nothing has changed, if there is no room for it or the stream
+        is not one to send on: ``send_data`` then tells why.
+        """
+        stream = self.streams.get(stream_id)
+        size = len(chunk)
+        if (
+            stream is None
+            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+            or stream.state_machine.state not in _SENDING
+            or size > stream.outbound_flow_control_window
+            or size > self.outbound_flow_control_window
+            or size > self.max_outbound_frame_size
+        ):
+            return None
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        return _FRAME_HEAD(size >> 8, size & 0xFF, _DATA, 0, stream_id) + chunk

@@ -1,7 +1,7 @@
 """One HTTP/2 stream: the queues between its handler and the connection's reader and writer."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,6 +26,30 @@ _FIELD_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 
+_CREDIT = 8192
+"""Bytes taken before the library is told: an eighth of the smallest window, and some thirty messages."""
+
+
+class _Taking:
+    """Somebody who waits in ``receive_by``."""
+
+    __slots__ = ("_take", "ended", "failed")
+
+    def __init__(self, take: Callable[[bytes], bool]) -> None:
+        self._take = take
+        self.ended = False
+        self.failed: Exception | None = None
+
+    def goes_on(self, data: bytes) -> bool:
+        """Whether it takes more after this."""
+        try:
+            self.ended = not self._take(data)
+        except Exception as exc:  # noqa: BLE001 - raised where it is waited for; the connection has others to serve
+            self.failed = exc
+            self.ended = True
+        return not self.ended
+
+
 class H2Stream(HttpStream):
     """The HTTP/2 form of a stream. The handler calls the inherited methods, the connection the rest.
 
@@ -46,6 +70,7 @@ class H2Stream(HttpStream):
         "_protocol",
         "_queued",
         "_started",
+        "_taking",
         "_writer",
         "blocked",
         "end_framed",
@@ -77,6 +102,7 @@ class H2Stream(HttpStream):
         self._inbound: list[bytes] = []
         self._inbound_credit = 0
         self._arrived = Wakeup()
+        self._taking: _Taking | None = None
         self._progress: trio.lowlevel.ParkingLot | None = None
         self._peer_ended = False
         self._started = False
@@ -88,14 +114,21 @@ class H2Stream(HttpStream):
     def protocol(self) -> str:
         return self._protocol
 
-    async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    async def start(
+        self, status: int, headers: Sequence[tuple[str, str]], *, with_body: bool = False
+    ) -> None:
         try:
             fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         except UnicodeEncodeError as exc:
             raise StreamMisuseError("a header is not Latin-1") from exc
-        self.send_head(status, fields, end=False)
+        self._send_head(status, fields, end=False, now=not with_body)
 
     def send_head(self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool) -> None:
+        self._send_head(status, headers, end=end, now=True)
+
+    def _send_head(
+        self, status: int, headers: Sequence[tuple[bytes, bytes]], *, end: bool, now: bool
+    ) -> None:
         self._check_alive()
         if self._started:
             raise StreamMisuseError("the response was started before")
@@ -105,7 +138,7 @@ class H2Stream(HttpStream):
                 raise StreamMisuseError(f"header {name!r} is not valid")
             if name not in _CONNECTION_FIELDS:
                 fields.append((name, value))
-        self._connection.send_head(self.stream_id, fields, end=end)
+        self._connection.send_head(self.stream_id, fields, end=end, now=now)
         self._started = True
         if end:
             self.ending = self.end_framed = True
@@ -117,12 +150,30 @@ class H2Stream(HttpStream):
             if self._peer_ended:
                 return b""
             self._check_alive()
+            self._writer.hurry()
             await self._arrived.wait()
-        data = self._inbound[0] if len(self._inbound) == 1 else b"".join(self._inbound)
-        self._inbound = []
-        credit, self._inbound_credit = self._inbound_credit, 0
-        self._connection.credit(self.stream_id, credit)
-        return data
+        return self._collect()
+
+    async def receive_by(self, take: Callable[[bytes], bool]) -> bool:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            if self._inbound:
+                if not take(self._collect()):
+                    return True
+                continue
+            if self._peer_ended:
+                return False
+            self._check_alive()
+            self._writer.hurry()
+            waiting = self._taking = _Taking(take)
+            try:
+                await self._arrived.wait()
+            finally:
+                self._taking = None
+            if waiting.failed is not None:
+                raise waiting.failed
+            if waiting.ended:
+                return True
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -137,6 +188,9 @@ class H2Stream(HttpStream):
 
     def send_now(self, data: bytes) -> bool:
         self._check_sendable()
+        if not self.outbox and data and self._writer.pass_on(self, data):
+            self._queued += len(data)
+            return True
         if len(self.outbox) >= self._connection.settings.outbox_high_water:
             return False
         self.outbox += data
@@ -147,6 +201,7 @@ class H2Stream(HttpStream):
     async def flushed(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         position = self._queued
+        self._writer.hurry()
         while self._flushed < position:
             self._check_alive()
             await self._wait_progress()
@@ -231,9 +286,16 @@ class H2Stream(HttpStream):
         if self._lost is not None or not data:
             self._connection.credit(self.stream_id, credit)
             return
-        self._inbound.append(data)
         self._inbound_credit += credit
-        self._arrived.set()
+        taking = self._taking
+        if taking is None:
+            self._inbound.append(data)
+            self._arrived.set()
+        else:
+            self._give_credit()
+            if not taking.goes_on(data):
+                self._taking = None
+                self._arrived.set()
 
     def deliver_end(self) -> None:
         """The peer ended its side."""
@@ -288,6 +350,19 @@ class H2Stream(HttpStream):
         if self._inbound_credit:
             self._connection.credit(self.stream_id, self._inbound_credit)
             self._inbound_credit = 0
+
+    def _collect(self) -> bytes:
+        """Take what has arrived, of which there is something."""
+        data = self._inbound[0] if len(self._inbound) == 1 else b"".join(self._inbound)
+        self._inbound = []
+        self._give_credit()
+        return data
+
+    def _give_credit(self) -> None:
+        """Tell the library what was taken, once that is worth an update of the peer's window."""
+        if self._inbound_credit >= _CREDIT:
+            credit, self._inbound_credit = self._inbound_credit, 0
+            self._connection.credit(self.stream_id, credit)
 
     def _notify(self) -> None:
         """Let those who wait for room, a flush or the end look again."""

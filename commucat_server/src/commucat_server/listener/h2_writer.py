@@ -77,7 +77,14 @@ class H2Writer:
         self._work = Wakeup()
 
     async def run(self) -> None:
-        """Send until ``finish`` was called and everything is out, or the peer takes no more."""
+        """Send until ``finish`` was called and everything is out, or the peer takes no more.
+
+        Our opening waits for the peer's, which comes first and waits for nothing (RFC 9113, section 3.4): so
+        it shares a packet with the first answer.
+        """
+        self._asleep = True
+        await self._work.wait()
+        self._asleep = False
         while True:
             try:
                 if self._unfinished is None and not self._write():
@@ -115,6 +122,38 @@ class H2Writer:
         if self._unfinished is not None or self._sendable:
             self._work.set()
 
+    def pass_on(self, stream: "H2Stream", data: bytes) -> bool:
+        """Send bytes of a stream that has nothing queued, if nothing else is on its way.
+
+        It is what ``push`` would do, without the queues. ``False``: nothing has happened.
+        """
+        if (
+            not self._asleep
+            or self._prompt is None
+            or self._unfinished is not None
+            or self._sendable
+            or self._out
+            or self._batch
+            or stream.blocked
+            or self._lost is not None
+        ):
+            return False
+        frame = self._protocol.frame_data(stream.stream_id, data)
+        if frame is None:
+            return False
+        self.data_frames += 1
+        position = stream.framed + len(data)
+        stream.framed_to(position, ended=False, pings=self.pings.sent)
+        try:
+            if self._prompt.send_now(frame):
+                stream.flushed_to(position, ended=False)
+                return True
+            self._unfinished = b"", [(stream, position, False)]
+            self._work.set()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._lose("connection lost")
+        return True
+
     def withdraw(self, stream_id: int) -> None:
         """The stream sends no more."""
         self._sendable.pop(stream_id, None)
@@ -123,10 +162,17 @@ class H2Writer:
         """Tell the stream when what is queued now has been passed to the kernel."""
         self._batch.append(stream)
 
-    def pull(self) -> None:
-        """Take what the protocol library has queued; wake up if there is any."""
-        if data := self._protocol.data_to_send():
-            self._out.append(data)
+    def pull(self, *, now: bool = True) -> None:
+        """Take what the protocol library has queued; wake up if there is any.
+
+        Without ``now`` it waits for whatever is sent next, or for ``hurry``.
+        """
+        if self._pull() and now:
+            self._work.set()
+
+    def hurry(self) -> None:
+        """Let nothing wait any longer: the peer may be waiting for it."""
+        if self._out:
             self._work.set()
 
     async def wait_ping(self, number: int) -> None:
@@ -158,6 +204,12 @@ class H2Writer:
         """Return from ``run`` as soon as everything is out."""
         self._ending = True
         self._work.set()
+
+    def close(self) -> None:
+        """Let go of the connection and its streams, which in turn hold this writer; called last."""
+        self._lose = _nobody
+        self._unfinished = None
+        self._batch = []
 
     def _write(self) -> bool:
         """Frame what there is and give it to the kernel, as far as it takes it; ``False`` for nothing.
@@ -197,17 +249,23 @@ class H2Writer:
 
     def _next_write(self) -> bytes:
         room = self._settings.write_size
+        if self._sendable:
+            self._pull()
         while self._sendable and room > 0:
             room -= self._frame_from(self._sendable.pop(next(iter(self._sendable))))
         # After the streams' bytes, so that its answer speaks for them.
         if self._lost is None and (payload := self.pings.next_payload()) is not None:
             self._protocol.ping(payload)
-        data = self._protocol.data_to_send()
-        if self._out:
+        self._pull()
+        out, self._out = self._out, []
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _pull(self) -> bool:
+        """Take what the protocol library has queued; whether there was any."""
+        if data := self._protocol.data_to_send():
             self._out.append(data)
-            data = b"".join(self._out)
-            self._out = []
-        return data
+            return True
+        return False
 
     def _frame_from(self, stream: "H2Stream") -> int:
         """Frame one DATA frame of a stream; return its payload's size. Streams with more go to the end."""
@@ -222,11 +280,20 @@ class H2Writer:
         if stream.outbox:
             self._sendable[stream.stream_id] = stream
         ends = stream.ending and not stream.outbox
-        protocol.send_data(stream.stream_id, chunk, end_stream=ends)
+        frame = None if ends else protocol.frame_data(stream.stream_id, chunk)
+        if frame is None:
+            protocol.send_data(stream.stream_id, chunk, end_stream=ends)
+            self._pull()
+        else:
+            self._out.append(frame)
         self.data_frames += 1
         stream.framed_to(stream.framed + len(chunk), ended=ends, pings=self.pings.sent)
         self._batch.append(stream)
         return len(chunk)
+
+
+def _nobody(reason: str) -> None:
+    """Who is told that the peer is lost when the connection has ended."""
 
 
 def _tell_flushed(batch: list[tuple["H2Stream", int, bool]]) -> None:

@@ -39,8 +39,13 @@ class ConnectStream(abc.ABC):
         return ""
 
     @abc.abstractmethod
-    async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    async def start(
+        self, status: int, headers: Sequence[tuple[str, str]], *, with_body: bool = False
+    ) -> None:
         """Queue the head of the response.
+
+        ``with_body`` lets it wait for the first bytes of the body, to share their packet; at the latest it
+        goes out when the handler waits for the peer (``receive``, ``flushed``) or ends.
 
         Over HTTP/2 headers of an HTTP/1.1 connection are dropped. Over HTTP/1.1 the status 101 makes what
         follows in both directions plain bytes, if the request asked for it by ``Upgrade``.
@@ -60,6 +65,22 @@ class ConnectStream(abc.ABC):
         Raises:
             StreamLostError: reset, or connection lost, and everything that arrived before was taken.
         """
+
+    async def receive_by(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand everything that arrives to ``take``, until that returns ``False``.
+
+        ``take`` must not wait; where the transport can, it is called by the task that reads the connection,
+        which saves a turn of the scheduler for each read. Returns ``False`` when the peer ended its side,
+        else ``True``.
+
+        Raises:
+            StreamLostError: reset, or connection lost, and everything that arrived before was taken.
+            Exception: what ``take`` raised.
+        """
+        while data := await self.receive():
+            if not take(data):
+                return True
+        return False
 
     @abc.abstractmethod
     async def send(self, data: bytes) -> None:

@@ -11,6 +11,8 @@ import socket
 
 import trio
 
+from commucat_server.listener.outflow import Outflow
+
 _RECEIVE_SIZE = 65_536
 
 
@@ -34,16 +36,20 @@ class TcpStream(PromptStream):
     """Owns a connected socket.
 
     Args:
-        accepted: what a listener gave; its socket belongs to this object from now on.
+        accepted: connected; it belongs to this object from now on.
+        outflow: what has been sent as part of a wave of it is answered after the wave.
     """
 
-    __slots__ = ("_left", "socket")
+    __slots__ = ("_left", "_outflow", "_wave", "socket")
 
-    def __init__(self, accepted: trio.SocketStream) -> None:
-        given = accepted.socket
-        family, kind, protocol = given.family, given.type, given.proto
-        self.socket = socket.socket(family, kind, protocol, fileno=given.detach())
-        self.socket.setblocking(False)
+    def __init__(self, accepted: socket.socket, outflow: Outflow | None = None) -> None:
+        self._outflow = outflow or Outflow()
+        # The last wave that this connection was part of.
+        self._wave = 0
+        self.socket = accepted
+        accepted.setblocking(False)
+        # Small records must not wait for the peer's delayed acknowledgement.
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._left = b""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -56,6 +62,8 @@ class TcpStream(PromptStream):
         while True:
             self._check_open()
             await trio.lowlevel.wait_readable(self.socket)
+            if self._wave == self._outflow.wave:
+                await self._outflow.over(self._wave)
             try:
                 return self.socket.recv(max_bytes or _RECEIVE_SIZE)
             except BlockingIOError:
@@ -67,6 +75,8 @@ class TcpStream(PromptStream):
         if self._left:
             self._left += data
             return False
+        if self._outflow.sending:
+            self._wave = self._outflow.wave
         try:
             taken = self.socket.send(data)
         except BlockingIOError:

@@ -17,6 +17,11 @@ from commucat_server.listener.tcp_stream import PromptStream
 
 _RECORD_SIZE = 16_384  # RFC 8446, section 5.1
 _RECEIVE_SIZE = 65_536
+_SHORT_PIECE = 1_024
+_SHORT_UNTIL = 16_384
+"""The first so many bytes of each direction pass through OpenSSL's buffers in short pieces, later ones in
+records. A buffer never becomes smaller than its largest piece, and most connections hardly say anything after
+their handshake; those that do would pay for short pieces with their speed."""
 _UNSENT_LIMIT = 4_096
 """Answers to key updates that may wait for the next write: 150 of them. A peer may ask for any number."""
 
@@ -29,13 +34,29 @@ class TlsStream(PromptStream):
         context: from ``tls_context``.
     """
 
-    __slots__ = ("_broken", "_incoming", "_left", "_outgoing", "_prompt", "_tls", "_transport", "sent_bytes")
+    __slots__ = (
+        "_arrived",
+        "_broken",
+        "_incoming",
+        "_left",
+        "_outgoing",
+        "_prompt",
+        "_received",
+        "_sealed",
+        "_tls",
+        "_transport",
+        "sent_bytes",
+    )
 
     def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext) -> None:
         self._transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        # OpenSSL's buffers never shrink: what is large waits here, and passes through them in pieces.
+        self._arrived: memoryview | bytes = b""
+        self._sealed: list[bytes] = []
+        self._received = 0
         self._broken = False
         self._prompt = transport if isinstance(transport, PromptStream) else None
         # Encrypted bytes that the transport below keeps for its next write.
@@ -57,6 +78,8 @@ class TlsStream(PromptStream):
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send_pending()
+                if self._feed():
+                    continue
                 await self._receive_pending()
                 if turn is not None:
                     await turn()
@@ -86,15 +109,18 @@ class TlsStream(PromptStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
-            if not (waited or self._incoming.pending or self._incoming.eof or self._tls.pending()):
+            if not (
+                waited or self._incoming.pending or self._incoming.eof or self._tls.pending() or self._feed()
+            ):
                 # Nothing is there to be decrypted: finding out by trying costs an exception per read.
                 await self._receive_pending()
                 waited = True
             try:
                 first = self._tls.read(_RECORD_SIZE)
             except ssl.SSLWantReadError:
-                await self._receive_pending()
-                waited = True
+                if not self._feed():
+                    await self._receive_pending()
+                    waited = True
                 continue
             except ssl.SSLEOFError:
                 first = b""
@@ -119,7 +145,7 @@ class TlsStream(PromptStream):
         self._encrypt(data)
         if self._prompt is None:
             return False  # All of it waits here.
-        encrypted = self._outgoing.read()
+        encrypted = self._take_encrypted()
         if self._prompt.send_now(encrypted):
             self.sent_bytes += len(encrypted)
             return True
@@ -129,11 +155,26 @@ class TlsStream(PromptStream):
     def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
         if self._broken:
             raise trio.BrokenResourceError("an earlier write was not finished")
-        if data:
-            try:
-                self._tls.write(data)
-            except ssl.SSLError as exc:
-                raise trio.BrokenResourceError("tls connection broken") from exc
+        size = _RECORD_SIZE if self.sent_bytes >= _SHORT_UNTIL else _SHORT_PIECE
+        try:
+            if len(data) <= size:
+                if data:
+                    self._tls.write(data)
+                return
+            with memoryview(data) as view:
+                for start in range(0, len(view), size):
+                    self._tls.write(view[start : start + size])
+                    self._sealed.append(self._outgoing.read())
+        except ssl.SSLError as exc:
+            raise trio.BrokenResourceError("tls connection broken") from exc
+
+    def _take_encrypted(self) -> bytes:
+        data = self._outgoing.read()
+        if self._sealed:
+            self._sealed.append(data)
+            data = b"".join(self._sealed)
+            self._sealed.clear()
+        return data
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when a write would not have to wait."""
@@ -147,18 +188,22 @@ class TlsStream(PromptStream):
                 with contextlib.suppress(ssl.SSLError):
                     self._tls.unwrap()
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self._transport.send_all(self._outgoing.read())
+                    await self._transport.send_all(self._take_encrypted())
         finally:
             await self._transport.aclose()
 
     def _read_more(self, first: bytes, limit: int) -> bytes:
         parts, size = [first], len(first)
         # Without the first test every read would end in an exception; an empty part is the peer's farewell.
-        while first and self._incoming.pending and size < limit:
+        while first and size < limit and (self._incoming.pending or self._feed()):
             try:
                 part = self._tls.read(_RECORD_SIZE)
+            except ssl.SSLWantReadError:
+                if not self._feed():
+                    break  # The rest of a record is still to come.
+                continue
             except ssl.SSLError:
-                break  # The rest of a record is still to come, or the next read tells what is wrong.
+                break  # The next read tells what is wrong.
             if not part:
                 break
             parts.append(part)
@@ -166,7 +211,7 @@ class TlsStream(PromptStream):
         return b"".join(parts) if len(parts) > 1 else first
 
     async def _send_pending(self) -> None:
-        data = self._outgoing.read()
+        data = self._take_encrypted()
         if data or self._left:
             try:
                 await self._transport.send_all(data)
@@ -182,6 +227,18 @@ class TlsStream(PromptStream):
             self._broken = True
             raise trio.BrokenResourceError("flood of key updates")
         if data := await self._transport.receive_some(_RECEIVE_SIZE):
-            self._incoming.write(data)
+            self._received += len(data)
+            self._arrived = memoryview(data)
+            self._feed()
         else:
             self._incoming.write_eof()
+
+    def _feed(self) -> bool:
+        """Pass on the next piece of what has arrived; ``False`` if there is none."""
+        arrived = self._arrived
+        if not arrived:
+            return False
+        size = _RECORD_SIZE if self._received >= _SHORT_UNTIL else _SHORT_PIECE
+        self._incoming.write(arrived[:size])
+        self._arrived = arrived[size:] or b""
+        return True

@@ -17,19 +17,25 @@ import trio
 
 from commucat_server.listener.wakeup import Wakeup
 
-PASS_SECONDS = 0.001
+PASS_SECONDS = 0.0005
 """A pass of the event loop that has lasted for so long begins no second step."""
 
 
 class Step(enum.IntEnum):
     """Costly steps of a connection, in their order."""
 
-    TLS = 0
+    ACCEPT = 0
+    """Taking it from the kernel. As long as others wait it stays there, where it costs nothing."""
+    TLS = 1
     """Keys and a signature for a ClientHello."""
-    HELLO = 1
+    HTTP = 2
+    """The objects of a connection, and its tasks."""
+    HELLO = 3
     """The handshake proof, Noise messages 1 and 2."""
-    PROOF = 2
+    PROOF = 4
     """Noise message 3, and the admission."""
+    END = 5
+    """Taking a session down that its peer has ended."""
 
 
 class Turnstile(trio.abc.Instrument):
@@ -51,16 +57,19 @@ class Turnstile(trio.abc.Instrument):
         self._used = False
         self._began = time.perf_counter()
 
-    async def turn(self, step: Step, deadline: trio.CancelScope) -> None:
+    async def turn(self, step: Step, deadline: trio.CancelScope | None = None) -> None:
         """Return when the step may be taken; at once, without a checkpoint, if nobody waits.
 
-        ``deadline`` stands still meanwhile: waiting here is no fault of the peer.
+        A ``deadline`` stands still meanwhile: waiting here is no fault of the peer.
         """
         if not self._watching:
             self._watching = True
             self._began = time.perf_counter()
             trio.lowlevel.add_instrument(self)
         if self._next() is None and self._open():
+            return
+        if deadline is None:
+            await self._wait(self._queues[step])
             return
         left = deadline.deadline - trio.current_time()
         deadline.deadline = math.inf

@@ -25,4 +25,8 @@ class Counters:
     """Messages of which no report was made: too many were confirmed at once."""
     live_delivered: int = 0
     live_dropped: int = 0
+    live_forwarded: int = 0
+    """Receivers of live frames on other nodes; what became of the frames is counted there."""
+    sessions_displaced: int = 0
+    """Sessions that ended because their device connected to another node."""
     rate_limited: int = 0

@@ -14,6 +14,12 @@ from commucat_storage import Storage, StorageError
 log = structlog.get_logger("commucat.upkeep")
 
 PURGE_INTERVAL = 60.0
+REST_INTERVAL = 10.0
+"""A session that sent and received nothing for so long keeps what it needs to go on, and no more."""
+PURGE_LEASE = "purge"
+"""Renewed at each purge and between its steps; when its holder is killed another node goes on."""
+SWEEP_INTERVAL = 5.0
+SWEEP_LEASE = "nodes"
 REVOCATION_INTERVAL = 0.5
 """A revoked device's sessions end within one second, whoever revoked it, on this server or beside it."""
 
@@ -32,7 +38,13 @@ class Upkeep:
         clock: Callable[[], float],
         presence_ttl: int,
         keepalive: int,
+        revoked: Callable[[str], None] | None = None,
+        expired: Callable[[int], None] | None = None,
     ) -> None:
+        # For the audit: devices whose sessions were ended, and how many messages were deleted unconfirmed.
+        self._revoked = revoked
+        self._expired = expired
+        self._ended: set[str] = set()
         self._storage = storage
         self._registry = registry
         self._presence = presence
@@ -48,6 +60,8 @@ class Upkeep:
             nursery.start_soon(self._every, self._presence_interval, self._presence.refresh)
             nursery.start_soon(self._every, self._session_interval, self._refresh_sessions)
             nursery.start_soon(self._every, PURGE_INTERVAL, self.purge)
+            nursery.start_soon(self._every, REST_INTERVAL, self.rest)
+            nursery.start_soon(self._every, SWEEP_INTERVAL, self.sweep_nodes)
             nursery.start_soon(self._every, REVOCATION_INTERVAL, self.end_revoked)
 
     async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -63,18 +77,35 @@ class Upkeep:
         for session in self._registry:
             await self._storage.refresh_session(session.token_hash, now)
 
+    async def rest(self) -> None:
+        """Let silent sessions give back memory."""
+        for session in self._registry:
+            session.rest()
+
     async def end_revoked(self) -> None:
         devices = {session.device_id for session in self._registry}
+        self._ended &= devices  # a session may need a moment to end, and is recorded once
         if devices:
             for device_id in await self._storage.not_active(tuple(devices)):
                 self._registry.end_device(device_id, REVOKED)
+                if self._revoked is not None and device_id not in self._ended:
+                    self._revoked(device_id)
+                self._ended.add(device_id)
+
+    async def sweep_nodes(self) -> None:
+        """Give free the sessions of nodes that have died; one node does it for all."""
+        if await self._storage.take_lease(SWEEP_LEASE, 2 * SWEEP_INTERVAL):
+            for node in await self._storage.sweep_nodes():
+                log.warning("a node has died", node=node)
 
     async def purge(self) -> None:
-        """Delete what has expired, and have it told to senders that asked."""
+        """Delete what has expired, and have it told to senders that asked; one node does it for all."""
         more = True
-        while more:
+        while more and await self._storage.take_lease(PURGE_LEASE, 2 * PURGE_INTERVAL):
             purged = await self._storage.purge_expired(int(self._clock()))
             self._counters.messages_expired += purged.messages
+            if purged.messages and self._expired is not None:
+                self._expired(purged.messages)
             if purged.messages:
                 log.info("expired messages purged", messages=purged.messages)
             await self._reports.expired(purged.expired)

@@ -6,7 +6,15 @@ from commucat_server.provision.certificate import self_signed
 from commucat_server.provision.data_dir import DataDir, prepare_data_dir
 from commucat_server.provision.errors import DataDirBusyError, ProvisionError
 from commucat_server.provision.federation_seed import read_federation_keys
+from commucat_server.provision.moving import (
+    Moved,
+    restore_backup,
+    transfer_store,
+    unmark_store,
+    write_backup,
+)
 from commucat_server.provision.noise_keys import NOISE_SECRET, NoiseKeyVersion, load_noise_keys
+from commucat_server.provision.shared import Shared, open_shared
 from commucat_server.provision.store import (
     StoreStatus,
     migrate_store,
@@ -19,15 +27,22 @@ __all__ = [
     "NOISE_SECRET",
     "DataDir",
     "DataDirBusyError",
+    "Moved",
     "NoiseKeyVersion",
     "ProvisionError",
+    "Shared",
     "StoreStatus",
     "load_noise_keys",
     "migrate_store",
+    "open_shared",
     "open_store",
     "place_of_store",
     "prepare_data_dir",
     "read_federation_keys",
+    "restore_backup",
     "self_signed",
     "store_status",
+    "transfer_store",
+    "unmark_store",
+    "write_backup",
 ]

@@ -16,7 +16,7 @@ from commucat_server.provision.files import make_private_dir, reason_of
 from commucat_server.provision.lock import DirLock
 from commucat_server.provision.tls_files import ensure_tls_files
 
-_LOCK: Final = "server.lock"
+LOCK_FILE: Final = "server.lock"
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +32,11 @@ class DataDir:
     """Lines to log at warning once, at start."""
     _lock: DirLock = attrs.field(repr=False, eq=False)
 
+    @property
+    def lock_handle(self) -> int:
+        """The descriptor of the lock, for processes that serve the same directory with this one."""
+        return self._lock.handle
+
     def close(self) -> None:
         """Give the directory free for another server; more than once is allowed."""
         self._lock.release()
@@ -45,8 +50,11 @@ class DataDir:
         self.close()
 
 
-def prepare_data_dir(config: ServerConfig) -> DataDir:
+def prepare_data_dir(config: ServerConfig, *, inherited_lock: int | None = None) -> DataDir:
     """Make the data directory ready for one server, and lock it. Blocks on the disk.
+
+    ``inherited_lock``: the descriptor of the lock that the parent of this process has taken for all its
+    children.
 
     Layout: ``server.lock``; ``keys/federation.seed`` (hexadecimal, 0600); ``tls/cert.pem`` and
     ``tls/key.pem`` (0600). Store and ledger make their own files.
@@ -57,7 +65,7 @@ def prepare_data_dir(config: ServerConfig) -> DataDir:
     """
     path = config.data_dir
     make_private_dir(path)
-    lock = DirLock.take(path / _LOCK)
+    lock = DirLock.take(path / LOCK_FILE) if inherited_lock is None else DirLock(inherited_lock)
     try:
         keys = ensure_federation_keys(config)
         files = ensure_tls_files(config, now=datetime.datetime.now(datetime.UTC))

@@ -45,8 +45,14 @@ class DirLock:
             raise ProvisionError(f"{path}: cannot be locked: {reason_of(exc)}") from exc
         return cls(handle)
 
+    @property
+    def handle(self) -> int:
+        """The descriptor of the file: a child that inherits it has the lock too, and keeps it for both."""
+        assert self._handle is not None, "it was released"
+        return self._handle
+
     def release(self) -> None:
-        """Give the lock back; more than once is allowed."""
+        """Give the lock back; more than once is allowed. Children that inherited it keep it."""
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)

@@ -55,9 +55,12 @@ def open_store(
         if quick_check_bytes is not None:
             shared["quick_check_bytes"] = quick_check_bytes
         return open_sqlite(config.storage.path, settings=SqliteSettings(**shared))
-    with _explained():
+    with explained():
         from commucat_storage.postgres import PostgresSettings, open_postgres
-    return open_postgres(dsn, settings=PostgresSettings(domain=config.server.domain, **shared))
+    settings = PostgresSettings(
+        domain=config.server.domain, max_database_bytes=limits.max_database_bytes, **shared
+    )
+    return open_postgres(dsn, settings=settings)
 
 
 def migrate_store(config: ServerConfig) -> list[str]:
@@ -69,7 +72,7 @@ def migrate_store(config: ServerConfig) -> list[str]:
     dsn = config.storage.postgres_dsn
     if dsn is None:
         return migrate_sqlite(config.storage.path)
-    with _explained():
+    with explained():
         from commucat_storage.postgres import PostgresSettings, migrate_postgres
     settings = PostgresSettings(domain=config.server.domain)
     return trio.run(lambda: migrate_postgres(dsn, settings=settings))
@@ -83,7 +86,7 @@ def store_status(config: ServerConfig) -> StoreStatus:
         return StoreStatus(
             schema_version=embedded.schema_version, pending=embedded.pending, size_bytes=embedded.size_bytes
         )
-    with _explained():
+    with explained():
         from commucat_storage.postgres import postgres_status
     found = trio.run(postgres_status, dsn)
     encryption = "TLS" if found.tls else "no TLS"
@@ -100,13 +103,14 @@ def place_of_store(config: ServerConfig) -> str:
     dsn = config.storage.postgres_dsn
     if dsn is None:
         return str(config.storage.path)
-    with _explained():
+    with explained():
         from commucat_storage.postgres import place_of
     return place_of(dsn)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Say what to install where the PostgreSQL backend is imported and its libraries are missing."""
     try:
         yield
     except ModuleNotFoundError as exc:

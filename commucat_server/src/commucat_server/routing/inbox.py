@@ -7,6 +7,8 @@ journal's completion call.
 
 from collections.abc import Callable, Sequence
 
+from commucat_proto import FrameTemplate, FrameType
+from commucat_server.listener.outflow import MANY, Flush, Outflow
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
@@ -32,34 +34,62 @@ class Inbox:
     """Puts batches into the journal and hands what was committed to whoever is connected."""
 
     def __init__(
-        self, storage: Storage, registry: Registry, counters: Counters, reports: DeliveryReports
+        self,
+        storage: Storage,
+        registry: Registry,
+        counters: Counters,
+        reports: DeliveryReports,
+        outflow: Outflow | None = None,
     ) -> None:
         self._storage = storage
         self._registry = registry
         self._counters = counters
         self._reports = reports
-        # Who has something to send, while the outcomes of one commit are told; None otherwise.
-        self._woken: dict[Callable[[], None], None] | None = None
-        storage.on_rounds(self._begin_round, self._end_round)
+        self.outflow = outflow or Outflow()
+        self.on_group_change: Callable[[CreateGroup | InviteMember | ChangeGroup], None] | None = None
+        """Told of every change of a group that is committed; for the audit."""
+        self.on_commit: Callable[[Sequence[Operation], Sequence[Outcome]], None] | None = None
+        """Told of every batch that is committed, before it is delivered; for an audit of deliveries."""
+        storage.on_rounds(self.outflow.begin, self.outflow.end)
 
     async def submit(self, batch: Sequence[Operation], answer: Answer) -> None:
         """Take a batch; wait only for room in the journal, never for a receiver.
 
-        ``answer`` is called once the batch is on disk (after its messages were handed to
-        their live receivers) or has failed.
+        ``answer`` is called once the batch is on disk or has failed, and what it queues for sessions goes
+        out before the batch's deliveries if these are many.
         """
-
-        def done(result: tuple[Outcome, ...] | CommitFailedError) -> None:
-            if isinstance(result, CommitFailedError):
-                self._counters.commits_failed += 1  # The store logs why, once for as long as it fails.
-            else:
-                self._deliver(batch, result)
-            answer(result)
-
+        done = self._done(batch, answer)
         try:
             await self._storage.enqueue(batch, done)
         except CommitFailedError as exc:
             done(exc)  # The journal takes nothing any more: to a sender that is one more failed commit.
+
+    def submit_now(self, batch: Sequence[Operation], answer: Answer) -> bool:
+        """:meth:`submit` if the journal has room; ``False``, and nothing is taken, if not."""
+        done = self._done(batch, answer)
+        try:
+            return self._storage.enqueue_now(batch, done)
+        except CommitFailedError as exc:
+            done(exc)
+            return True
+
+    def _done(
+        self, batch: Sequence[Operation], answer: Answer
+    ) -> Callable[[tuple[Outcome, ...] | CommitFailedError], None]:
+        def done(result: tuple[Outcome, ...] | CommitFailedError) -> None:
+            if isinstance(result, CommitFailedError):
+                self._counters.commits_failed += 1  # The store logs why, once for as long as it fails.
+                answer(result)
+            elif self._deliver(batch, result) > MANY:
+                # The sender has waited for the disk. With a few receivers their deliveries go first, for
+                # somebody waits to read them.
+                self.outflow.hasten(True)
+                answer(result)
+                self.outflow.hasten(False)
+            else:
+                answer(result)
+
+        return done
 
     async def confirm(self, confirmation: Confirm) -> ConfirmOutcome:
         """Store a confirmation and wait until it is on disk.
@@ -72,21 +102,10 @@ class Inbox:
         self._deliver([confirmation], [outcome])
         return outcome
 
-    def wake(self, flush: Callable[[], None]) -> bool:
+    def wake(self, flush: Flush) -> bool:
         """``flush`` is called once when everything that was committed together has been handed out;
         ``False`` if nothing is being handed out now."""
-        if self._woken is None:
-            return False
-        self._woken[flush] = None
-        return True
-
-    def _begin_round(self) -> None:
-        self._woken = {}
-
-    def _end_round(self) -> None:
-        woken, self._woken = self._woken, None
-        for flush in woken or ():
-            flush()
+        return self.outflow.add(flush)
 
     def hurry(self) -> None:
         """Let nothing that was submitted wait for company; for callers that wait for its answer."""
@@ -100,7 +119,11 @@ class Inbox:
         """
         await self._storage.settle()
 
-    def _deliver(self, batch: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
+    def _deliver(self, batch: Sequence[Operation], outcomes: Sequence[Outcome]) -> int:
+        """Hand the batch's messages to their live receivers; the most that one of them had, live or not."""
+        if self.on_commit is not None:
+            self.on_commit(batch, outcomes)
+        most = 0
         committed = self._registry.committed
         for operation, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, SubmissionOutcome) and isinstance(operation, Submission):
@@ -111,6 +134,8 @@ class Inbox:
                 operation, CreateGroup | InviteMember | ChangeGroup
             ):
                 accepted, payload = outcome.notice.accepted, operation.notice
+                if outcome.refused is None and self.on_group_change is not None:
+                    self.on_group_change(operation)
             else:
                 if isinstance(outcome, ConfirmOutcome) and isinstance(operation, Confirm):
                     self._counters.relay_confirmed += outcome.applied
@@ -118,7 +143,13 @@ class Inbox:
                         self._reports.confirmed(operation.device_id, outcome)
                 continue
             self._counters.relay_enqueued += len(accepted)
+            most = max(most, len(accepted))
+            frame_type, channel = operation.frame_type, operation.channel
+            template = None
+            if len(accepted) > 1:
+                template = FrameTemplate(FrameType(frame_type), channel, payload)
             for device_id, number in accepted:
                 session = committed(device_id, number)
                 if session is not None:
-                    session.offer(number, operation.frame_type, operation.channel, payload)
+                    session.offer(number, frame_type, channel, payload, template)
+        return most

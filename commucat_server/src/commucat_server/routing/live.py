@@ -7,11 +7,10 @@ until it has caught up. The same rule serves a fresh connect, a resume, a slow r
 restart of the server.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from commucat_proto import FrameType, encode_frame, json_text
+from commucat_proto import FrameTemplate, FrameType, encode_frame, json_text
 from commucat_server.routing.reception import FULL, WINDOW_FRAMES, Reception
 from commucat_storage import InboxPage
 
@@ -24,13 +23,50 @@ NAMES_BYTES = 1024 * 1024
 # later, and nobody may make this client's own reading stop, or fill its memory.
 NOTICES_BYTES = 256 * 1024
 
+# Calling the enum costs five times as much.
+_TYPES = {int(each): each for each in FrameType}
+
+
+def _nothing() -> None:
+    """For ``rest`` of a session that holds nothing, and for both when it is over."""
+
 
 class LiveSession:
     """The meeting point of one connected session and everybody who has something for it.
 
     Every method is synchronous and must be called in the event-loop thread. ``wake`` is
-    called whenever the writer has something to do.
+    called whenever the writer has something to do, ``rest`` now and then, to give back memory
+    that a silent session does not need.
     """
+
+    __slots__ = (
+        "_answers",
+        "_answers_bytes",
+        "_next_sequence",
+        "_notices",
+        "_notices_bytes",
+        "_notices_left",
+        "_offered",
+        "_ready",
+        "_ready_bytes",
+        "_suspected",
+        "_wake",
+        "behind",
+        "claim",
+        "closed",
+        "cursor",
+        "delivery_ack",
+        "device_id",
+        "displaced",
+        "epoch",
+        "farewell",
+        "receives",
+        "reception",
+        "rest",
+        "taken",
+        "token_hash",
+        "user_id",
+    )
 
     def __init__(
         self,
@@ -44,7 +80,9 @@ class LiveSession:
         delivery_ack: bool,
         wake: Callable[[], None],
         next_sequence: Callable[[], int],
+        rest: Callable[[], None] = _nothing,
         reception: Reception = FULL,
+        claim: int = 0,
     ) -> None:
         self.device_id = device_id
         self.user_id = user_id
@@ -61,11 +99,17 @@ class LiveSession:
         self.farewell: Mapping[str, Any] | None = None
         """Set once the session is to end: the Error that tells the client why."""
         self.closed = False
+        self.rest = rest
+        self.claim = claim
+        """Of several sessions of a device, on any node, the one with the highest claim receives."""
+        self.displaced = False
+        """A session on another node has taken over: the device is not gone."""
         self.reception = reception
         self._offered = confirmed
+        self._suspected = 0
         self._wake = wake
         self._next_sequence = next_sequence
-        self._ready: deque[bytes] = deque()
+        self._ready: list[bytes] = []
         self._ready_bytes = 0
         self._answers: list[bytes] = []
         self._answers_bytes = 0
@@ -75,8 +119,16 @@ class LiveSession:
 
     # -- deliveries -------------------------------------------------------------------------------
 
-    def offer(self, number: int, frame_type: int, channel: int, payload: bytes) -> None:
-        """A message for this device was committed under ``number``."""
+    def offer(
+        self,
+        number: int,
+        frame_type: int,
+        channel: int,
+        payload: bytes,
+        template: FrameTemplate | None = None,
+    ) -> None:
+        """A message for this device was committed under ``number``. ``template``, if given, is the same
+        message, to be encoded for many."""
         if number > self._offered:
             self._offered = number
         if number <= self.cursor or self.closed or not self.receives:
@@ -89,8 +141,18 @@ class LiveSession:
         ):
             self.behind = True
         else:
-            self._hand_over(number, frame_type, channel, payload)
+            self._hand_over(number, frame_type, channel, payload, template)
         self._wake()
+
+    def suspect(self, number: int) -> None:
+        """Another node may have committed messages up to ``number``; only the store knows which."""
+        if number <= self.cursor or self.closed or not self.receives:
+            return
+        # Hints of several nodes, and the node's own look, come in any order.
+        self._suspected = max(self._suspected, number)
+        if not self.behind:
+            self.behind = True
+            self._wake()
 
     def take_page(self, page: InboxPage) -> None:
         """Rows that the writer fetched above the cursor."""
@@ -103,14 +165,27 @@ class LiveSession:
             # Numbers up to head have no row any more: expired, purged or confirmed.
             self.cursor = max(self.cursor, page.head)
             # Commits that were offered while the page was read came in vain: look again.
-            self.behind = self._offered > self.cursor
+            self.behind = self._offered > self.cursor or self._suspected > self.cursor
+            # Once more at most: it may have been about an epoch that is over.
+            self._suspected = 0
 
-    def _hand_over(self, number: int, frame_type: int, channel: int, payload: bytes) -> bool:
+    def _hand_over(
+        self,
+        number: int,
+        frame_type: int,
+        channel: int,
+        payload: bytes,
+        template: FrameTemplate | None = None,
+    ) -> bool:
         """False if the client can never take it: the message stays, and the session ends before it."""
-        reception, shape = self.reception, FrameType(frame_type)
-        if reception.durable is not None:
-            shape, payload = reception.durable(shape, payload)
-        encoded = encode_frame(shape, channel, number, payload)
+        reception = self.reception
+        if template is not None and reception.durable is None:
+            encoded = template.encode(number)
+        else:
+            shape = _TYPES[frame_type]
+            if reception.durable is not None:
+                shape, payload = reception.durable(shape, payload)
+            encoded = encode_frame(shape, channel, number, payload)
         if len(encoded) > reception.max_frame:
             detail = f"a message of {len(payload)} bytes waits, which this client cannot be sent"
             self.end({"error": "too_large", "title": "Message too large for this client", "detail": detail})
@@ -188,8 +263,8 @@ class LiveSession:
         frames.extend(self._ready)
         frames.extend(self._notices)
         self._answers, self._answers_bytes = [], 0
-        self._ready.clear()
-        self._ready_bytes = 0
+        if self._ready:
+            self._ready, self._ready_bytes = [], 0
         if self._notices:
             self._notices, self._notices_bytes = [], 0
         self.taken = self.cursor
@@ -203,6 +278,11 @@ class LiveSession:
     def know_head(self, number: int) -> None:
         """Before the first delivery: the store has nothing above ``number`` that will not be offered."""
         self.behind = self.receives and number > self.cursor
+
+    def close(self) -> None:
+        """Nothing is taken any more; lets go of the writer, which in turn holds this session."""
+        self.closed = True
+        self._wake = self.rest = _nothing
 
     # -- the end ----------------------------------------------------------------------------------------
 

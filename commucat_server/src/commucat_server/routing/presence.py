@@ -1,6 +1,7 @@
 """Presence of devices: published at connect, refreshed while the session lives, told to their peers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 import attrs
@@ -9,8 +10,11 @@ import trio
 
 from commucat_proto import FrameType, json_text
 from commucat_server.ops.times import rfc3339
+from commucat_server.routing.cluster import Cluster
+from commucat_server.routing.hints import HowAre
 from commucat_server.routing.registry import Registry
 from commucat_storage import Presence, Storage, StorageError
+from commucat_storage.bus import NodeBus
 
 log = structlog.get_logger("commucat.presence")
 
@@ -21,6 +25,9 @@ MAX_PEERS = 1000
 """Devices that are told about one; more would be a broadcast."""
 TELL_INTERVAL = 1.0
 """Seconds between two notices about one device; in between only the newest state counts."""
+GATHER_INTERVAL = 0.05
+"""Seconds that a change waits for others. Each look at the store is a visit to another thread: one for
+every arrival and one for every end was a tenth of the cost of a connect."""
 MAX_TOLD = 32
 """Devices whose peers are read at once: they may have ``MAX_PEERS`` each."""
 PRESENCE_CHANNEL = 0
@@ -43,9 +50,21 @@ class _News:
 class PresenceBoard:
     """Writes presence with a lifetime, so that a killed server leaves nobody online for ever."""
 
-    def __init__(self, storage: Storage, registry: Registry, *, ttl: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        registry: Registry,
+        cluster: Cluster,
+        bus: NodeBus,
+        *,
+        ttl: int,
+        clock: Callable[[], float],
+    ) -> None:
         self._storage = storage
+        self._cluster = cluster
+        cluster.on_how_are(self._answer)
         self._registry = registry
+        self._bus = bus
         self._ttl = ttl
         self._clock = clock
         self._here: dict[str, _Here] = {}
@@ -68,6 +87,11 @@ class PresenceBoard:
         self._tell_soon(device_id, _Here(OFFLINE, here.user if here else None), newcomer=False)
         await self._write(device_id, OFFLINE)
 
+    def move(self, device_id: str) -> None:
+        """The device has its session on another node now, which tells how it is."""
+        self._here.pop(device_id, None)
+        self._news.pop(device_id, None)
+
     async def refresh(self) -> None:
         """Renew the lifetime of everybody who is here."""
         for device_id, here in tuple(self._here.items()):
@@ -79,6 +103,7 @@ class PresenceBoard:
 
     async def _set(self, device_id: str, here: _Here, *, newcomer: bool) -> None:
         self._here[device_id] = here
+        self._bus.note_presence(device_id, here.state, here.user)
         self._tell_soon(device_id, here, newcomer=newcomer)
         await self._write(device_id, here.state)
 
@@ -106,29 +131,59 @@ class PresenceBoard:
         It falls behind rather than let anybody wait: a state that was overtaken is never told.
         """
         while True:
-            now = trio.current_time()
-            self._told = {device: at for device, at in self._told.items() if at + TELL_INTERVAL > now}
-            due = [device_id for device_id in self._news if device_id not in self._told]
-            if due:
-                await self._tell({device_id: self._news.pop(device_id) for device_id in due[:MAX_TOLD]})
-                continue
             if not self._news:
                 await self._changed.park()
+            if len(self._news) < MAX_TOLD:
+                await trio.sleep(GATHER_INTERVAL)
+            self._forget_told(trio.current_time() - TELL_INTERVAL)
+            due = list(islice((device for device in self._news if device not in self._told), MAX_TOLD))
+            if due:
+                await self._tell({device_id: self._news.pop(device_id) for device_id in due})
                 continue
+            if not self._news:
+                continue  # who had news has moved to another node meanwhile
             # Everything that waits was told about less than a second ago.
             wake = min(self._told[device_id] for device_id in self._news) + TELL_INTERVAL
             with trio.move_on_at(wake):
                 await self._changed.park()
 
+    def _forget_told(self, until: float) -> None:
+        while self._told:
+            device_id, at = next(iter(self._told.items()))  # the one told longest ago
+            if at > until:
+                return
+            del self._told[device_id]
+
     async def _tell(self, news: Mapping[str, _News]) -> None:
         self._told.update(dict.fromkeys(news, trio.current_time()))
         try:
             found = await self._storage.peers_of_each(tuple(news), MAX_PEERS)
+            away = {peer for peers in found for peer in peers if self._registry.receiver(peer) is None}
+            elsewhere = await self._cluster.owners_of(tuple(away))
         except StorageError as exc:
             log.warning("presence not told", reason=str(exc))
             return
         for (device_id, each), peers in zip(news.items(), found, strict=True):
             self._tell_about(device_id, each, peers)
+            self._tell_elsewhere(
+                device_id, each, {peer: elsewhere[peer] for peer in peers if peer in elsewhere}
+            )
+
+    def _tell_elsewhere(self, device_id: str, news: _News, elsewhere: Mapping[str, str]) -> None:
+        if elsewhere:
+            payload = self._frame(device_id, news.here)
+            self._cluster.send_live(elsewhere, FrameType.PRESENCE, PRESENCE_CHANNEL, payload)
+            if news.newcomer:
+                self._cluster.ask_how(elsewhere, device_id)
+
+    def _answer(self, asked: HowAre) -> None:
+        """Another node wants a newcomer to know how devices are that are here."""
+        for peer in asked.peers:
+            here = self._here.get(peer)
+            if here is not None:
+                payload = self._frame(peer, here)
+                newcomer = {asked.device_id: asked.node}
+                self._cluster.send_live(newcomer, FrameType.PRESENCE, PRESENCE_CHANNEL, payload)
 
     def _tell_about(self, device_id: str, news: _News, peers: Sequence[str]) -> None:
         payload = self._frame(device_id, news.here)

@@ -17,11 +17,13 @@ class Arrival:
     is the newest that the store has: a session that stands there need not look.
     """
 
-    __slots__ = ("_all", "_device_id", "head")
+    __slots__ = ("_all", "_device_id", "claim", "head")
 
     def __init__(self, everybody: dict[str, list["Arrival"]], device_id: str) -> None:
         self.head = 0
         """The highest inbox number that was told since."""
+        self.claim = 0
+        """The highest claim of other nodes that was told since."""
         self._all = everybody
         self._device_id = device_id
         everybody.setdefault(device_id, []).append(self)
@@ -44,17 +46,23 @@ class Registry:
         self._closing: Mapping[str, Any] | None = None
         self._arrivals: dict[str, list[Arrival]] = {}
 
-    def attach(self, session: LiveSession) -> None:
+    def attach(self, session: LiveSession, arrival: Arrival | None = None) -> None:
         """Enter a session. A receiving one replaces the device's older one, which is told.
 
-        So is one that counts in an earlier epoch: the new numbers mean nothing to it.
+        So is one that counts in an earlier epoch: the new numbers mean nothing to it. Where sessions have
+        claims the higher one is the newer; ``arrival`` knows of those on other nodes.
         """
         self._sessions.add(session)
         older = self._receivers.get(session.device_id)
         if session.receives:
-            self._receivers[session.device_id] = session
-            if older is not None:
-                older.end(REPLACED)
+            if older is not None and older.claim > session.claim:
+                session.end(REPLACED)
+            else:
+                self._receivers[session.device_id] = session
+                if older is not None:
+                    older.end(REPLACED)
+                if arrival is not None:
+                    self.displace(session.device_id, arrival.claim)
         elif older is not None and older.epoch != session.epoch:
             older.end(RENEWED)
         if self._closing is not None:
@@ -63,7 +71,7 @@ class Registry:
     def detach(self, session: LiveSession) -> bool:
         """Remove exactly this session; True if its device has no receiver any more."""
         self._sessions.discard(session)
-        session.closed = True
+        session.close()
         if self._receivers.get(session.device_id) is session:
             del self._receivers[session.device_id]
             return True
@@ -83,6 +91,24 @@ class Registry:
             for arrival in self._arrivals.get(device_id, ()):
                 arrival.head = max(arrival.head, number)
         return self._receivers.get(device_id)
+
+    def suspect(self, device_id: str, number: int) -> None:
+        """Another node says that it has committed messages for the device up to ``number``."""
+        session = self.committed(device_id, number)
+        if session is not None:
+            session.suspect(number)
+
+    def displace(self, device_id: str, claim: int) -> bool:
+        """Another node says that a session of the device has claimed it under this number; True if that
+        ends one here."""
+        for arrival in self._arrivals.get(device_id, ()):
+            arrival.claim = max(arrival.claim, claim)
+        session = self._receivers.get(device_id)
+        if session is None or session.claim >= claim or session.displaced:
+            return False
+        session.displaced = True
+        session.end(REPLACED)
+        return True
 
     def end_device(self, device_id: str, error: Mapping[str, Any]) -> None:
         """End every session of a device."""

@@ -4,6 +4,8 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 
+from commucat_storage.buckets import Buckets
+
 # More addresses than this at once means that many are strangers: the longest silent one goes.
 MAX_IDENTITIES = 50_000
 
@@ -28,6 +30,8 @@ class RateLimit:
     """
 
     def __init__(self, *, burst: int, period: float, clock: Callable[[], float]) -> None:
+        self.burst = burst
+        self.period = period
         self._burst = float(burst)
         self._rate = burst / period
         self._clock = clock
@@ -55,3 +59,40 @@ class RateLimit:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+class SharedRateLimit:
+    """A :class:`RateLimit` that counts for all processes of a cluster, if they share ``buckets``.
+
+    While nobody answers for the cluster each process counts by itself, and goes on doing so beside: who
+    is refused here is refused without asking.
+    """
+
+    def __init__(self, scope: str, local: RateLimit, buckets: Buckets | None = None) -> None:
+        self._scope = scope
+        self._local = local
+        self._buckets = buckets
+
+    async def take(self, identity: str) -> float:
+        """Take one token. 0.0 if there was one, otherwise the seconds until there is.
+
+        Without a cluster at once, without a checkpoint; otherwise within some hundredths of a second.
+        """
+        wait = self._local.take(identity)
+        if wait > 0.0 or self._buckets is None:
+            return wait
+        wait = await self._shared_wait(self._buckets, identity)
+        if wait > 0.0:
+            self._local.give_back(identity)
+        return wait
+
+    def give_back(self, identity: str) -> None:
+        """Undo one :meth:`take`: what succeeded shall not count."""
+        self._local.give_back(identity)
+        if self._buckets is not None:
+            self._buckets.give_back(self._scope, identity, burst=self._local.burst)
+
+    async def _shared_wait(self, buckets: Buckets, identity: str) -> float:
+        local = self._local
+        wait = await buckets.take(self._scope, identity, burst=local.burst, period=local.period)
+        return 0.0 if wait is None else wait

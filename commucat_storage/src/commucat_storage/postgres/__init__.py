@@ -4,7 +4,9 @@ Nothing else of the package imports it: importing it changes how asyncio finds i
 """
 
 from commucat_storage.postgres.connection import place_of
+from commucat_storage.postgres.disturb import cut_connections
 from commucat_storage.postgres.migrate import PostgresStatus
+from commucat_storage.postgres.scratch import scratch_database
 from commucat_storage.postgres.settings import PostgresSettings
 from commucat_storage.postgres.storage import (
     PostgresStorage,
@@ -17,8 +19,10 @@ __all__ = [
     "PostgresSettings",
     "PostgresStatus",
     "PostgresStorage",
+    "cut_connections",
     "migrate_postgres",
     "open_postgres",
     "place_of",
     "postgres_status",
+    "scratch_database",
 ]

@@ -6,6 +6,7 @@ Functions that write are called inside a transaction; the others on any connecti
 import attrs
 
 from commucat_storage.errors import StorageError
+from commucat_storage.postgres import nodes
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.rows import first, insert, select
 from commucat_storage.records import (
@@ -128,6 +129,7 @@ async def revoke_device(connection: Connection, device_id: str, now: int) -> boo
         now,
     )
     await connection.execute("DELETE FROM session WHERE device_id = $1", device_id)
+    await nodes.have_looked_at(connection, device_id)
     return True
 
 

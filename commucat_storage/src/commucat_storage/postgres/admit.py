@@ -3,48 +3,81 @@
 import hmac
 import secrets
 
+import attrs
+
 from commucat_storage.admission import RENEWAL_NUMBER, Admission, AdmissionKind, Admitted
 from commucat_storage.errors import AdmissionRefusal, AdmissionRefusedError
 from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
-from commucat_storage.postgres import accounts
+from commucat_storage.known_device import known_device_of
+from commucat_storage.postgres import accounts, nodes
 from commucat_storage.postgres.connection import Connection
-from commucat_storage.postgres.reads import inbox_state
-from commucat_storage.records import Device, DeviceStatus, User
+from commucat_storage.postgres.rows import columns_of
+from commucat_storage.records import CertificateRow, Device, DeviceStatus, User
+
+# Locked, so that a revocation which comes at the same time is seen, or waits: first what whoever sends to
+# the device locks too, then the row that is judged, or it would be judged as it was before the wait.
+_LOCK_KNOWN = f"""SELECT o.epoch, o.next_number, o.confirmed,
+    {columns_of(Device, "user_device", "d")}, {columns_of(User, "app_user", "u")}
+FROM inbox_offset AS o JOIN user_device AS d ON d.opaque_id = o.entity_id
+JOIN app_user AS u ON u.user_id = d.user_id
+WHERE o.entity_id = $1 FOR NO KEY UPDATE OF o FOR SHARE OF d"""  # noqa: S608
+_NO_CERTIFICATE = [None] * len(attrs.fields(CertificateRow))
 
 
-async def admit(connection: Connection, admission: Admission) -> Admitted:
-    """Check everything again and write it, or raise :class:`AdmissionRefusedError`."""
+async def admit(connection: Connection, admission: Admission, node: str | None) -> Admitted:
+    """Check everything again and write it, or raise :class:`AdmissionRefusedError`.
+
+    ``node``: for whom the device is claimed, if the admission claims; None outside of a cluster.
+    """
     device = admission.device
     if admission.kind is AdmissionKind.KNOWN_DEVICE:
-        stored = await _known(connection, device)
-        inbox = await _renewed(connection, stored.device_id)
+        stored, user, inbox = await _known(connection, device)
     else:
         stored = device
-        inbox = await _enrol(connection, admission)
-    await accounts.update_profile(connection, stored.user_id, admission.display_name, admission.avatar_url)
+        user, inbox = await _enrol(connection, admission)
+    user = await _updated(connection, user, admission)
     if admission.certificate is not None:
         await accounts.insert_certificate(connection, admission.certificate)
     if admission.key_event is not None:
         await accounts.insert_key_event(connection, admission.key_event)
     if admission.session is not None:
         await accounts.insert_session(connection, admission.session)
-    return Admitted(user=await _owner(connection, stored), device=stored, inbox=inbox)
+    claim, displaced = 0, None
+    if admission.claims and admission.session is not None and node is not None:
+        # Under the lock under which the inbox was read: whoever commits a message after this sees us.
+        session = admission.session.token_hash
+        claim, displaced = await nodes.claim(connection, stored.device_id, node, session)
+    return Admitted(user=user, device=stored, inbox=inbox, claim=claim, displaced=displaced)
 
 
-async def _known(connection: Connection, device: Device) -> Device:
-    # Before it is read: a revocation that comes at the same time must be seen, or wait.
-    known = await accounts.lock_device(connection, device.device_id, changes=False)
-    stored = await accounts.load_device(connection, device.device_id) if known else None
-    if stored is None:
+async def _known(connection: Connection, device: Device) -> tuple[Device, User, InboxState]:
+    row = await connection.fetchrow(_LOCK_KNOWN, device.device_id)
+    if row is None:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_UNKNOWN)
+    state = InboxState(*row[:3])
+    found = known_device_of((*row[3:], *_NO_CERTIFICATE))
+    stored = found.device
     if stored.status is not DeviceStatus.ACTIVE:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_INACTIVE)
     if stored.user_id != device.user_id or not hmac.compare_digest(stored.public_key, device.public_key):
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_CHANGED)
-    return stored
+    return stored, found.user, await _renewed(connection, stored.device_id, state)
 
 
-async def _enrol(connection: Connection, admission: Admission) -> InboxState:
+async def _updated(connection: Connection, user: User, admission: Admission) -> User:
+    """The user with the profile that the admission has, if it has one."""
+    name, avatar = admission.display_name, admission.avatar_url
+    changed = attrs.evolve(
+        user,
+        display_name=user.display_name if name is None else name,
+        avatar_url=user.avatar_url if avatar is None else avatar,
+    )
+    if changed != user:
+        await accounts.update_profile(connection, user.user_id, name, avatar)
+    return changed
+
+
+async def _enrol(connection: Connection, admission: Admission) -> tuple[User, InboxState]:
     device = admission.device
     if await accounts.load_device(connection, device.device_id) is not None:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_TAKEN)
@@ -55,12 +88,14 @@ async def _enrol(connection: Connection, admission: Admission) -> InboxState:
         await accounts.insert_user(connection, user)
     else:
         await _join(connection, admission)
+        user = await accounts.load_user(connection, device.user_id)
+        assert user is not None, "it is locked"
     await accounts.insert_device(connection, device)
     epoch = secrets.token_hex(16)
     await connection.execute(
         "INSERT INTO inbox_offset (entity_id, epoch) VALUES ($1, $2)", device.device_id, epoch
     )
-    return InboxState(epoch, 1, 0)
+    return user, InboxState(epoch, 1, 0)
 
 
 async def _refuse_taken(connection: Connection, user: User) -> None:
@@ -90,19 +125,11 @@ async def _join(connection: Connection, admission: Admission) -> None:
             raise AdmissionRefusedError(AdmissionRefusal.CODE_INVALID)
 
 
-async def _owner(connection: Connection, device: Device) -> User:
-    user = await accounts.load_user(connection, device.user_id)
-    assert user is not None, "a foreign key ties the device to its user"
-    return user
-
-
-async def _renewed(connection: Connection, device_id: str) -> InboxState:
+async def _renewed(connection: Connection, device_id: str, state: InboxState) -> InboxState:
     """The inbox of the device, with a new epoch if its numbers come near their end.
 
     The rows move to a fresh inbox id, numbered from 1: their new positions cannot meet the old.
     """
-    state = await inbox_state(connection, device_id)
-    assert state is not None, "a device has an inbox"
     if state.next_number <= RENEWAL_NUMBER:
         return state
     epoch = secrets.token_hex(16)

@@ -1,12 +1,14 @@
 """One connection: how it is opened and set up, and what its errors mean to an operator."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from commucat_storage.errors import SchemaError, StorageError, StorageUnavailableError
+from commucat_storage.errors import StorageError
+from commucat_storage.postgres.entry import enter_alone, enter_shared
+from commucat_storage.postgres.problems import Problems, problem_of
 from commucat_storage.postgres.settings import PostgresSettings
 from commucat_storage.postgres.texts import from_database, to_database
 
@@ -42,6 +44,14 @@ class Connection:
         """The first value of the first row; None without one."""
         row = await self.fetchrow(query, *args)
         return None if row is None else row[0]
+
+    async def listen(self, channel: str, told: Callable[[str], None]) -> None:
+        """Have ``told`` called with each notification on the channel, a text below 8,000 characters."""
+        await self._raw.add_listener(channel, lambda _raw, _pid, _channel, text: told(text))
+
+    def on_end(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when the connection has ended, whoever ended it."""
+        self._raw.add_termination_listener(lambda _raw: told())
 
     async def close(self, seconds: float) -> None:
         """Say goodbye, and wait at most so long for the other side."""
@@ -112,9 +122,16 @@ def is_lost(error: BaseException) -> bool:
 
 
 async def connect(
-    dsn: str, settings: PostgresSettings, *, for_journal: bool = False, patient: bool = False
+    dsn: str,
+    settings: PostgresSettings,
+    *,
+    for_journal: bool = False,
+    patient: bool = False,
+    alone: bool = False,
 ) -> Connection:
     """Open a connection in autocommit mode; ``patient`` ones wait for answers however long it takes.
+
+    ``alone``: refused while anybody else uses the database, and keeps everybody else out.
 
     Raises:
         Exception: whatever asyncpg raises; see :func:`translate`.
@@ -134,6 +151,8 @@ async def connect(
         # All its statements look rows up by key. With statistics older than a million new rows the
         # planner would read the whole table for some of them.
         options |= {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+        # Then there is nothing to plan anew for other values, which would take longer than the statement.
+        options["plan_cache_mode"] = "force_generic_plan"
     try:
         raw = await asyncpg.connect(
             dsn,
@@ -144,16 +163,19 @@ async def connect(
             command_timeout=None if patient or for_journal else settings.statement_timeout + 5,
         )
     except (ValueError, asyncpg.InterfaceError) as exc:
-        raise StorageUnavailableError(
-            f"the address of {place_of(dsn)} cannot be used ({one_line(exc)}); "
-            "it looks like postgresql://user:password@host:5432/database"
-        ) from exc
+        if isinstance(exc, OSError):
+            raise  # A certificate that is not trusted is a ValueError too.
+        # Python names the text that is no number, which may be a part of the password.
+        unsafe = type(exc) is ValueError and "invalid literal" in str(exc)
+        detail = "its port is not a number" if unsafe else one_line(exc)
+        raise Problems.ADDRESS.at(place_of(dsn), detail) from (None if unsafe else exc)
     try:
         # "off" acknowledges commits that a crash of the database loses. Whatever is safer stays.
         await raw.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
             "WHERE current_setting('synchronous_commit') = 'off'"
         )
+        await (enter_alone if alone else enter_shared)(raw, place_of(dsn))
     except BaseException:
         raw.terminate()
         raise
@@ -169,6 +191,9 @@ def place_of(dsn: str) -> str:
     """Host and database of a DSN, without user and password, for messages."""
     try:
         parts = urlsplit(dsn)
+        if "@" in dsn and "@" not in parts.netloc:
+            # A character of the password that should have been escaped ended what looks like the host.
+            return "PostgreSQL"
         options = parse_qs(parts.query)
         host = parts.netloc.rpartition("@")[2] or "".join(options.get("host", ["the default host"])[:1])
         name = unquote(parts.path.lstrip("/")) or "".join(options.get("dbname", ["?"])[:1])
@@ -179,30 +204,11 @@ def place_of(dsn: str) -> str:
 
 def translate(error: BaseException, dsn: str) -> StorageError:
     """The storage error that tells an operator, in one line, what ``error`` means."""
+    if isinstance(error, StorageError):
+        return error
     place = place_of(dsn)
     text = one_line(error)
-    match error:
-        case StorageError():
-            return error
-        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-            return StorageUnavailableError(f"{place}: refuses the user or its password ({text})")
-        case asyncpg.InvalidCatalogNameError():
-            return StorageUnavailableError(f"{place}: there is no such database; make it with createdb")
-        case asyncpg.InsufficientPrivilegeError():
-            return StorageUnavailableError(
-                f"{place}: the role lacks rights ({text}); make it the owner of the database"
-            )
-        case asyncpg.ReadOnlySQLTransactionError():
-            return StorageUnavailableError(f"{place}: takes no writes ({text}); is it a standby?")
-        case asyncpg.DiskFullError():
-            return StorageUnavailableError(f"{place}: its disk is full ({text})")
-        case asyncpg.QueryCanceledError() | asyncpg.LockNotAvailableError():
-            return StorageUnavailableError(f"{place}: did not answer in time ({text})")
-        case asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError():
-            return SchemaError(f"{place}: a part of the schema is missing ({text})")
-        case TimeoutError():
-            return StorageUnavailableError(f"{place}: did not answer in time")
-        case _ if is_lost(error):
-            return StorageUnavailableError(f"{place}: cannot be reached ({text})")
-        case _:
-            return StorageError(f"{place}: {text}")
+    problem = problem_of(error)
+    if problem is None and is_lost(error):
+        problem = Problems.AWAY
+    return StorageError(f"{place}: {text}") if problem is None else problem.at(place, text)

@@ -1,18 +1,14 @@
 """Numbered migrations: found in the package, applied in order, remembered with their checksum."""
 
-import hashlib
-import re
-from importlib import resources
-
 import asyncpg
 import attrs
 
-from commucat_storage.errors import SchemaError, StorageUnavailableError
-from commucat_storage.postgres.connection import Connection, place_of
+from commucat_storage.migrations import Migration, migrations_of, pending_migrations
+from commucat_storage.postgres.connection import Connection, one_line, place_of
 from commucat_storage.postgres.pool import in_transaction
+from commucat_storage.postgres.problems import OLDEST_VERSION, Problems
 from commucat_storage.postgres.settings import PostgresSettings
 
-_FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _LOCK = 0x43434154_4D494752  # "CCATMIGR": one migration of a database at a time
 _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
     version    integer PRIMARY KEY,
@@ -20,16 +16,6 @@ _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
     checksum   bytea NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
-
-
-@attrs.frozen(kw_only=True)
-class Migration:
-    """One step of the schema; ``checksum`` is SHA-256 over the UTF-8 text of its file."""
-
-    version: int
-    name: str
-    sql: str = attrs.field(repr=False)
-    checksum: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,19 +33,7 @@ class PostgresStatus:
 
 def bundled_migrations() -> tuple[Migration, ...]:
     """The migrations of this program, lowest version first."""
-    found = []
-    for entry in resources.files("commucat_storage.postgres").joinpath("migrations").iterdir():
-        if match := _FILE_NAME.fullmatch(entry.name):
-            text = entry.read_text(encoding="utf-8")
-            found.append(
-                Migration(
-                    version=int(match[1]),
-                    name=match[2],
-                    sql=text,
-                    checksum=hashlib.sha256(text.encode()).digest(),
-                )
-            )
-    return tuple(sorted(found, key=lambda migration: migration.version))
+    return migrations_of("commucat_storage.postgres")
 
 
 async def apply_migrations(
@@ -112,10 +86,7 @@ async def claim(connection: Connection, dsn: str, domain: str) -> None:
     await connection.execute("UPDATE cluster SET domain = $1 WHERE domain IS NULL", domain)
     owner = await connection.fetchval("SELECT domain FROM cluster")
     if owner != domain:
-        raise SchemaError(
-            f"{place_of(dsn)} belongs to the server of the domain {owner!r}, and this one is {domain!r}; "
-            "give each its own database"
-        )
+        raise Problems.FOREIGN.at(place_of(dsn), f"{owner!r}, and this one is of {domain!r}")
     await connection.execute(
         "UPDATE app_user AS u SET domain = $1 WHERE domain = 'local' AND $1 <> 'local' "
         "AND NOT EXISTS (SELECT 1 FROM app_user AS o WHERE o.handle = u.handle AND o.domain = $1)",
@@ -131,31 +102,6 @@ async def read_applied(connection: Connection) -> dict[int, tuple[str, bytes]]:
     return {version: (name, checksum) for version, name, checksum in rows}
 
 
-def pending_migrations(
-    place: str, applied: dict[int, tuple[str, bytes]], migrations: tuple[Migration, ...]
-) -> list[Migration]:
-    """What is left to apply.
-
-    Raises:
-        SchemaError: what was applied is not what this program would have applied.
-    """
-    bundled = {migration.version: migration for migration in migrations}
-    for version in sorted(applied):
-        name, checksum = applied[version]
-        if version not in bundled:
-            raise SchemaError(
-                f"{place} has migration {version} ({name}), which this program does not know; "
-                "run the version of the program that wrote it, or a newer one"
-            )
-        if checksum != bundled[version].checksum:
-            raise SchemaError(f"migration {version} ({name}) is not the one that {place} had: it was edited")
-    last = max(applied, default=0)
-    for migration in migrations:
-        if migration.version < last and migration.version not in applied:
-            raise SchemaError(f"migration {migration.version} ({migration.name}) was left out of {place}")
-    return [migration for migration in migrations if migration.version > last]
-
-
 async def _apply_next(
     connection: Connection, dsn: str, settings: PostgresSettings, migrations: tuple[Migration, ...]
 ) -> str | None:
@@ -165,7 +111,7 @@ async def _apply_next(
     try:
         await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
     except asyncpg.LockNotAvailableError as exc:
-        raise StorageUnavailableError(f"{place_of(dsn)}: another process is migrating it") from exc
+        raise Problems.MIGRATING.at(place_of(dsn)) from exc
     await connection.execute("SET LOCAL lock_timeout = 0")
     # Made before it is looked for: what was found absent before the lock is remembered as absent.
     await connection.execute(_TABLE)
@@ -174,7 +120,13 @@ async def _apply_next(
     if not pending:
         return None
     migration = pending[0]
-    await connection.execute(migration.sql)
+    try:
+        await connection.execute(migration.sql)
+    except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as exc:
+        if isinstance(exc, asyncpg.InsufficientPrivilegeError):
+            raise
+        detail = f"{migration.version} ({migration.name}) failed: {one_line(exc)}"
+        raise Problems.MIGRATION.at(place_of(dsn), detail) from exc
     await connection.execute(
         "INSERT INTO schema_migration (version, name, checksum) VALUES ($1, $2, $3)",
         migration.version,
@@ -185,11 +137,18 @@ async def _apply_next(
 
 
 async def _refuse_unfit(connection: Connection, dsn: str) -> None:
-    """Refuse what would store texts otherwise than they are, or lacks what the schema uses."""
-    encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
+    """Refuse what lacks what the schema uses, would change texts, or takes no writes."""
+    row = await connection.fetchrow(
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_version'), "
+        "current_setting('server_encoding'), pg_is_in_recovery(), "
+        "current_setting('default_transaction_read_only')::boolean"
+    )
+    assert row is not None, "the query gives one row"
+    number, version, encoding, standby, read_only = row
+    place = place_of(dsn)
+    if number < OLDEST_VERSION:
+        raise Problems.OLD.at(place, version)
     if encoding != "UTF8":
-        raise SchemaError(
-            f"{place_of(dsn)} has the encoding {encoding}; make one with: createdb --encoding UTF8"
-        )
-    if int(await connection.fetchval("SELECT current_setting('server_version_num')")) < 130000:
-        raise SchemaError(f"{place_of(dsn)}: PostgreSQL 13 or newer is needed")
+        raise Problems.ENCODING.at(place, encoding)
+    if standby or read_only:
+        raise Problems.READ_ONLY.at(place, "it is a standby" if standby else "default_transaction_read_only")

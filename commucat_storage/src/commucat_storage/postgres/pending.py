@@ -1,60 +1,42 @@
 """Rows, payloads and inboxes that the open transaction has changed in memory and not yet written."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
+from operator import attrgetter
 
 from commucat_storage import reported
 from commucat_storage.device_inbox import NEVER, Inbox
 from commucat_storage.pending import Pending
-from commucat_storage.postgres.connection import Connection
+from commucat_storage.postgres import queue_sql
+from commucat_storage.postgres.connection import Connection, Row
 from commucat_storage.postgres.expiry import release_payloads
 from commucat_storage.postgres.loaded import NotLoadedError
 from commucat_storage.postgres.texts import to_database
-from commucat_storage.reported import Reported
 
 BLOCK = 65_536  # of relay_payload_block
-_ROW_COLUMNS = 10  # parameters of _INSERT_ROWS
-_LATEST = 2**42  # seconds; timestamps of PostgreSQL end in the year 294276
 
-_INSERT_PAYLOADS = """INSERT INTO relay_payload (payload_id, refs, payload)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])"""
-_INSERT_ROWS = f"""INSERT INTO relay_queue
-(position, frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference)
-SELECT n.position, n.frame_type, n.channel,
-    CASE WHEN n.expires_at < {_LATEST} THEN to_timestamp(n.expires_at) ELSE 'infinity' END,
-    n.size, n.payload, n.payload_id, n.stranger, n.reporter, n.reference
-FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::integer[], $6::bytea[],
-    $7::bigint[], $8::boolean[], $9::text[], $10::bytea[])
-AS n (position, frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference)"""  # noqa: S608
-_FIND_SHARED = """SELECT q.payload_id FROM unnest($1::bigint[], $2::bigint[]) AS r (first, last)
-JOIN relay_queue AS q ON q.position BETWEEN r.first AND r.last WHERE q.payload_id IS NOT NULL"""
-_DELETE_ROWS = """WITH gone AS (
-    DELETE FROM relay_queue AS q
-    USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r (first, last, counted)
-    WHERE q.position BETWEEN r.first AND r.last
-    RETURNING q.position, r.counted, q.size, q.payload_id, q.stranger, q.reporter
+_INSERT_PAYLOADS = queue_sql.numbered(queue_sql.INSERT_PAYLOADS)
+_INSERT_ROWS = queue_sql.numbered(queue_sql.INSERT_ROWS)
+_UPDATE_OFFSETS = queue_sql.numbered(queue_sql.UPDATE_OFFSETS)
+# One round trip less for almost every transaction.
+_INSERT_AND_UPDATE = queue_sql.numbered(
+    f"WITH stored AS ({queue_sql.INSERT_ROWS}) {queue_sql.UPDATE_OFFSETS}"
 )
-SELECT position >> 32, count(*), sum(size)::bigint, count(payload_id), count(*) FILTER (WHERE stranger),
-    coalesce(sum(size) FILTER (WHERE stranger), 0)::bigint, count(reporter)
-FROM gone WHERE position > counted GROUP BY 1"""
-_REPORTED = """FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS r (first, last, place)
-JOIN relay_queue AS q ON q.position BETWEEN r.first AND r.last WHERE q.reporter IS NOT NULL"""
-_NAME = f"""SELECT r.place - 1, q.reporter, q.channel, q.reference,
-    extract(epoch FROM least(q.expires_at, to_timestamp({_LATEST})))::bigint
-{_REPORTED} ORDER BY r.place, q.position LIMIT $3"""  # noqa: S608
-_COUNT = f"SELECT r.place - 1, count(*) {_REPORTED} GROUP BY r.place"
-_UPDATE_OFFSETS = """UPDATE inbox_offset AS o SET next_number = n.next_number, confirmed = n.confirmed,
-    rows = n.rows, bytes = n.bytes, shared = n.shared, earliest = n.earliest,
-    stranger_rows = n.stranger_rows, stranger_bytes = n.stranger_bytes, reports = n.reports,
-    updated_at = now()
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
-AS n (inbox, next_number, confirmed, rows, bytes, shared, earliest, stranger_rows, stranger_bytes, reports)
-WHERE o.inbox = n.inbox"""
-# One round trip less for almost every transaction; the parameters of the update follow the others.
-_INSERT_AND_UPDATE = f"WITH stored AS ({_INSERT_ROWS}) " + re.sub(
-    r"\$(\d+)", lambda place: f"${int(place[1]) + _ROW_COLUMNS}", _UPDATE_OFFSETS
+_FIND_SHARED = queue_sql.numbered(queue_sql.FIND_SHARED)
+_DELETE_AND_MEASURE = queue_sql.numbered(queue_sql.DELETE_AND_MEASURE)
+_NAME_REPORTED = queue_sql.numbered(queue_sql.NAME_REPORTED)
+_COUNT_REPORTED = queue_sql.numbered(queue_sql.COUNT_REPORTED)
+_offsets = attrgetter(
+    "inbox",
+    "next_number",
+    "confirmed",
+    "rows",
+    "bytes",
+    "shared",
+    "earliest",
+    "stranger_rows",
+    "stranger_bytes",
+    "reports",
 )
 
 
@@ -110,51 +92,65 @@ class PostgresPending(Pending):
         raise NotLoadedError(stepwise=True)
 
     async def write(self, connection: Connection) -> None:
-        """Write everything since the last time."""
-        if self._payloads:
-            await connection.execute(_INSERT_PAYLOADS, *zip(*self._payloads, strict=True))
-        columns = self._columns() if self.rows or self.marked_rows else []
-        if columns and self._confirms_new_rows(columns[0]):
+        """Write everything since the last time, in the open transaction of ``connection``."""
+        if columns := self.payload_columns():
+            await connection.execute(_INSERT_PAYLOADS, *columns)
+        columns = self.row_columns()
+        if self.confirms_new_rows():
             await connection.execute(_INSERT_ROWS, *columns)
             columns = []
-        if self.reported:
-            await _fill(self.reported, connection)  # before the rows are gone
+        await self.name_reported(connection)
         if self.confirmed:
             await self._delete_confirmed(connection)
-        if self.dirty:
-            offsets = [
-                (
-                    inbox.inbox,
-                    inbox.next_number,
-                    inbox.confirmed,
-                    inbox.rows,
-                    inbox.bytes,
-                    inbox.shared,
-                    inbox.earliest,
-                    inbox.stranger_rows,
-                    inbox.stranger_bytes,
-                    inbox.reports,
-                )
-                for inbox in self.dirty
-            ]
-            update = zip(*offsets, strict=True)
+        if update := self.offset_columns():
             if columns:
                 await connection.execute(_INSERT_AND_UPDATE, *columns, *update)
             else:
                 await connection.execute(_UPDATE_OFFSETS, *update)
         self.discard()
 
-    def _confirms_new_rows(self, positions: Sequence[object]) -> bool:
+    async def name_reported(self, connection: Connection) -> None:
+        """Complete the outcomes that are to name rows; before the rows are gone."""
+        if not self.reported:
+            return
+        first, last = zip(*self.reported.ranges(), strict=True)
+        rows = await connection.fetch(_NAME_REPORTED, first, last, reported.MAX_REPORTS + 1)
+        all_of: dict[int, int] = {}
+        if len(rows) > reported.MAX_REPORTS:
+            del rows[reported.MAX_REPORTS :]
+            all_of = dict(await connection.fetch(_COUNT_REPORTED, first, last))
+        self.reported.complete([(row[0], row[1], row[2], row[3], row[4]) for row in rows], all_of)
+
+    def confirms_new_rows(self) -> bool:
         """Whether rows are to be deleted that are not even stored."""
         if not self.confirmed:
             return False
         last = {inbox.inbox: inbox.base + inbox.confirmed for inbox in self.confirmed}
         return any(
-            position <= last.get(position >> 32, -1) for position in positions if isinstance(position, int)
+            position <= last.get(position >> 32, -1)
+            for position in (*self.rows[::7], *self.marked_rows[::10])
+            if isinstance(position, int)
         )
 
-    def _columns(self) -> list[Sequence[object]]:
+    def deletes_shared(self) -> bool:
+        """Whether what goes may refer to shared payloads."""
+        return any(self._has_shared(inbox) for inbox in self.confirmed)
+
+    def deletes_uncounted(self) -> bool:
+        """Whether what goes is still in the counts of an inbox."""
+        return any(counted < inbox.confirmed for inbox, counted in self.confirmed.items())
+
+    # -- arrays for the parameters of the statements -----------------------------------------------
+
+    def payload_columns(self) -> list[Sequence[object]]:
+        """Of new payloads; nothing if there are none."""
+        return list(zip(*self._payloads, strict=True))
+
+    def row_columns(self) -> list[Sequence[object]]:
+        """Of new rows; nothing if there are none."""
         plain, marked = self.rows, self.marked_rows
+        if not (plain or marked):
+            return []
         count = len(plain) // 7
         columns: list[Sequence[object]] = [plain[index::7] + marked[index::10] for index in range(7)]
         columns.append([False] * count + marked[7::10])
@@ -164,17 +160,23 @@ class PostgresPending(Pending):
         columns.append((*repeat(None, count), *marked[9::10]))
         return columns
 
-    async def _delete_confirmed(self, connection: Connection) -> None:
-        inboxes = list(self.confirmed)
-        counted = [inbox.base + number for inbox, number in self.confirmed.items()]
-        # Not from 1 on: what was deleted before stays in the index until it is vacuumed.
-        first = [inbox.base + self._watermarks[inbox] + 1 for inbox in inboxes]
-        last = [inbox.base + inbox.confirmed for inbox in inboxes]
-        if any(self._has_shared(inbox) for inbox in inboxes):
-            shared = await connection.fetch(_FIND_SHARED, first, last)
-            await release_payloads(connection, [payload_id for [payload_id] in shared])
-        gone = {row[0]: row for row in await connection.fetch(_DELETE_ROWS, first, last, counted)}
-        for inbox in inboxes:
+    def offset_columns(self) -> list[Sequence[object]]:
+        """Of changed inboxes; nothing if there are none."""
+        return list(zip(*map(_offsets, self.dirty), strict=True))
+
+    def deletion_columns(self) -> list[Sequence[object]]:
+        """First and last position to be deleted of each inbox, and the last that is no longer counted."""
+        return [
+            # Not from 1 on: what was deleted before stays in the index until it is vacuumed.
+            [inbox.base + self._watermarks[inbox] + 1 for inbox in self.confirmed],
+            [inbox.base + inbox.confirmed for inbox in self.confirmed],
+            [inbox.base + number for inbox, number in self.confirmed.items()],
+        ]
+
+    def subtract(self, measured: Iterable[Row]) -> None:
+        """Take from the counts what has gone: rows as :data:`MEASURE_GONE` has them."""
+        gone = {row[0]: row for row in measured}
+        for inbox in self.confirmed:
             self._watermarks[inbox] = inbox.confirmed
             if inbox.inbox in gone:
                 _, rows, size, shared_rows, stranger_rows, stranger_bytes, reports = gone[inbox.inbox]
@@ -187,12 +189,9 @@ class PostgresPending(Pending):
             if inbox.rows == 0:
                 inbox.earliest = NEVER
 
-
-async def _fill(asked: Reported, connection: Connection) -> None:
-    first, last = zip(*asked.ranges(), strict=True)
-    rows = await connection.fetch(_NAME, first, last, reported.MAX_REPORTS + 1)
-    all_of: dict[int, int] = {}
-    if len(rows) > reported.MAX_REPORTS:
-        del rows[reported.MAX_REPORTS :]
-        all_of = dict(await connection.fetch(_COUNT, first, last))
-    asked.complete([(row[0], row[1], row[2], row[3], row[4]) for row in rows], all_of)
+    async def _delete_confirmed(self, connection: Connection) -> None:
+        columns = self.deletion_columns()
+        if self.deletes_shared():
+            shared = await connection.fetch(_FIND_SHARED, *columns[:2])
+            await release_payloads(connection, [payload_id for [payload_id] in shared])
+        self.subtract(await connection.fetch(_DELETE_AND_MEASURE, *columns))

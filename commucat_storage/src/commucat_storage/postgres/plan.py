@@ -37,6 +37,8 @@ class Plan:
     operations: int = 0
     stepwise: bool = False
     """Write after each operation, so that counts are exact before the next."""
+    relating: bool = False
+    """Routes or groups are to be changed."""
 
     def extend(self, missing: NotLoadedError) -> None:
         """Add what turned out to be missing."""
@@ -80,22 +82,27 @@ class Planner:
             case Confirm(device_id=device_id):
                 plan.devices.add(device_id)
             case DropRoute(device_id=device_id, channel=channel):
+                plan.relating = True
                 self._read_replaced(device_id, channel, plan)
             case Resolve(sender=sender, channel=channel):
                 self._read_sender(sender, channel, plan, routed=True)
             case JoinRoom():
+                plan.relating = True
                 plan.devices |= {operation.device_id, *operation.members}
                 self._read_group(room_id(operation.channel), plan, to_all=True)
             case SetRoute(device_id=device_id, channel=channel, route=route):
+                plan.relating = True
                 self._read_replaced(device_id, channel, plan)
                 if route.group_id is not None:
                     plan.groups.add(route.group_id)
             case CreateGroup():
+                plan.relating = True
                 plan.devices.update(device_id for device_id, _ in operation.roles)
                 plan.devices.add(operation.sender)
                 plan.owners.add(operation.sender)
                 plan.groups.add(operation.group_id)
             case InviteMember() | ChangeGroup():
+                plan.relating = True
                 plan.devices |= {operation.sender, operation.device_id}
                 self._read_group(operation.group_id, plan, to_all=True)
                 if isinstance(operation, ChangeGroup) and operation.action is GroupAction.LEAVE:

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import trio
 
+from commucat_storage.asyncio_loop import AsyncioLoop
 from commucat_storage.errors import CommitFailedError, StorageError, StorageUnavailableError
 from commucat_storage.postgres.connection import CONFLICTS, Connection, connect, is_lost, translate
-from commucat_storage.postgres.loop import AsyncioLoop
 from commucat_storage.postgres.settings import PostgresSettings
 
 T = TypeVar("T")
@@ -61,6 +61,17 @@ class Pool:
         """
         try:
             return await self._run(lambda connection: in_transaction(connection, unit))
+        except StorageUnavailableError as exc:
+            raise CommitFailedError(str(exc)) from exc
+
+    async def repeat(self, unit: Unit[T]) -> T:
+        """Call ``unit``, one statement that may as well be done twice; again if the connection is lost.
+
+        Raises:
+            CommitFailedError: perhaps it is not stored.
+        """
+        try:
+            return await self._run(unit)
         except StorageUnavailableError as exc:
             raise CommitFailedError(str(exc)) from exc
 

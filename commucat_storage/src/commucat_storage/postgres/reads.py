@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from commucat_storage.inbox import InboxPage, InboxRow, InboxState
+from commucat_storage.known_device import known_device_of
 from commucat_storage.postgres.connection import Connection
-from commucat_storage.records import Group, GroupRole, Route
+from commucat_storage.postgres.rows import columns_of
+from commucat_storage.records import CertificateRow, Device, Group, GroupRole, KnownDevice, Route, User
 from commucat_storage.rooms import is_reserved
 
 # The sizes are summed before any payload is touched, so that a page of large messages reads only
@@ -41,6 +43,24 @@ SELECT DISTINCT d.opaque_id FROM (
     WHERE own.device_id = $1 AND $1 = ANY (theirs.members)
 ) AS found JOIN user_device AS d ON d.opaque_id = found.peer
 WHERE d.status = 'active' AND d.opaque_id <> $1 LIMIT $2"""
+
+_PEERS_OF_EACH = f"""SELECT asked.device_id, peers.opaque_id
+FROM unnest($1::text[]) AS asked (device_id)
+CROSS JOIN LATERAL ({_PEERS.replace("$1", "asked.device_id")}) AS peers"""  # noqa: S608
+
+_KNOWN_DEVICE = f"""SELECT {columns_of(Device, "user_device", "d")}, {columns_of(User, "app_user", "u")},
+    {columns_of(CertificateRow, "device_certificates", "c")}
+FROM user_device AS d JOIN app_user AS u ON u.user_id = d.user_id LEFT JOIN LATERAL (
+    SELECT * FROM device_certificates WHERE device_id = d.opaque_id AND revoked_at IS NULL
+    ORDER BY issued_at DESC, position DESC LIMIT 1
+) AS c ON true
+WHERE d.opaque_id = $1"""  # noqa: S608
+
+
+async def known_device(connection: Connection, device_id: str) -> KnownDevice | None:
+    """The device, its user and its newest certificate that is not revoked, in one statement."""
+    row = await connection.fetchrow(_KNOWN_DEVICE, device_id)
+    return None if row is None else known_device_of(row)
 
 
 async def read_after(
@@ -104,6 +124,16 @@ async def load_group(connection: Connection, group_id: str) -> Group | None:
     created_at, relay, _, _ = rows[0]
     members = {device_id: GroupRole(role) for _, _, device_id, role in rows}
     return Group(group_id=group_id, created_at=created_at, relay=relay, members=members)
+
+
+async def peers_of_each(
+    connection: Connection, device_ids: Sequence[str], limit: int
+) -> tuple[tuple[str, ...], ...]:
+    """:func:`peers_of` for each, in one statement."""
+    peers: dict[str, list[str]] = {device_id: [] for device_id in device_ids}
+    for device_id, peer in await connection.fetch(_PEERS_OF_EACH, list(peers), limit):
+        peers[device_id].append(peer)
+    return tuple(tuple(peers[device_id]) for device_id in device_ids)
 
 
 async def peers_of(connection: Connection, device_id: str, limit: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ first and then compares, so what it uses cannot be changed by another process be
 whoever changes a group locks all its members.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import attrs
@@ -19,9 +19,10 @@ from commucat_storage.records import GroupRole, Route
 
 T = TypeVar("T")
 
-_LOCK = """SELECT entity_id, inbox, epoch, next_number, confirmed, rows, bytes, shared, earliest,
-    stranger_rows, stranger_bytes, reports, relations
-FROM inbox_offset WHERE entity_id = ANY ($1) ORDER BY entity_id FOR NO KEY UPDATE"""
+INBOX_COLUMNS = """entity_id, inbox, epoch, next_number, confirmed, rows, bytes, shared, earliest,
+    stranger_rows, stranger_bytes, reports, owner_node, relations"""
+_LOCK = f"""SELECT {INBOX_COLUMNS} FROM inbox_offset
+WHERE entity_id = ANY ($1) ORDER BY entity_id FOR NO KEY UPDATE"""  # noqa: S608
 
 
 @attrs.define
@@ -75,29 +76,33 @@ class Generations(Generic[T]):
 
 
 async def lock_inboxes(
-    connection: Connection, device_ids: Iterable[str], cache: Generations[Relations]
+    connection: Connection,
+    device_ids: Iterable[str],
+    cache: Generations[Relations],
+    see: Callable[[Row], None],
 ) -> dict[str, Inbox]:
     """Lock the inboxes of the devices, in one order for all processes, and give them with their relations.
 
-    A device that does not exist has an inbox that refuses.
+    A device that does not exist has an inbox that refuses. ``see`` is called with every row.
     """
     wanted = sorted(device_ids)
     rows = await connection.fetch(_LOCK, wanted)
     # Kept here too: what is put into the cache below may push out what was found in it.
     relations: dict[str, Relations] = {}
     stale: dict[str, int] = {}
-    for device_id, *_, version in rows:
-        known = cache.get(device_id)
-        if known is not None and known.version == version:
-            relations[device_id] = known
+    for row in rows:
+        see(row)
+        known = known_relations(row, cache)
+        if known is None:
+            stale[row[0]] = row[-1]
         else:
-            stale[device_id] = version
+            relations[row[0]] = known
     if stale:
         loaded = await _load_relations(connection, stale)
         relations |= loaded
         for device_id, each in loaded.items():
             cache.put(device_id, each, 1 + each.route_members + len(each.groups))
-    inboxes = {row[0]: _inbox(row, relations[row[0]]) for row in rows}
+    inboxes = {row[0]: inbox_of(row, relations[row[0]]) for row in rows}
     for device_id in wanted:
         if device_id not in inboxes:
             inboxes[device_id] = Inbox(RefusalReason.UNKNOWN_DEVICE)
@@ -165,12 +170,19 @@ async def owned_groups(connection: Connection, device_ids: Iterable[str]) -> dic
     return counts
 
 
-def _inbox(row: Row, relations: Relations) -> Inbox:
+def known_relations(row: Row, cache: Generations[Relations]) -> Relations | None:
+    """What is remembered of the device, if it is right for its row."""
+    known = cache.get(row[0])
+    return known if known is not None and known.version == row[-1] else None
+
+
+def inbox_of(row: Row, relations: Relations) -> Inbox:
+    """The inbox of a row of :data:`INBOX_COLUMNS`."""
     inbox = Inbox(relations.refusal)
     _, inbox.inbox, inbox.epoch, inbox.next_number, inbox.confirmed, *counts = row
     inbox.base = inbox.inbox << 32
     inbox.rows, inbox.bytes, inbox.shared, inbox.earliest, *strangers = counts
-    inbox.stranger_rows, inbox.stranger_bytes, inbox.reports, _ = strangers
+    inbox.stranger_rows, inbox.stranger_bytes, inbox.reports, inbox.owner, _ = strangers
     # Shared with the cache: whoever changes them makes the cache forget the device.
     inbox.routes = relations.routes
     inbox.route_members = relations.route_members

@@ -26,7 +26,7 @@ _TIMES = {
     "rotates_at",
 }
 # metadata is JSON, serial a number beyond 64 bits of asyncpg's integers: both travel as text.
-_READ = {"metadata": "metadata::text", "serial": "serial::text"}
+_READ_AS_TEXT = {"metadata", "serial"}
 _WRITTEN = {"metadata": "::text::json", "serial": "::text::numeric"}
 
 
@@ -58,9 +58,8 @@ async def select(
     connection: Connection, kind: type[RecordT], table: str, condition: str, *parameters: object
 ) -> list[RecordT]:
     """All records of ``table`` for which ``condition`` (SQL, fixed text) holds."""
-    names = _COLUMNS.get(table, {})
     fields = [field.name for field in attrs.fields(kind)]
-    columns = ", ".join(_read(name, names.get(name, name)) for name in fields)
+    columns = columns_of(kind, table, table)
     rows = await connection.fetch(f"SELECT {columns} FROM {table} WHERE {condition}", *parameters)  # noqa: S608
     return [kind(**dict(zip(fields, row, strict=True))) for row in rows]
 
@@ -73,6 +72,13 @@ async def first(
     return records[0] if records else None
 
 
+def columns_of(kind: type[attrs.AttrsInstance], table: str, alias: str) -> str:
+    """The columns of ``kind``, in the order of its fields, for a statement that joins ``table``."""
+    names = _COLUMNS.get(table, {})
+    fields = [field.name for field in attrs.fields(kind)]
+    return ", ".join(_read(name, f"{alias}.{names.get(name, name)}") for name in fields)
+
+
 def _place(index: int, name: str) -> str:
     if name in _TIMES:
         return f"to_timestamp(${index}::float8)"
@@ -82,4 +88,4 @@ def _place(index: int, name: str) -> str:
 def _read(name: str, column: str) -> str:
     if name in _TIMES:
         return f"extract(epoch FROM {column})::bigint"
-    return _READ.get(name, column)
+    return f"{column}::text" if name in _READ_AS_TEXT else column

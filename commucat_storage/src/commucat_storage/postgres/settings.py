@@ -33,4 +33,4 @@ class PostgresSettings(StoreLimits):
     migrate_timeout: float = attrs.field(default=600.0, validator=_seconds)
     """Seconds to wait for another process that migrates the same database."""
     close_timeout: float = attrs.field(default=35.0, validator=_seconds)
-    """Seconds to wait for the database when the store closes."""
+    """As for every store; a commit that is being repeated may take that long."""

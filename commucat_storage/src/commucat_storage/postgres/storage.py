@@ -1,25 +1,26 @@
 """The PostgreSQL store: everything behind :class:`Storage` put together."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import trio
 
 from commucat_storage.admission import Admission, Admitted, check_admission
+from commucat_storage.asyncio_loop import AsyncioLoop, open_loop
 from commucat_storage.errors import (
     AlreadyExistsError,
-    CommitFailedError,
     StorageError,
     StorageUnavailableError,
 )
-from commucat_storage.inbox import Confirm, InboxPage, InboxState, Operation, Outcome
-from commucat_storage.interface import Done, Storage
-from commucat_storage.operations import check_batch
-from commucat_storage.postgres import accounts, admit, expiry, reads
+from commucat_storage.inbox import InboxPage, InboxState
+from commucat_storage.journaled import JournaledStorage, until_less
+from commucat_storage.postgres import accounts, admit, expiry, key_events, reads
+from commucat_storage.postgres.cluster import PostgresNodes
 from commucat_storage.postgres.connection import Connection, connect, translate
+from commucat_storage.postgres.entries import Within, Work
 from commucat_storage.postgres.journal import Journal
-from commucat_storage.postgres.loop import open_loop
 from commucat_storage.postgres.migrate import (
     PostgresStatus,
     apply_migrations,
@@ -29,21 +30,20 @@ from commucat_storage.postgres.migrate import (
 )
 from commucat_storage.postgres.pool import Pool, close_connection
 from commucat_storage.postgres.settings import PostgresSettings
-from commucat_storage.postgres.writer import Entry, Within
 from commucat_storage.records import (
     CertificateRow,
     Device,
     EnrolmentCode,
     ExpiredMessage,
     Group,
-    Presence,
+    KeyEvent,
+    KnownDevice,
     Purged,
     Route,
     Secret,
     SessionRow,
     User,
 )
-from commucat_storage.reply import Reply
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,7 +73,7 @@ async def open_postgres(
         pool = Pool(loop, dsn, settings)
         journal = Journal(loop, dsn, settings)
         try:
-            yield PostgresStorage(journal, pool)
+            yield PostgresStorage(loop, dsn, settings, journal, pool)
         finally:
             with trio.CancelScope(shield=True):
                 try:
@@ -131,52 +131,23 @@ async def with_connection(
         raise translate(exc, dsn) from exc
 
 
-class PostgresStorage(Storage):
+class PostgresStorage(PostgresNodes, JournaledStorage[Work]):
     """The state of a server in a PostgreSQL database. Made by :func:`open_postgres`."""
 
-    def __init__(self, journal: Journal, pool: Pool) -> None:
-        self._journal = journal
+    def __init__(
+        self, loop: AsyncioLoop, dsn: str, settings: PostgresSettings, journal: Journal, pool: Pool
+    ) -> None:
+        PostgresNodes.__init__(self, loop, dsn, settings, journal, pool)
+        JournaledStorage.__init__(self, journal)
         self._pool = pool
-        # Worth nothing after a restart, when everybody connects anew: memory is the right place.
-        self._presence: dict[str, Presence] = {}
-
-    @property
-    def waiting_rows(self) -> int:
-        """Rows in the journal that are not known to be on disk, for metrics."""
-        return self._journal.waiting_rows
 
     # -- the journal ---------------------------------------------------------------------------
-
-    async def enqueue(self, batch: Sequence[Operation], done: Done) -> None:
-        rows, size = check_batch(batch)
-
-        def told(result: object) -> None:
-            assert isinstance(result, tuple | CommitFailedError)
-            done(result)
-
-        can_wait = all(type(operation) is Confirm for operation in batch)
-        entry = Entry(done=told, batch=tuple(batch), rows=rows, size=size, can_wait=can_wait)
-        await self._journal.enter(entry)
-
-    def hurry(self) -> None:
-        self._journal.hurry()
 
     async def settle(self) -> None:
         async def work(within: Within) -> None:
             """Nothing: it comes behind everything that was taken."""
 
         await self._in_journal(work)
-
-    def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        self._journal.on_rounds(begin, end)
-
-    async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
-        rows, size = check_batch(batch)
-        reply = Reply()
-        await self._journal.enter(Entry(done=reply.set, batch=tuple(batch), rows=rows, size=size))
-        outcomes = await reply.wait()
-        assert isinstance(outcomes, tuple)
-        return outcomes
 
     async def read_after(
         self, device_id: str, number: int, *, limit_rows: int, limit_bytes: int, now: int
@@ -198,6 +169,11 @@ class PostgresStorage(Storage):
         if limit < 1:
             raise ValueError("limit must be at least 1")
         return await self._read(reads.peers_of, device_id, limit)
+
+    async def peers_of_each(self, device_ids: Sequence[str], limit: int) -> tuple[tuple[str, ...], ...]:
+        if limit < 1:
+            raise ValueError("limit must be at least 1")
+        return await self._read(reads.peers_of_each, device_ids, limit)
 
     # -- accounts ------------------------------------------------------------------------------
 
@@ -221,15 +197,18 @@ class PostgresStorage(Storage):
     async def load_device(self, device_id: str) -> Device | None:
         return await self._read(accounts.load_device, device_id)
 
+    async def known_device(self, device_id: str) -> KnownDevice | None:
+        return await self._read(reads.known_device, device_id)
+
     async def admit(self, admission: Admission) -> Admitted:
         check_admission(admission)
         for _ in range(_MOST_RACES):
             try:
-                return await self._write(admit.admit, admission)
+                return await self._write(admit.admit, admission, self.node_name)
             except AlreadyExistsError:
                 # Somebody was quicker between the look and the insertion: now the look will see it.
                 continue
-        return await self._write(admit.admit, admission)
+        return await self._write(admit.admit, admission, self.node_name)
 
     async def revoke_device(self, device_id: str, now: int) -> bool:
         return await self._write(accounts.revoke_device, device_id, now)
@@ -240,8 +219,24 @@ class PostgresStorage(Storage):
     async def newest_certificate(self, device_id: str) -> CertificateRow | None:
         return await self._read(accounts.newest_certificate, device_id)
 
-    async def add_certificate(self, certificate: CertificateRow) -> None:
-        await self._write(accounts.insert_certificate, certificate)
+    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> None:
+        async def unit(connection: Connection) -> None:
+            await accounts.insert_certificate(connection, certificate)
+            if event is not None:
+                await accounts.insert_key_event(connection, event)
+
+        await self._pool.write(unit)
+
+    # -- key events ----------------------------------------------------------------------------
+
+    async def key_events(self, device_id: str) -> tuple[KeyEvent, ...]:
+        return await self._read(key_events.key_events, device_id)
+
+    async def old_key_events(self, before: int, limit: int) -> tuple[KeyEvent, ...]:
+        return await self._read(key_events.old_key_events, before, limit)
+
+    async def forget_key_events(self, event_ids: Sequence[str]) -> int:
+        return await self._write(key_events.forget_key_events, event_ids)
 
     # -- sessions ------------------------------------------------------------------------------
 
@@ -249,7 +244,7 @@ class PostgresStorage(Storage):
         return await self._read(accounts.load_session, token_hash)
 
     async def refresh_session(self, token_hash: str, now: int) -> bool:
-        return await self._write(accounts.refresh_session, token_hash, now)
+        return await self._repeat(accounts.refresh_session, token_hash, now)
 
     async def delete_session(self, token_hash: str) -> bool:
         return await self._write(accounts.delete_session, token_hash)
@@ -265,22 +260,12 @@ class PostgresStorage(Storage):
     async def latest_secret_version(self, name: str) -> int:
         return await self._read(accounts.latest_secret_version, name)
 
-    # -- presence ------------------------------------------------------------------------------
-
-    async def publish_presence(self, presence: Presence) -> None:
-        self._presence[presence.device_id] = presence
-
-    async def read_presence(self, device_id: str, now: int) -> Presence | None:
-        presence = self._presence.get(device_id)
-        return presence if presence is not None and presence.expires_at > now else None
-
     # -- upkeep --------------------------------------------------------------------------------
 
     async def purge_expired(self, now: int) -> Purged:
-        for device_id in [each.device_id for each in self._presence.values() if each.expires_at <= now]:
-            del self._presence[device_id]
-        sessions = await self._purge(expiry.purge_sessions, now)
-        codes = await self._purge(expiry.purge_codes, now)
+        self._forget_presence(now)
+        sessions = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_sessions, now))
+        codes = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_codes, now))
         # Last: a failure of the others must not make forgotten what was deleted here.
         messages, expired, more = await self._purge_messages(now)
         return Purged(
@@ -290,9 +275,6 @@ class PostgresStorage(Storage):
             expired=tuple(expired),
             more=more,
         )
-
-    async def wait_failed(self) -> NoReturn:
-        await self._journal.wait_failed()
 
     async def check(self) -> None:
         async def work(within: Within) -> None:
@@ -307,11 +289,6 @@ class PostgresStorage(Storage):
         await self._in_journal(work)
         await self._pool.read(lambda connection: connection.fetchval("SELECT checks FROM readiness"))
 
-    async def _in_journal(self, work: Callable[[Within], Awaitable[None]]) -> None:
-        reply = Reply()
-        await self._journal.enter(Entry(done=reply.set, work=work))
-        await reply.wait()
-
     async def _read(
         self, function: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -322,29 +299,27 @@ class PostgresStorage(Storage):
     ) -> T:
         return await self._pool.write(lambda connection: function(connection, *args, **kwargs))
 
+    async def _repeat(
+        self, function: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """For one statement that may be done twice: it needs no transaction around it."""
+        return await self._pool.repeat(lambda connection: function(connection, *args, **kwargs))
+
     async def _purge_messages(self, now: int) -> tuple[int, list[ExpiredMessage], bool]:
         count = 0
         expired: list[ExpiredMessage] = []
-        for inbox in await self._read(expiry.inboxes_to_search, now):
-            step: expiry.Step | None = expiry.Step(inbox)
-            while step is not None:
-                if len(expired) >= expiry.LONG_REPORT:
-                    return count, expired, True
-                try:
-                    found = await self._write(expiry.purge_messages, step, now)
-                except StorageError:
-                    if not count:
-                        raise
-                    return count, expired, False  # Senders are to be told of these.
-                count += found.messages
-                expired += found.expired
-                step = found.next_step
+        searches = deque(await self._read(expiry.inboxes_to_search, now))
+        while searches:
+            if len(expired) >= expiry.LONG_REPORT:
+                return count, expired, True
+            step = expiry.next_step(searches)
+            try:
+                found = await self._write(expiry.purge_messages, step, now)
+            except StorageError:
+                if not count:
+                    raise
+                return count, expired, False  # Senders are to be told of these.
+            count += found.messages
+            expired += found.expired
+            searches.extendleft(reversed(found.unfinished))
         return count, expired, False
-
-    async def _purge(self, step: Callable[[Connection, int], Awaitable[int]], now: int) -> int:
-        total = 0
-        while True:
-            count = await self._write(step, now)
-            total += count
-            if count < expiry.STEP_ROWS:
-                return total

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 import attrs
@@ -11,6 +11,7 @@ from commucat_storage.applying import Group
 from commucat_storage.errors import StorageError
 from commucat_storage.inbox import Operation, Outcome
 from commucat_storage.postgres.connection import CONFLICTS, Connection, connect, is_lost, translate
+from commucat_storage.postgres.entries import Entry, Within, Work, completed
 from commucat_storage.postgres.loaded import (
     Changes,
     LoadedGroups,
@@ -18,52 +19,31 @@ from commucat_storage.postgres.loaded import (
     LoadedRoutes,
     NotLoadedError,
 )
+from commucat_storage.postgres.memory import Memory
+from commucat_storage.postgres.others import Others
 from commucat_storage.postgres.pending import PayloadIds, PostgresPending
 from commucat_storage.postgres.plan import Plan, Planner
-from commucat_storage.postgres.pool import MOST_CONFLICTS, Patience, close_connection, commit, roll_back
+from commucat_storage.postgres.pool import (
+    MOST_CONFLICTS,
+    OutcomeUnknownError,
+    Patience,
+    close_connection,
+    commit,
+    roll_back,
+)
 from commucat_storage.postgres.remembered import (
-    Generations,
-    KnownGroup,
-    Relations,
     load_groups,
     lock_inboxes,
     owned_groups,
     siblings_of,
 )
 from commucat_storage.postgres.settings import PostgresSettings
+from commucat_storage.postgres.unlocked import Decided, decide
 
 _log = logging.getLogger(__name__)
 
 _SIZE_INTERVAL = 10.0  # seconds between two looks at the size of the database
 _MOST_ATTEMPTS = 100  # each adds something that other processes changed since the last one
-
-
-@attrs.frozen
-class Within:
-    """The open transaction, for work that is not a batch of the journal."""
-
-    connection: Connection
-    disk_is_low: bool
-
-
-Work = Callable[[Within], Awaitable[object]]
-
-
-@attrs.frozen(eq=False)
-class Entry:
-    """A batch or a piece of work, and who wants to know what became of it.
-
-    ``done`` is called once with the outcomes of the batch or the result of the work, or with the
-    :class:`StorageError` that kept it from being stored.
-    """
-
-    done: Callable[[object], None]
-    batch: Sequence[Operation] = ()
-    work: Work | None = None
-    rows: int = 1
-    size: int = 0
-    can_wait: bool = False
-    """Nobody waits for its outcome: it may go with whatever comes next."""
 
 
 class Writer:
@@ -73,13 +53,16 @@ class Writer:
         self._dsn = dsn
         self._settings = settings
         self._connection: Connection | None = None
-        self._relations: Generations[Relations] = Generations(settings.cached_inboxes)
-        self._chat_groups: Generations[KnownGroup] = Generations(settings.cached_group_members)
-        self._siblings: Generations[tuple[str, ...]] = Generations(settings.cached_inboxes)
-        self._planner = Planner(self._relations, self._chat_groups, self._siblings)
+        self._memory = Memory.of(settings)
+        self._planner = Planner(self._memory.relations, self._memory.groups, self._memory.siblings)
         self._payload_ids = PayloadIds()
         self._disk_is_low = False
         self._look_at_size = 0.0
+        self.node: str | None = None
+        """This process among those that share the database."""
+        self._elsewhere: dict[str, dict[str, int]] = {}
+        self._doubtful: Decided | None = None
+        """Was sent, and the connection was lost before the answer came."""
 
     async def commit(self, entries: Sequence[Entry]) -> list[object]:
         """Store the first entries, as many as make a transaction of bounded size, and at least one.
@@ -92,6 +75,32 @@ class Writer:
             OutcomeUnknownError: perhaps everything is stored.
             Exception: nothing is stored.
         """
+        try:
+            return await self._until_it_succeeds(entries)
+        finally:
+            self._doubtful = None
+
+    def take_elsewhere(self) -> dict[str, dict[str, int]]:
+        """Node, device, highest number of what was committed for sessions elsewhere since the last call."""
+        elsewhere, self._elsewhere = self._elsewhere, {}
+        return elsewhere
+
+    def _note(self, others: Others) -> None:
+        for owner, heads in others.heads().items():
+            self._elsewhere.setdefault(owner, {}).update(heads)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close_connection(connection)
+
+    def _give_up_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _until_it_succeeds(self, entries: Sequence[Entry]) -> list[object]:
         patience = Patience(self._settings.reconnect_timeout)
         conflicts = 0
         while True:
@@ -111,25 +120,60 @@ class Writer:
                     raise
                 self._give_up_connection()
                 if not await patience.wait():
-                    raise
-
-    async def close(self) -> None:
-        """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await close_connection(connection)
-
-    def _give_up_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+                    if self._doubtful is None:
+                        raise
+                    raise OutcomeUnknownError(f"{translate(exc, self._dsn)}; perhaps it is stored") from exc
 
     async def _attempt(self, entries: Sequence[Entry]) -> list[object]:
         if self._connection is None or self._connection.is_closed():
             self._connection = await connect(self._dsn, self._settings, for_journal=True)
         connection = self._connection
+        if self._doubtful is not None:
+            return await self._send_again(connection, self._doubtful)
         await self._watch_size(connection)
         plan = self._planner.read([entry.batch for entry in entries])
+        decided = await decide(
+            connection,
+            entries,
+            plan,
+            self._memory,
+            self._payload_ids,
+            self._settings,
+            disk_is_low=self._disk_is_low,
+            node=self.node,
+        )
+        results = None if decided is None else await self._send(connection, decided)
+        return await self._lock_and_commit(connection, entries, plan) if results is None else results
+
+    async def _send(self, connection: Connection, decided: Decided) -> list[object] | None:
+        self._doubtful = decided
+        try:
+            results = await decided.store(connection)
+        except Exception as exc:
+            if not is_lost(exc):
+                self._doubtful = None
+            raise
+        self._doubtful = None
+        if results is not None:
+            self._note(decided.others)
+        return results
+
+    async def _send_again(self, connection: Connection, doubtful: Decided) -> list[object]:
+        """The answer to the first attempt was lost; if that was stored, this one is not."""
+        try:
+            results = await doubtful.store(connection)
+        except Exception as exc:
+            if is_lost(exc) or isinstance(exc, CONFLICTS):
+                raise
+            raise OutcomeUnknownError(str(translate(exc, self._dsn))) from exc
+        if results is None:
+            raise OutcomeUnknownError("the connection to PostgreSQL was lost in the commit")
+        self._note(doubtful.others)
+        return results
+
+    async def _lock_and_commit(
+        self, connection: Connection, entries: Sequence[Entry], plan: Plan
+    ) -> list[object]:
         for _ in range(_MOST_ATTEMPTS):
             changes = Changes()
             await self._payload_ids.reserve(connection, plan.operations)
@@ -139,21 +183,19 @@ class Writer:
                 results = await transaction.apply(entries)
                 await changes.mark(connection)
             except BaseException as exc:
-                self._forget(changes)
+                self._memory.forget(changes)
                 await roll_back(connection)
                 if not isinstance(exc, NotLoadedError):
                     raise
                 plan.extend(exc)
                 continue
             # Forgotten in either case: the counters in the database were raised, or perhaps were.
-            self._forget(changes)
+            self._memory.forget(changes)
             await commit(connection)
+            self._memory.standings.keep(transaction.inboxes.items(), self._memory.relations)
+            self._note(transaction.others)
             return results
         raise StorageError("other processes change the same groups all the time; try again")
-
-    def _forget(self, changes: Changes) -> None:
-        self._relations.forget(changes.devices)
-        self._chat_groups.forget(changes.groups)
 
     async def _watch_size(self, connection: Connection) -> None:
         limit = self._settings.max_database_bytes
@@ -167,15 +209,17 @@ class Writer:
         self._disk_is_low = low
 
     async def _load(self, connection: Connection, plan: Plan, changes: Changes) -> "_Transaction":
-        inboxes = await lock_inboxes(connection, plan.devices, self._relations)
-        siblings = await siblings_of(connection, plan.users, self._siblings) if plan.users else {}
+        inboxes = await lock_inboxes(
+            connection, plan.devices, self._memory.relations, self._memory.standings.see
+        )
+        siblings = await siblings_of(connection, plan.users, self._memory.siblings) if plan.users else {}
         loaded_inboxes = LoadedInboxes(inboxes, siblings)
         if plan.ending:
             holders = await connection.fetch(
                 "SELECT DISTINCT device_id FROM route WHERE group_id = ANY ($1)", list(plan.ending)
             )
             loaded_inboxes.prefetch(device_id for [device_id] in holders)
-        groups = await load_groups(connection, plan.groups, self._chat_groups) if plan.groups else {}
+        groups = await load_groups(connection, plan.groups, self._memory.groups) if plan.groups else {}
         owned = await owned_groups(connection, plan.owners) if plan.owners else {}
         loaded_groups = LoadedGroups(groups, owned, plan.ending, loaded_inboxes, changes)
         watermarks = {inbox: inbox.confirmed for inbox in inboxes.values()}
@@ -184,7 +228,15 @@ class Writer:
         group = Group(loaded_inboxes, loaded_groups, routes, pending, self._settings)
         group.begin(disk_is_low=self._disk_is_low)
         return _Transaction(
-            connection, group, pending, changes, plan.stepwise, self._disk_is_low, self._settings.group_rows
+            connection=connection,
+            inboxes=loaded_inboxes,
+            others=Others(inboxes, self.node),
+            group=group,
+            pending=pending,
+            changes=changes,
+            stepwise=plan.stepwise,
+            disk_is_low=self._disk_is_low,
+            group_rows=self._settings.group_rows,
         )
 
 
@@ -193,6 +245,8 @@ class _Transaction:
     """The open transaction, with everything locked that it was expected to need."""
 
     connection: Connection
+    inboxes: LoadedInboxes
+    others: Others
     group: Group
     pending: PostgresPending
     changes: Changes
@@ -214,11 +268,7 @@ class _Transaction:
             if self.group.stored >= self.group_rows:
                 break
         await self._write()
-        # Only now are the outcomes of the batches complete, see Group.apply.
-        return [
-            tuple(result) if isinstance(result, list) and entry.work is None else result
-            for entry, result in zip(entries, results, strict=False)
-        ]
+        return self.others.located(completed(entries, results))
 
     async def _apply_stepwise(self, batch: Sequence[Operation]) -> list[Outcome]:
         outcomes: list[Outcome] = []

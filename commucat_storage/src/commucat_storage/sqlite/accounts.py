@@ -4,11 +4,11 @@ Functions that write are called inside the writer's transaction; the others on a
 """
 
 import sqlite3
-from typing import Any
 
 import attrs
 
 from commucat_storage.errors import StorageError
+from commucat_storage.known_device import known_device_of
 from commucat_storage.records import (
     CertificateRow,
     Device,
@@ -97,20 +97,7 @@ def load_device(connection: sqlite3.Connection, device_id: str) -> Device | None
 def known_device(connection: sqlite3.Connection, device_id: str) -> KnownDevice | None:
     """The device, its user and its newest certificate that is not revoked."""
     row = connection.execute(_KNOWN_DEVICE, (device_id,)).fetchone()
-    if row is None:
-        return None
-    values = iter(row)
-
-    def of(kind: type[attrs.AttrsInstance]) -> dict[str, Any]:
-        return {field.name: next(values) for field in attrs.fields(kind)}
-
-    device, user, certificate = of(Device), of(User), of(CertificateRow)
-    device["status"] = DeviceStatus(device["status"])
-    shown = None
-    if certificate["serial"] is not None:
-        certificate["serial"] = int(certificate["serial"])
-        shown = CertificateRow(**certificate)
-    return KnownDevice(device=Device(**device), user=User(**user), certificate=shown)
+    return None if row is None else known_device_of(row)
 
 
 def insert_device(connection: sqlite3.Connection, device: Device, inbox: int) -> None:

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from commucat_storage import store_mark as marks
 from commucat_storage.errors import SchemaError, StorageError, StorageUnavailableError
 from commucat_storage.sqlite.settings import SqliteSettings
 
@@ -15,11 +16,13 @@ _CACHED_STATEMENTS = 200
 _WAL_KEPT_BYTES = 64 * 2**20
 
 
-def connect_writer(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
+def connect_writer(path: Path, settings: SqliteSettings, *, marked: bool = False) -> sqlite3.Connection:
     """Open ``path`` for writing, creating the file (mode 0600) when there is none.
 
+    Only who moves stores may open one that is ``marked`` as half filled or moved away.
+
     Raises:
-        StorageUnavailableError: the file or its directory cannot be read or written.
+        StorageUnavailableError: the file or its directory cannot be read or written; it is marked.
         SchemaError: the file is not a database, is damaged, or belongs to another program.
     """
     try:
@@ -32,6 +35,8 @@ def connect_writer(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
     connection = _connect(str(path), path, settings, uri=False)
     try:
         _refuse_foreign(connection, path)
+        if not marked:
+            refuse_marked(connection, path)
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise StorageUnavailableError(f"{path}: the file system does not support write-ahead logging")
@@ -61,6 +66,7 @@ def connect_reader(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only = ON")
         connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         _refuse_foreign(connection, path)
+        refuse_marked(connection, path)
     except sqlite3.Error as exc:
         connection.close()
         raise translate(exc, path) from exc
@@ -68,6 +74,20 @@ def connect_reader(path: Path, settings: SqliteSettings) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def read_mark(connection: sqlite3.Connection) -> marks.Mark | None:
+    """The mark of a store that is being filled or was moved away."""
+    found = connection.execute(
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (marks.MARK_TABLE,)
+    ).fetchone()
+    row = None if found is None else connection.execute(marks.SELECT).fetchone()
+    return None if row is None else marks.mark_of(row)
+
+
+def refuse_marked(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises :class:`StorageUnavailableError` for a store that no server may use."""
+    marks.refuse_marked(read_mark(connection), f"the database {path}")
 
 
 def translate(error: sqlite3.Error, path: Path) -> StorageError:

@@ -1,35 +1,22 @@
 """Numbered migrations: found in the package, applied in order, remembered with their checksum."""
 
-import hashlib
-import re
 import sqlite3
 import time
-from importlib import resources
 from pathlib import Path
 
 import attrs
 
 from commucat_storage.errors import SchemaError
+from commucat_storage.migrations import Migration, migrations_of, pending_migrations
 from commucat_storage.sqlite.connection import APPLICATION_ID, connect_reader, connect_writer, translate
 from commucat_storage.sqlite.settings import SqliteSettings
 
-_FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _TABLE = """CREATE TABLE IF NOT EXISTS schema_migration (
     version    INTEGER PRIMARY KEY,
     name       TEXT NOT NULL,
     checksum   BLOB NOT NULL CHECK (length(checksum) = 32),
     applied_at INTEGER NOT NULL
 ) STRICT"""
-
-
-@attrs.frozen(kw_only=True)
-class Migration:
-    """One step of the schema; ``checksum`` is SHA-256 over the UTF-8 text of its file."""
-
-    version: int
-    name: str
-    sql: str = attrs.field(repr=False)
-    checksum: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,19 +34,7 @@ class SqliteStatus:
 
 def bundled_migrations() -> tuple[Migration, ...]:
     """The migrations of this program, lowest version first."""
-    found = []
-    for entry in resources.files("commucat_storage.sqlite").joinpath("migrations").iterdir():
-        if match := _FILE_NAME.fullmatch(entry.name):
-            text = entry.read_text(encoding="utf-8")
-            found.append(
-                Migration(
-                    version=int(match[1]),
-                    name=match[2],
-                    sql=text,
-                    checksum=hashlib.sha256(text.encode()).digest(),
-                )
-            )
-    return tuple(sorted(found, key=lambda migration: migration.version))
+    return migrations_of("commucat_storage.sqlite")
 
 
 def migrate_sqlite(path: Path, *, settings: SqliteSettings | None = None) -> list[str]:
@@ -98,7 +73,7 @@ def sqlite_status(path: Path) -> SqliteStatus:
             raise translate(exc, path) from exc
         finally:
             connection.close()
-    pending = _pending(path, applied, migrations)
+    pending = pending_migrations(f"the database {path}", applied, migrations)
     return SqliteStatus(
         schema_version=max(applied, default=0),
         latest_version=migrations[-1].version,
@@ -112,12 +87,12 @@ def apply_migrations(
 ) -> list[str]:
     """Apply what is pending, each migration in a transaction of its own; ``path`` is for the errors."""
     done = []
-    pending = _pending(path, _read_applied(connection), migrations)
+    pending = pending_migrations(f"the database {path}", _read_applied(connection), migrations)
     while pending:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Once more under the lock: another process may have been quicker.
-            pending = _pending(path, _read_applied(connection), migrations)
+            pending = pending_migrations(f"the database {path}", _read_applied(connection), migrations)
             if pending:
                 _apply(connection, pending[0])
                 done.append(pending[0].name)
@@ -155,33 +130,16 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
+def schema_of(connection: sqlite3.Connection, path: Path) -> tuple[int, tuple[str, ...]]:
+    """The version of the schema, and the names of migrations that are pending. Raises as the others."""
+    applied = _read_applied(connection)
+    pending = pending_migrations(f"the database {path}", applied, bundled_migrations())
+    return max(applied, default=0), tuple(migration.name for migration in pending)
+
+
 def _read_applied(connection: sqlite3.Connection) -> dict[int, tuple[str, bytes]]:
     known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'schema_migration'").fetchone()
     if known is None:
         return {}
     rows = connection.execute("SELECT version, name, checksum FROM schema_migration").fetchall()
     return {version: (name, checksum) for version, name, checksum in rows}
-
-
-def _pending(
-    path: Path, applied: dict[int, tuple[str, bytes]], migrations: tuple[Migration, ...]
-) -> list[Migration]:
-    bundled = {migration.version: migration for migration in migrations}
-    for version in sorted(applied):
-        name, checksum = applied[version]
-        if version not in bundled:
-            raise SchemaError(
-                f"the database {path} has migration {version} ({name}), which this program does not know; "
-                "run the version of the program that wrote it, or a newer one"
-            )
-        if checksum != bundled[version].checksum:
-            raise SchemaError(
-                f"migration {version} ({name}) is not the one that the database {path} had: it was edited"
-            )
-    last = max(applied, default=0)
-    for migration in migrations:
-        if migration.version < last and migration.version not in applied:
-            raise SchemaError(
-                f"migration {migration.version} ({migration.name}) was left out of the database {path}"
-            )
-    return [migration for migration in migrations if migration.version > last]

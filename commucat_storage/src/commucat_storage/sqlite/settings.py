@@ -5,7 +5,6 @@ import attrs
 from commucat_storage.limits import StoreLimits
 
 _positive = attrs.validators.gt(0)
-_more_than_zero_seconds = attrs.validators.gt(0.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -19,8 +18,6 @@ class SqliteSettings(StoreLimits):
     """Connections, and so threads, that read at the same time."""
     busy_timeout: float = attrs.field(default=10.0, validator=attrs.validators.ge(0.0))
     """Seconds to wait for a lock held by another process, such as an operator's command."""
-    close_timeout: float = attrs.field(default=30.0, validator=_more_than_zero_seconds)
-    """Seconds to wait for the disk when the store closes."""
     checkpoint_pages: int = attrs.field(default=2_000, validator=_positive)
     """Size of the write-ahead log, in pages of 4 KiB, at which it is copied into the database."""
     quick_check_bytes: int = attrs.field(default=64 * 2**20, validator=attrs.validators.ge(0))

@@ -5,30 +5,28 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import trio
 
 from commucat_storage.admission import Admission, Admitted, check_admission
-from commucat_storage.errors import CommitFailedError, StorageError, StorageUnavailableError
-from commucat_storage.inbox import Confirm, InboxPage, InboxState, Operation, Outcome
-from commucat_storage.interface import Done, Storage
-from commucat_storage.operations import check_batch
+from commucat_storage.errors import StorageError, StorageUnavailableError
+from commucat_storage.inbox import InboxPage, InboxState
+from commucat_storage.journaled import JournaledStorage, until_less
 from commucat_storage.records import (
     CertificateRow,
     Device,
     EnrolmentCode,
     Group,
+    KeyEvent,
     KnownDevice,
-    Presence,
     Purged,
     Route,
     Secret,
     SessionRow,
     User,
 )
-from commucat_storage.reply import Reply
-from commucat_storage.sqlite import accounts, admit, expiry, reads
+from commucat_storage.sqlite import accounts, admit, expiry, key_events, reads
 from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
@@ -36,7 +34,7 @@ from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
 from commucat_storage.sqlite.reads import ReaderPool
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
-from commucat_storage.sqlite.writer import Entry, Transaction
+from commucat_storage.sqlite.writer import Transaction, Work
 
 T = TypeVar("T")
 
@@ -88,50 +86,18 @@ def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) ->
     return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
-class SqliteStorage(Storage):
+class SqliteStorage(JournaledStorage[Work]):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:
-        self._journal = journal
+        super().__init__(journal)
         self._readers = readers
         self._known_devices: JointReads[str, KnownDevice | None] = JointReads(readers, _known_devices)
-        # Worth nothing after a restart, when everybody connects anew: memory is the right place.
-        self._presence: dict[str, Presence] = {}
-
-    @property
-    def waiting_rows(self) -> int:
-        """Rows in the journal that are not known to be on disk, for metrics."""
-        return self._journal.waiting_rows
 
     # -- the journal ---------------------------------------------------------------------------
 
-    async def enqueue(self, batch: Sequence[Operation], done: Done) -> None:
-        rows, size = check_batch(batch)
-
-        def told(result: object) -> None:
-            assert isinstance(result, tuple | CommitFailedError)
-            done(result)
-
-        can_wait = all(type(operation) is Confirm for operation in batch)
-        entry = Entry(done=told, batch=tuple(batch), rows=rows, size=size, can_wait=can_wait)
-        await self._journal.enter(entry)
-
-    def hurry(self) -> None:
-        self._journal.hurry()
-
     async def settle(self) -> None:
-        await self._write(lambda transaction: None)
-
-    def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
-        self._journal.on_rounds(begin, end)
-
-    async def commit(self, batch: Sequence[Operation]) -> tuple[Outcome, ...]:
-        rows, size = check_batch(batch)
-        reply = Reply()
-        await self._journal.enter(Entry(done=reply.set, batch=tuple(batch), rows=rows, size=size))
-        outcomes = await reply.wait()
-        assert isinstance(outcomes, tuple)
-        return outcomes
+        await self._in_journal(lambda transaction: None)
 
     async def read_after(
         self, device_id: str, number: int, *, limit_rows: int, limit_bytes: int, now: int
@@ -201,9 +167,25 @@ class SqliteStorage(Storage):
     async def newest_certificate(self, device_id: str) -> CertificateRow | None:
         return await self._readers.run(accounts.newest_certificate, device_id)
 
-    async def add_certificate(self, certificate: CertificateRow) -> None:
-        await self._write(
-            lambda transaction: accounts.insert_certificate(transaction.connection, certificate)
+    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> None:
+        def work(transaction: Transaction) -> None:
+            accounts.insert_certificate(transaction.connection, certificate)
+            if event is not None:
+                accounts.insert_key_event(transaction.connection, event)
+
+        await self._write(work)
+
+    # -- key events ----------------------------------------------------------------------------
+
+    async def key_events(self, device_id: str) -> tuple[KeyEvent, ...]:
+        return await self._readers.run(key_events.key_events, device_id)
+
+    async def old_key_events(self, before: int, limit: int) -> tuple[KeyEvent, ...]:
+        return await self._readers.run(key_events.old_key_events, before, limit)
+
+    async def forget_key_events(self, event_ids: Sequence[str]) -> int:
+        return await self._write(
+            lambda transaction: key_events.forget_key_events(transaction.connection, event_ids)
         )
 
     # -- sessions ------------------------------------------------------------------------------
@@ -232,20 +214,10 @@ class SqliteStorage(Storage):
     async def latest_secret_version(self, name: str) -> int:
         return await self._readers.run(accounts.latest_secret_version, name)
 
-    # -- presence ------------------------------------------------------------------------------
-
-    async def publish_presence(self, presence: Presence) -> None:
-        self._presence[presence.device_id] = presence
-
-    async def read_presence(self, device_id: str, now: int) -> Presence | None:
-        presence = self._presence.get(device_id)
-        return presence if presence is not None and presence.expires_at > now else None
-
     # -- upkeep --------------------------------------------------------------------------------
 
     async def purge_expired(self, now: int) -> Purged:
-        for device_id in [each.device_id for each in self._presence.values() if each.expires_at <= now]:
-            del self._presence[device_id]
+        self._forget_presence(now)
         sessions = await self._purge(expiry.purge_sessions, now)
         codes = await self._purge(expiry.purge_codes, now)
         # Last: a failure of the others must not make forgotten what was deleted here.
@@ -257,9 +229,6 @@ class SqliteStorage(Storage):
             expired=tuple(found.expired),
             more=more,
         )
-
-    async def wait_failed(self) -> NoReturn:
-        await self._journal.wait_failed()
 
     async def check(self) -> None:
         def work(transaction: Transaction) -> None:
@@ -276,9 +245,7 @@ class SqliteStorage(Storage):
 
     async def _write(self, work: Callable[[Transaction], T]) -> T:
         """Do ``work`` in the writer's thread, in order with the journal."""
-        reply = Reply()
-        await self._journal.enter(Entry(done=reply.set, work=work))
-        result: T = await reply.wait()  # type: ignore[assignment]  # what ``work`` returned
+        result: T = await self._in_journal(work)  # type: ignore[assignment]  # what ``work`` returned
         return result
 
     async def _purge_messages(self, now: int) -> tuple[expiry.Found, bool]:
@@ -301,9 +268,4 @@ class SqliteStorage(Storage):
         return found, False
 
     async def _purge(self, step: Callable[[int, Transaction], int], now: int) -> int:
-        total = 0
-        while True:
-            count = await self._write(functools.partial(step, now))
-            total += count
-            if count < expiry.STEP_ROWS:
-                return total
+        return await until_less(expiry.STEP_ROWS, lambda: self._write(functools.partial(step, now)))

@@ -6,13 +6,15 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
 from commucat_storage.applying import Group
 from commucat_storage.errors import StorageError
-from commucat_storage.inbox import Operation
+from commucat_storage.journal_entry import JournalEntry
 from commucat_storage.sqlite.chat_groups import ChatGroupCache
+from commucat_storage.sqlite.connection import refuse_marked
 from commucat_storage.sqlite.inboxes import InboxCache
 from commucat_storage.sqlite.pending import SqlitePending
 from commucat_storage.sqlite.settings import SqliteSettings
@@ -37,21 +39,7 @@ class Transaction:
 Work = Callable[[Transaction], object]
 
 
-@attrs.frozen(eq=False)
-class Entry:
-    """A batch or a piece of work, and who wants to know what became of it.
-
-    ``done`` is called once, in the event-loop thread, with the outcomes of the batch or the
-    result of the work, or with the :class:`StorageError` that kept it from being stored.
-    """
-
-    done: Callable[[object], None]
-    batch: Sequence[Operation] = ()
-    work: Work | None = None
-    rows: int = 1
-    size: int = 0
-    can_wait: bool = False
-    """Nobody waits for its outcome: it may go with whatever comes next."""
+Entry: TypeAlias = JournalEntry[Work]
 
 
 class Writer:
@@ -113,7 +101,9 @@ class Writer:
     def _begin(self) -> None:
         [version] = self._connection.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:
-            # Another process has written since our last transaction, such as an operator's command.
+            # Another process has written since our last transaction, such as an operator's command. It may
+            # have moved the store away while this one waited for the lock.
+            refuse_marked(self._connection, self._path)
             self._forget()
             self._data_version = version
         self._inboxes.make_room()

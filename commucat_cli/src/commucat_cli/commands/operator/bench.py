@@ -11,12 +11,14 @@ import typer
 from commucat_cli.bench import Plan
 from commucat_cli.bench.report.all import measure_all
 from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Idle, Latency, Offline, Relay
+from commucat_cli.bench.server_process import Store
 from commucat_cli.bench.terminated import measure_until_terminated, until_terminated
 from commucat_cli.commands.operator.bench_options import (
     AsJson,
     AtOnce,
     Burst,
     Connects,
+    Dsn,
     Duration,
     Kill,
     Members,
@@ -24,6 +26,7 @@ from commucat_cli.commands.operator.bench_options import (
     Out,
     PerSecond,
     Processes,
+    Profile,
     Quick,
     Receivers,
     Route,
@@ -35,12 +38,15 @@ from commucat_cli.commands.operator.bench_options import (
     SinglesPerSecond,
     Size,
     Stall,
+    StoreProfile,
     Sustained,
     SustainedWindow,
     TlsCa,
     Warmup,
     WarmupSeconds,
     Window,
+    Workers,
+    store_of,
 )
 from commucat_cli.commands.outcome import FAILURE, run_command
 from commucat_cli.errors import AddressError, CliError
@@ -67,10 +73,13 @@ def relay(
     server: Server = None,
     tls_ca: TlsCa = None,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
     plan = Relay(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup)
-    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
 @bench_app.command("latency", help="A fixed rate, and how long each message takes from when it was due.")
@@ -83,13 +92,16 @@ def latency(
     server: Server = None,
     tls_ca: TlsCa = None,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
     try:
         plan = Latency(rate=rate, duration=duration, size=size, warmup=warmup)
     except CliError as exc:
         raise typer.BadParameter(str(exc), param_hint="--duration") from exc
-    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
 @bench_app.command("connect", help="Full connects of registered devices, and a burst of them.")
@@ -104,12 +116,15 @@ def connect(
     server: Server = None,
     tls_ca: TlsCa = None,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
     plan = Connect(
         connects=connects, at_once=at_once, processes=processes, burst=burst, rate=rate, duration=duration
     )
-    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
 @bench_app.command("idle", help="Memory of the server for each session that does nothing.")
@@ -118,9 +133,14 @@ def idle(
     settle: Settle = 30.0,
     runs: Runs = 1,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    _run(_common(Idle(sessions=sessions, settle=settle), runs, stall), as_json)
+    _run(
+        _common(Idle(sessions=sessions, settle=settle), store_of(profile, workers, dsn), runs, stall), as_json
+    )
 
 
 @bench_app.command("offline", help="First everything is sent, then receivers come and fetch it.")
@@ -135,12 +155,15 @@ def offline(
     server: Server = None,
     tls_ca: TlsCa = None,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
     if kill and server is not None:
         raise typer.BadParameter("is not for a server of somebody else", param_hint="--kill")
     plan = Offline(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup, kill=kill)
-    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
 @bench_app.command("fanout", help="One message to many devices: single ones, then many at once.")
@@ -157,6 +180,9 @@ def fanout(
     server: Server = None,
     tls_ca: TlsCa = None,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
     plan = Fanout(
@@ -169,7 +195,7 @@ def fanout(
         route=route,
         processes=processes,
     )
-    _run(_common(plan, runs, stall, server, tls_ca), as_json)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
 @bench_app.command("churn", help="The relay again, after many connects and disconnects.")
@@ -183,6 +209,9 @@ def churn(
     warmup: Warmup = 2000,
     runs: Runs = 1,
     stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
     plan = Churn(
@@ -194,7 +223,7 @@ def churn(
         window=window,
         warmup=warmup,
     )
-    _run(_common(plan, runs, stall), as_json)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall), as_json)
 
 
 @bench_app.command("all", help="Every scenario, and a report of it: a table, plots and the figures as JSON.")
@@ -208,18 +237,25 @@ def everything(
 
 
 def _common(
-    plan: Plan, runs: int, stall: float, server: str | None = None, tls_ca: Path | None = None
+    plan: Plan,
+    store: Store,
+    runs: int,
+    stall: float,
+    server: str | None = None,
+    tls_ca: Path | None = None,
 ) -> Plan:
     if server is None and tls_ca is not None:
         raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
     if server is not None:
+        if store != Store():
+            raise typer.BadParameter("is not for a server of somebody else", param_hint="--profile")
         try:
             ServerAddress.parse(server)
         except AddressError as exc:
             raise typer.BadParameter(str(exc), param_hint="--server") from exc
     # Client processes work in a folder of their own.
     found = None if tls_ca is None else tls_ca.absolute()
-    return attrs.evolve(plan, runs=runs, stall=stall, server=server, tls_ca=found)
+    return attrs.evolve(plan, runs=runs, stall=stall, server=server, tls_ca=found, store=store)
 
 
 def _run(plan: Plan, as_json: bool) -> NoReturn:

@@ -1,5 +1,6 @@
 """Options of the benchmark's commands."""
 
+import enum
 import math
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -12,6 +13,7 @@ from commucat_cli.bench.scenarios.fanout import MAX_MEMBERS
 from commucat_cli.bench.scenarios.idle import MAX_SESSIONS
 from commucat_cli.bench.scenarios.outcome import MAX_SIZE
 from commucat_cli.bench.scenarios.relay import MAX_RECEIVERS
+from commucat_cli.bench.server_process import Store
 
 MAX_COUNT = 10_000_000
 MAX_PROCESSES = 64
@@ -112,3 +114,38 @@ SustainedWindow: TypeAlias = Annotated[
 ]
 Quick: TypeAlias = Annotated[bool, typer.Option("--quick", help="Small sizes, to try it out in a minute.")]
 Out: TypeAlias = Annotated[Path, typer.Option(metavar="DIR", help="Where a folder for this report is made.")]
+
+
+class StoreProfile(enum.Enum):
+    """What an own server keeps its data in."""
+
+    EMBEDDED = "embedded"
+    POSTGRES = "postgres"
+
+
+Profile: TypeAlias = Annotated[StoreProfile, typer.Option("--profile", help="The store of an own server.")]
+Workers: TypeAlias = Annotated[
+    int, typer.Option(min=1, max=MAX_PROCESSES, help="Processes of an own server; several need PostgreSQL.")
+]
+Dsn: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        metavar="URL",
+        envvar="COMMUCAT_BENCH_PG_DSN",
+        help="For --profile postgres: a server whose role may create databases; each run has a fresh one.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+
+
+def store_of(profile: StoreProfile, workers: int, dsn: str | None) -> Store:
+    """What the three options say together; refuses what does not fit."""
+    if profile is StoreProfile.EMBEDDED:
+        if workers > 1:
+            raise typer.BadParameter("several need --profile postgres", param_hint="--workers")
+        return Store()
+    if dsn is None:
+        raise typer.BadParameter("is needed with --profile postgres", param_hint="--dsn")
+    return Store(dsn=dsn, workers=workers)

@@ -56,7 +56,7 @@ async def offer(origin: Origin, frame: Frame, settle: Settle) -> Request:
 
     def done(outcome: Outcome | None) -> None:
         if isinstance(outcome, SubmissionOutcome) and outcome.accepted:
-            calls.board.ring(call, (device for device, _ in outcome.accepted), trio.current_time())
+            calls.ring(call, (device for device, _ in outcome.accepted))
             calls.record("offer", call.call_id, offer_record(call))
         else:
             calls.board.remove(call)
@@ -82,7 +82,7 @@ async def answer(origin: Origin, frame: Frame, settle: Settle) -> Request:
             return  # It ended while the answer was on its way to the disk.
         data: dict[str, Any] = {"device": device_id, "accept": message.accept}
         if message.accept:
-            calls.board.accept(call, device_id, trio.current_time())
+            calls.accept(call, device_id)
             media = message.media
             data["mode"] = media.mode.value if media is not None else call.mode
             data["video"] = media.video is not None if media is not None else call.video
@@ -90,7 +90,7 @@ async def answer(origin: Origin, frame: Frame, settle: Settle) -> Request:
         else:
             data["reason"] = reason
         calls.record("answer", call.call_id, data)
-        if not message.accept and calls.board.decline(call, device_id):
+        if not message.accept and calls.decline(call, device_id):
             calls.record_end(call, device_id, reason or "decline")
 
     ack: dict[str, Any] = {"call_id": message.call_id, "accept": message.accept}

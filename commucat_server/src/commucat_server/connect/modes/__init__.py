@@ -8,13 +8,22 @@ from commucat_server.connect.modes.detect import Mode, detect_mode
 from commucat_server.connect.modes.framed import FramedStream
 from commucat_server.connect.modes.opening import open_mode
 from commucat_server.connect.modes.refusal import Refusal
-from commucat_server.connect.modes.upstream import GONE, NEW, Upstream, Upstreams, feed_upstream, upstream_of
+from commucat_server.connect.modes.upstream import (
+    GONE,
+    NEW,
+    Post,
+    Upstream,
+    Upstreams,
+    feed_upstream,
+    upstream_of,
+)
 
 __all__ = [
     "GONE",
     "NEW",
     "FramedStream",
     "Mode",
+    "Post",
     "Refusal",
     "Upstream",
     "Upstreams",

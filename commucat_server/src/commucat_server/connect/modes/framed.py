@@ -95,8 +95,10 @@ class FramedStream(ConnectStream):
     def protocol(self) -> str:
         return self._inner.protocol
 
-    async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        await self._inner.start(status, headers)
+    async def start(
+        self, status: int, headers: Sequence[tuple[str, str]], *, with_body: bool = False
+    ) -> None:
+        await self._inner.start(status, headers, with_body=with_body)
 
     async def receive(self) -> bytes:
         return await self._inner.receive()

@@ -52,7 +52,8 @@ async def open_mode(
     ]
     if mode is Mode.SSE:
         head.append(("connection", "keep-alive"))  # dropped where it is not legal
-    await stream.start(200, head)
+    # With the answer to a Hello that is there already; a client that waits for the head gets it at once.
+    await stream.start(200, head, with_body=mode is Mode.BINARY)
     if mode is Mode.BINARY:
         return stream
     if mode is Mode.SSE:

@@ -6,12 +6,12 @@ the bytes reach Noise in order and once.
 """
 
 import secrets
+from typing import Protocol
 
 import attrs
 import trio
 
 from commucat_server.connect.modes.refusal import Refusal
-from commucat_server.listener import ConnectStream
 
 MAX_POST = 1024 * 1024
 """Bytes of one POST."""
@@ -33,13 +33,24 @@ def upstream_of(query: str) -> dict[str, str]:
     return found
 
 
+class Post(Protocol):
+    """What is used of a request."""
+
+    @property
+    def method(self) -> str: ...
+
+    async def receive(self) -> bytes:
+        """More of its body; empty at its end. Raises :class:`StreamLostError`."""
+        ...
+
+
 class Upstream:
     """The client's side of one stream: what POSTs bring, in order, until its session takes it."""
 
     __slots__ = ("_buffer", "_changed", "_closed", "expected", "id", "posts")
 
-    def __init__(self) -> None:
-        self.id = secrets.token_hex(32)
+    def __init__(self, prefix: str = "") -> None:
+        self.id = prefix + secrets.token_hex(32)
         self.expected = 0
         """Offset of the next byte."""
         self.posts = 0
@@ -62,7 +73,7 @@ class Upstream:
         self._closed = True
         self._changed.unpark_all()
 
-    async def feed(self, offset: int, post: ConnectStream, patience: float) -> Refusal | None:
+    async def feed(self, offset: int, post: Post, patience: float) -> Refusal | None:
         """Take one POST's body, whose first byte has this offset; ``None`` if all of it is known now.
 
         What arrives before the POST breaks off is kept.
@@ -105,11 +116,13 @@ GONE = Refusal(404, "Not Found", "no such stream, or it is over")
 class Upstreams:
     """The streams that are fed by POSTs, by their ids. Who knows an id may feed its stream."""
 
+    prefix: str = ""
+    """What ids begin with."""
     _streams: dict[str, Upstream] = attrs.Factory(dict)
 
     def open(self) -> Upstream:
         """A new one, under an id nobody can guess."""
-        upstream = Upstream()
+        upstream = Upstream(self.prefix)
         self._streams[upstream.id] = upstream
         return upstream
 
@@ -123,9 +136,7 @@ class Upstreams:
         return self._streams.get(name)
 
 
-async def feed_upstream(
-    upstream: Upstream, offset: str, post: ConnectStream, patience: float
-) -> Refusal | None:
+async def feed_upstream(upstream: Upstream, offset: str, post: Post, patience: float) -> Refusal | None:
     """Serve one POST to a stream; ``None`` if it is to be answered by 204.
 
     Raises:

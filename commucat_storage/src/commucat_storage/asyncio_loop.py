@@ -1,4 +1,4 @@
-"""The asyncio loop that asyncpg needs, beside the Trio loop and in the same thread."""
+"""The asyncio loop that asyncpg and redis need, beside the Trio loop and in the same thread."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,10 +20,13 @@ class AsyncioLoop:
     def __init__(self, loop: trio_asyncio.TrioEventLoop) -> None:
         self._loop = loop
 
-    async def run(self, unit: Callable[[], Awaitable[T]]) -> T:
-        """Call ``unit`` in the asyncio loop and wait for it; cancelled before it began, or not at all."""
+    async def run(self, unit: Callable[[], Awaitable[T]], *, give_up: bool = False) -> T:
+        """Call ``unit`` in the asyncio loop and wait for it; cancelled before it began, or not at all.
+
+        With ``give_up`` a cancellation reaches into it, and what it uses must not be used for anything else.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=not give_up):
             result: T = await self._loop.run_aio_coroutine(unit())
         return result
 

@@ -1,0 +1,112 @@
+"""What the server puts into its ledger, apart from handshakes and calls, which write their own records.
+
+Nothing here waits: a ledger in trouble keeps records, and tells of a gap where it could not. All scopes and
+members stand in docs/ledger.md.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from blake3 import blake3
+
+from commucat_crypto import DeviceCertificate
+from commucat_ledger import Ledger, LedgerClosedError, LedgerRecord
+from commucat_storage import ChangeGroup, CreateGroup, InviteMember, KeyEvent
+
+log = structlog.get_logger("commucat.audit")
+
+MAX_NAMED = 100
+"""Members of a new group that its record names: a record has a size limit."""
+
+
+class Audit:
+    """Makes records of what happened and hands them to the ledger; one per server."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def record(self, digest: bytes, metadata: dict[str, Any]) -> None:
+        """Hand one record over; ``digest`` names its object in 32 bytes."""
+        try:
+            self._ledger.offer(LedgerRecord(digest=digest, metadata=metadata, recorded_at=datetime.now(UTC)))
+        except LedgerClosedError:
+            # The journal may tell of its last commits while the server goes down.
+            log.error("ledger is closed, record lost", digest=digest.hex(), scope=metadata.get("scope"))
+
+    # -- the server -----------------------------------------------------------------------------------
+
+    def server(self, event: str, *, node: str, version: str) -> None:
+        """``start`` or ``stop``: without a stop before the next start, the process was killed."""
+        metadata = {"scope": "server", "event": event, "node": node, "version": version}
+        self.record(blake3(f"server:{node}".encode()).digest(), metadata)
+
+    def secret_created(self, name: str, version: int, public: bytes) -> None:
+        """A version of a server secret; never the secret itself."""
+        metadata = {
+            "scope": "secret",
+            "event": "create",
+            "name": name,
+            "version": version,
+            "public": public.hex(),
+        }
+        self.record(blake3(f"{name}:{version}".encode()).digest(), metadata)
+
+    # -- keys and devices -------------------------------------------------------------------------------
+
+    def certificate_renewed(self, certificate: DeviceCertificate, event: KeyEvent) -> None:
+        """A certificate that was made because a peer asked for one that does not run out."""
+        self.record(
+            certificate.public_key, key_metadata(certificate, "certificate", "renewal", event.event_id)
+        )
+
+    def revoked_session_ended(self, device_id: str) -> None:
+        """A device that is active no more lost its live session."""
+        metadata = {"scope": "device", "event": "revoked", "device": device_id, "effect": "session ended"}
+        self.record(blake3(device_id.encode()).digest(), metadata)
+
+    def key_events_archived(self, events: int, archive: str, content: bytes) -> None:
+        """Key events that were moved from the store to a file; ``content`` is what was appended to it."""
+        metadata = {"scope": "key-events", "event": "archive", "events": events, "archive": archive}
+        self.record(blake3(content).digest(), metadata)
+
+    # -- groups -----------------------------------------------------------------------------------------
+
+    def group_changed(self, operation: CreateGroup | InviteMember | ChangeGroup) -> None:
+        """A change of a group that is committed."""
+        metadata: dict[str, Any] = {
+            "scope": "group",
+            "group_id": operation.group_id,
+            "channel_id": operation.channel,
+            "by": operation.sender,
+        }
+        match operation:
+            case CreateGroup():
+                metadata["event"] = "create"
+                metadata["member_count"] = len({operation.sender, *(member for member, _ in operation.roles)})
+                metadata["members"] = {member: role.value for member, role in operation.roles[:MAX_NAMED]}
+            case InviteMember():
+                metadata |= {"event": "invite", "device": operation.device_id, "role": operation.role.value}
+            case ChangeGroup():
+                metadata |= {"event": operation.action.value, "device": operation.device_id}
+                if operation.role is not None:
+                    metadata["role"] = operation.role.value
+        self.record(blake3(operation.group_id.encode()).digest(), metadata)
+
+
+def key_metadata(
+    certificate: DeviceCertificate, action: str, source: str, event_id: str | None
+) -> dict[str, Any]:
+    """Members of a record about a device's key: ``register``, ``rotate`` or ``certificate``."""
+    metadata: dict[str, Any] = {
+        "device": certificate.device_id,
+        "user": certificate.user_id,
+        "action": action,
+        "source": source,
+        "certificate_serial": certificate.serial,
+        "certificate_issued_at": certificate.issued_at,
+        "certificate_expires_at": certificate.expires_at,
+    }
+    if event_id is not None:
+        metadata["event_id"] = event_id
+    return metadata

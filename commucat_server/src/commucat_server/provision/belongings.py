@@ -1,0 +1,187 @@
+"""What a server keeps beside its store: its key, its certificate, its ledger. Where it is, and its copies.
+
+A backup calls them ``keys/federation.seed``, ``tls/cert.pem``, ``tls/key.pem`` and ``ledger/ledger...``.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from blake3 import blake3
+
+from commucat_crypto import DeviceKeyPair
+from commucat_server.config import ServerConfig
+from commucat_server.config.sections import LedgerMode
+from commucat_server.provision.errors import ProvisionError
+from commucat_server.provision.federation_seed import seed_path
+from commucat_server.provision.files import SECRET_MODE, make_private_dir, reason_of, sync_dir
+
+Parts: TypeAlias = Callable[[], Iterable[bytes]]
+"""Gives the content of a file in pieces, from the start each time."""
+
+_SEED: Final = "keys/federation.seed"
+_CERTIFICATE: Final = "tls/cert.pem"
+_KEY: Final = "tls/key.pem"
+_LEDGER: Final = "ledger/ledger"
+_REST: Final = re.compile(r"[A-Za-z0-9_.-]{0,100}")
+_CHUNK: Final = 2**20
+_CERTIFICATE_MODE: Final = 0o644
+
+
+def belongings_of(config: ServerConfig) -> dict[str, Parts]:
+    """The files of the server as they are now, by name. Beside a running server the ledger ends with its
+    last whole line.
+
+    Raises:
+        ProvisionError: the folder of the ledger cannot be read.
+    """
+    places = {name: path for name, path in _own_places(config).items() if path.exists()}
+    found: dict[str, Parts] = {name: _reader(path) for name, path in places.items()}
+    for path in _ledger_files(config):
+        name = f"{_LEDGER}{path.name.removeprefix(_ledger_stem(config))}"
+        found[name] = _reader(path, whole_lines=path == config.ledger.target)
+    return found
+
+
+def not_included(config: ServerConfig) -> list[str]:
+    """Settings that hold what a server needs elsewhere, too, and that no backup contains."""
+    given = {
+        "crypto.federation_seed": config.crypto.federation_seed,
+        "security.secret_key": config.security.secret_key,
+        "server.tls_cert and server.tls_key": config.server.tls_cert,
+    }
+    return [name for name, value in given.items() if value is not None]
+
+
+def check_room(config: ServerConfig, files: Mapping[str, Parts], server_public: bytes | None) -> list[str]:
+    """Whether the files can be put where ``config`` has them; warnings about those that it has no use for.
+
+    ``server_public`` is the public key of the server that they belong to.
+
+    Raises:
+        ProvisionError: another file is there already, or the server would have another key.
+    """
+    _check_identity(config, files, server_public)
+    warnings = []
+    for name, parts in files.items():
+        path = _destination(config, name)
+        if path is None:
+            warnings.append(f"{name} is not put anywhere: the configuration names another place, or none")
+        elif path.exists() and not _same(_reader(path)(), parts()):
+            raise ProvisionError(f"{path}: exists already, with other content; move it away")
+    return warnings
+
+
+def put_files(config: ServerConfig, files: Mapping[str, Parts]) -> None:
+    """Write the files where ``config`` has them, each whole or not at all.
+
+    Raises:
+        ProvisionError: one cannot be written.
+    """
+    for name, parts in files.items():
+        path = _destination(config, name)
+        if path is None:
+            continue
+        make_private_dir(path.parent)
+        _write(path, parts(), _CERTIFICATE_MODE if name == _CERTIFICATE else SECRET_MODE)
+
+
+def _own_places(config: ServerConfig) -> dict[str, Path]:
+    places = {}
+    if config.crypto.federation_seed is None:
+        places[_SEED] = seed_path(config.data_dir)
+    if config.server.tls_cert is None:
+        places[_CERTIFICATE] = config.data_dir / "tls" / "cert.pem"
+        places[_KEY] = config.data_dir / "tls" / "key.pem"
+    return places
+
+
+def _destination(config: ServerConfig, name: str) -> Path | None:
+    if name.startswith(_LEDGER):
+        target = config.ledger.target
+        if config.ledger.mode is not LedgerMode.FILE or target is None:
+            return None
+        return target.with_name(_ledger_stem(config) + name.removeprefix(_LEDGER))
+    return _own_places(config).get(name)
+
+
+def _ledger_stem(config: ServerConfig) -> str:
+    assert config.ledger.target is not None, "mode file has a target"
+    return config.ledger.target.name.removesuffix(".jsonl")
+
+
+def _ledger_files(config: ServerConfig) -> list[Path]:
+    """The ledger, what was cut from it, and what will be made of it in time."""
+    target = config.ledger.target
+    if config.ledger.mode is not LedgerMode.FILE or target is None or not target.parent.is_dir():
+        return []
+    stem = _ledger_stem(config)
+    try:
+        return sorted(
+            path
+            for path in target.parent.iterdir()
+            if path.name.startswith(stem) and path.is_file() and _REST.fullmatch(path.name.removeprefix(stem))
+        )
+    except OSError as exc:
+        raise ProvisionError(f"{target.parent}: cannot be read: {reason_of(exc)}") from exc
+
+
+def _check_identity(config: ServerConfig, files: Mapping[str, Parts], server_public: bytes | None) -> None:
+    if server_public is None:
+        return
+    seed = config.crypto.federation_seed
+    if seed is not None:
+        if DeviceKeyPair.from_seed(seed).public != server_public:
+            raise ProvisionError(
+                "crypto.federation_seed is not that of the server whose data this is: its certificates would "
+                "be worth nothing; set it to that one, or unset it"
+            )
+    elif _SEED not in files:
+        raise ProvisionError(
+            "the key of the server whose data this is was in its configuration: set crypto.federation_seed "
+            "to the same value"
+        )
+
+
+def _reader(path: Path, *, whole_lines: bool = False) -> Parts:
+    def read() -> Iterator[bytes]:
+        held = b""
+        try:
+            with path.open("rb") as file:
+                while part := file.read(_CHUNK):
+                    if whole_lines:
+                        part, newline, held = (held + part).rpartition(b"\n")
+                        part += newline
+                    yield part
+        except OSError as exc:
+            raise ProvisionError(f"{path}: cannot be read: {reason_of(exc)}") from exc
+
+    return read
+
+
+def _same(some: Iterable[bytes], others: Iterable[bytes]) -> bool:
+    first, second = blake3(), blake3()
+    for part in some:
+        first.update(part)
+    for part in others:
+        second.update(part)
+    return first.digest() == second.digest()
+
+
+def _write(path: Path, parts: Iterable[bytes], mode: int) -> None:
+    # One fixed name: what a kill leaves is overwritten by the next try.
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        draft.unlink(missing_ok=True)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(handle)
+        draft.replace(path)
+        sync_dir(path.parent)
+    except OSError as exc:
+        raise ProvisionError(f"{path}: cannot be written: {reason_of(exc)}") from exc

@@ -1,0 +1,144 @@
+"""What nodes tell each other, as bytes: a JSON head, and a frame's payload behind a line feed.
+
+A hint makes known sooner what is in the store anyway, or carries a live frame, which is worth nothing
+later. One that cannot be read comes from another version of the program, and is passed over.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+from commucat_proto import MAX_CHANNEL_ID, FrameType, json_text
+
+
+@attrs.frozen
+class NewRows:
+    """Messages were committed: device, highest inbox number."""
+
+    heads: Mapping[str, int]
+
+
+@attrs.frozen
+class Claimed:
+    """The device has a newer session on another node."""
+
+    device_id: str
+    claim: int
+
+
+@attrs.frozen
+class LiveFrame:
+    """A live frame for devices with sessions on this node."""
+
+    devices: tuple[str, ...]
+    frame_type: FrameType
+    channel: int
+    payload: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class HowAre:
+    """A device that has just come to ``node`` wants to know how these are."""
+
+    node: str
+    device_id: str
+    peers: tuple[str, ...]
+
+
+@attrs.frozen
+class CallRings:
+    """A call's offer is stored: what other nodes must know to take part. Large groups come in portions."""
+
+    call_id: str
+    channel: int
+    initiator: str
+    mode: str
+    video: bool
+    invited: tuple[str, ...]
+
+
+class CallChange(enum.Enum):
+    """What became of a call."""
+
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    HEARD = "heard"
+    """It goes on."""
+    OVER = "over"
+
+
+@attrs.frozen
+class CallMoved:
+    """A change of a call; ``device_id`` is who accepted or declined, and empty otherwise."""
+
+    call_id: str
+    change: CallChange
+    device_id: str = ""
+
+
+# A durable frame is numbered by its inbox, and comes from nowhere else.
+_LIVE = frozenset(
+    {
+        FrameType.TYPING,
+        FrameType.PRESENCE,
+        FrameType.VOICE_FRAME,
+        FrameType.VIDEO_FRAME,
+        FrameType.CALL_STATS,
+        FrameType.TRANSPORT_UPDATE,
+    }
+)
+
+Hint: TypeAlias = NewRows | Claimed | LiveFrame | HowAre | CallRings | CallMoved
+
+
+def encode_hint(hint: Hint) -> bytes:
+    """The bytes of a hint."""
+    match hint:
+        case NewRows(heads):
+            return json_text.dumps({"rows": dict(heads)})
+        case Claimed(device_id, claim):
+            return json_text.dumps({"claimed": device_id, "claim": claim})
+        case LiveFrame(devices, frame_type, channel, payload):
+            names: list[Any] = list(devices)
+            head = json_text.dumps({"live": names, "type": int(frame_type), "channel": channel})
+            return head + b"\n" + payload
+        case CallRings():
+            return json_text.dumps({**attrs.asdict(hint), "ring": list(hint.invited), "invited": None})
+        case CallMoved(call_id, change, device_id):
+            return json_text.dumps({"call": call_id, "change": change.value, "device": device_id})
+        case HowAre(node, device_id, peers):
+            return json_text.dumps({"how": list(peers), "device": device_id, "node": node})
+
+
+def decode_hint(data: bytes) -> Hint | None:
+    """The hint, or None for one that this version does not know."""
+    head, _, payload = data.partition(b"\n")
+    try:
+        value: Any = json_text.loads(head)
+        match value:
+            case {"rows": dict(heads)}:
+                return NewRows({str(device): int(number) for device, number in heads.items()})
+            case {"claimed": str(device_id), "claim": int(claim)}:
+                return Claimed(device_id, claim)
+            case {"live": list(devices), "type": int(frame_type), "channel": int(channel)} if (
+                frame_type in _LIVE and 0 <= channel <= MAX_CHANNEL_ID
+            ):
+                return LiveFrame(tuple(map(str, devices)), FrameType(frame_type), channel, payload)
+            case {"how": list(peers), "device": str(device_id), "node": str(node)}:
+                return HowAre(node, device_id, tuple(map(str, peers)))
+            case {"call": str(call_id), "change": str(change), "device": str(device_id)}:
+                return CallMoved(call_id, CallChange(change), device_id)
+            case {
+                "ring": list(invited),
+                "call_id": str(call_id),
+                "channel": int(channel),
+                "initiator": str(initiator),
+                "mode": str(mode),
+                "video": bool(video),
+            }:
+                return CallRings(call_id, channel, initiator, mode, video, tuple(map(str, invited)))
+    except (ValueError, TypeError):
+        pass
+    return None

@@ -1,0 +1,1 @@
+"""Several processes behind one address: a parent that starts and watches them, and what they inherit."""

@@ -1,0 +1,70 @@
+"""Whom a frame is meant for, and who may be reached by whom; nothing is written here."""
+
+from commucat_storage.chat_group import ChatGroup
+from commucat_storage.device_inbox import Inbox
+from commucat_storage.inbox import RefusalReason
+from commucat_storage.ports import ChatGroups, Inboxes
+
+
+class Audiences:
+    """Answers by the routes and groups as they stand in the open transaction."""
+
+    def __init__(self, inboxes: Inboxes, groups: ChatGroups) -> None:
+        self._inboxes = inboxes
+        self._groups = groups
+
+    def meant_by(
+        self, sender: str, channel: int, named: tuple[str, ...] | None
+    ) -> tuple[RefusalReason | None, tuple[str, ...], ChatGroup | None]:
+        """Why the sender may not send at all; the recipients meant; the group the channel is bound to."""
+        route = group = None
+        if sender:
+            origin = self._inboxes.get(sender)
+            if origin.refusal is RefusalReason.REVOKED:
+                return RefusalReason.REVOKED, (), None
+            route = origin.routes.get(channel)
+            if route is not None and route.group_id is not None:
+                group = self._groups.get(route.group_id)
+                if group is None or sender not in group.members:
+                    return RefusalReason.NOT_MEMBER, (), None
+        if named is None:
+            if group is not None:
+                named = group.device_ids()
+            elif route is not None:
+                named = tuple(sorted(route.members))
+            else:
+                return RefusalReason.NO_ROUTE, (), None
+        if len(named) > 1:
+            named = tuple(dict.fromkeys(named))
+            self._inboxes.prefetch(named)
+        return None, named, group
+
+    def conflict(
+        self, inbox: Inbox, device_id: str, sender: str, channel: int, group: ChatGroup | None
+    ) -> RefusalReason | None:
+        """Why a frame of this sender may not reach the device on this channel."""
+        if inbox.refusal is not None:
+            return inbox.refusal
+        if group is not None and device_id not in group.members:
+            return RefusalReason.NOT_MEMBER
+        if sender and inbox.routes:
+            route = inbox.routes.get(channel)
+            if (
+                route is not None
+                and sender not in route.members
+                and (group is None or route.group_id != group.group_id)
+            ):
+                return RefusalReason.CHANNEL_CONFLICT
+        return None
+
+    def is_stranger(self, sender: str, inbox: Inbox, channel: int) -> bool:
+        """Whether the receiver has no relation to the sender, so that its rows come out of a small share."""
+        routes = inbox.routes
+        if routes and (route := routes.get(channel)) is not None and sender in route.members:
+            return False
+        origin = self._inboxes.get(sender)
+        return not (
+            (origin.user_id == inbox.user_id and origin.known)
+            or not inbox.accepted_groups.isdisjoint(origin.groups)
+            or any(sender in route.members for route in routes.values())
+        )

@@ -1,0 +1,172 @@
+"""Storing a message for those that accept it: rights, room, numbers and rows."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from commucat_storage.audience import Audiences
+from commucat_storage.chat_group import ChatGroup
+from commucat_storage.device_inbox import Inbox
+from commucat_storage.inbox import (
+    MAX_INBOX_NUMBER,
+    Refusal,
+    RefusalReason,
+    Submission,
+    SubmissionOutcome,
+)
+from commucat_storage.limits import StoreLimits
+from commucat_storage.pending import Pending
+from commucat_storage.ports import Inboxes
+
+_Accepting: TypeAlias = tuple[str, Inbox, bool]
+"""A device that accepts a message, its inbox, and whether the sender is a stranger to it."""
+
+
+class Delivery:
+    """Puts messages into the inboxes of the open transaction."""
+
+    def __init__(self, inboxes: Inboxes, audiences: Audiences, pending: Pending, limits: StoreLimits) -> None:
+        self._inboxes = inboxes
+        self._audiences = audiences
+        self._pending = pending
+        self._limits = limits
+        self.disk_is_low = False
+        """Every message is refused."""
+        self.stored = 0
+        """How many recipients the transaction has looked at so far."""
+
+    def deliver(
+        self, message: Submission, recipients: tuple[str, ...], group: ChatGroup | None
+    ) -> SubmissionOutcome:
+        """Store the message for each of the recipients that accepts it."""
+        self.stored += len(recipients)
+        sender = message.sender
+        refused: list[Refusal] = []
+        accepting: list[_Accepting] = []
+        for device_id in recipients:
+            if device_id == sender and device_id:
+                continue
+            self._ask(device_id, message, group, accepting, refused)
+        if not accepting:
+            return SubmissionOutcome((), tuple(refused))
+        copying: Sequence[_Accepting] = ()
+        if message.copies:
+            copying = self._copies(message, recipients, group, refused)
+        reporter = sender if message.report and sender else None
+        if len(accepting) == 1 and not copying:
+            # By far the most frequent.
+            stored = self._store(accepting[0], message, message.payload, None, reporter)
+            return SubmissionOutcome((stored,), tuple(refused))
+        payload_id = self._pending.share(message.payload, len(accepting) + len(copying))
+        accepted = [self._store(each, message, None, payload_id, reporter) for each in accepting]
+        copied = [self._store(each, message, None, payload_id, None) for each in copying]
+        return SubmissionOutcome(tuple(accepted), tuple(refused), tuple(copied))
+
+    def _copies(
+        self,
+        message: Submission,
+        recipients: tuple[str, ...],
+        group: ChatGroup | None,
+        refused: list[Refusal],
+    ) -> list[_Accepting]:
+        """The sender's user's other devices, of those the ones that accept the message."""
+        origin = self._inboxes.get(message.sender)
+        accepting: list[_Accepting] = []
+        if message.sender and origin.known:
+            meant = {message.sender, *recipients}
+            others = [each for each in self._inboxes.siblings(origin.user_id) if each not in meant]
+            self._inboxes.prefetch(others)
+            self.stored += len(others)
+            for device_id in others:
+                self._ask(device_id, message, group, accepting, refused)
+        return accepting
+
+    def _ask(
+        self,
+        device_id: str,
+        message: Submission,
+        group: ChatGroup | None,
+        accepting: list[_Accepting],
+        refused: list[Refusal],
+    ) -> None:
+        """Put the device among those that accept the message, or among those that refuse it."""
+        sender, channel = message.sender, message.channel
+        inbox = self._inboxes.get(device_id)
+        reason = self._audiences.conflict(inbox, device_id, sender, channel, group)
+        stranger = False
+        if reason is None:
+            stranger = sender != "" and self._audiences.is_stranger(sender, inbox, channel)
+            reason = self._lack_of_room(inbox, len(message.payload), stranger)
+        if reason is None:
+            accepting.append((device_id, inbox, stranger))
+        else:
+            refused.append(Refusal(device_id=device_id, reason=reason))
+
+    def _lack_of_room(self, inbox: Inbox, size: int, stranger: bool) -> RefusalReason | None:
+        if self.disk_is_low:
+            return RefusalReason.DISK_LOW
+        if inbox.next_number > MAX_INBOX_NUMBER:
+            return RefusalReason.QUOTA
+        if self._is_full(inbox, size, stranger):
+            if inbox not in self._pending.confirmed:
+                return RefusalReason.QUOTA
+            # What was confirmed in this very transaction is counted only when it is deleted.
+            self._pending.flush()
+            if self._is_full(inbox, size, stranger):
+                return RefusalReason.QUOTA
+        return None
+
+    def _is_full(self, inbox: Inbox, size: int, stranger: bool) -> bool:
+        limits = self._limits
+        return (
+            inbox.rows >= limits.max_rows
+            or inbox.bytes + size > limits.max_bytes
+            or (
+                stranger
+                and (
+                    inbox.stranger_rows >= limits.stranger_rows
+                    or inbox.stranger_bytes + size > limits.stranger_bytes
+                )
+            )
+        )
+
+    def _store(
+        self,
+        recipient: _Accepting,
+        message: Submission,
+        payload: bytes | None,
+        payload_id: int | None,
+        reporter: str | None,
+    ) -> tuple[str, int]:
+        device_id, inbox, stranger = recipient
+        size = len(message.payload)
+        number = inbox.next_number
+        inbox.next_number = number + 1
+        inbox.rows += 1
+        inbox.bytes += size
+        if payload is None:
+            inbox.shared += 1
+        if stranger:
+            inbox.stranger_rows += 1
+            inbox.stranger_bytes += size
+        expires_at = message.expires_at
+        if expires_at < inbox.earliest:
+            inbox.earliest = expires_at
+        pending = self._pending
+        row = (
+            inbox.base + number,
+            message.frame_type,
+            message.channel,
+            expires_at,
+            size,
+            payload,
+            payload_id,
+        )
+        if reporter is not None:
+            inbox.reports += 1
+            pending.marked_rows += (*row, stranger, reporter, message.reference)
+        elif stranger:
+            pending.marked_rows += (*row, stranger, None, None)
+        else:
+            pending.rows += row
+        pending.dirty[inbox] = None
+        return device_id, number

@@ -1,0 +1,66 @@
+"""The parent of workers that do not behave: it ends all the same, and signals each once."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from commucat_server.provision import prepare_data_dir
+from commucat_server.workers import supervisor
+from commucat_server.workers.supervisor import Supervisor
+from server.config_builders import load_text
+
+# Tells that it runs, and never that it is ready; it is deaf to SIGTERM, as one that hangs at its start.
+DEAF = """import signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open({fifo!r}, "w").close()
+sys.stdin.read()
+"""
+# Told to end at its start, it becomes ready all the same and then ends, as one that drains.
+LATE = """import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+open({fifo!r}, "w").close()
+signal.sigwait([signal.SIGTERM])
+print("listening on https://localhost:1", flush=True)
+"""
+
+
+async def stop_at_its_start(folder: Path, program: str) -> None:
+    """Run a supervisor of ``program``, and end it as soon as the first worker runs."""
+    fifo = folder / "runs"
+    os.mkfifo(fifo)
+    config = load_text(
+        folder, '[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[timeouts]\ndrain = 0.1\n', data_dir=folder
+    )
+    command = (sys.executable, "-c", program.format(fifo=str(fifo)))
+    with prepare_data_dir(config) as data_dir, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Supervisor(config, data_dir, command).run)
+            await trio.to_thread.run_sync(fifo.read_bytes, abandon_on_cancel=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_worker_that_hangs_at_its_start_does_not_keep_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.0)
+    await stop_at_its_start(tmp_path, DEAF)
+
+
+async def test_a_worker_that_is_ready_only_then_is_told_to_end_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second signal would end it at once, with its sessions and without its leave."""
+    told: list[int] = []
+    terminate = trio.Process.terminate
+
+    def count(process: trio.Process) -> None:
+        told.append(process.pid)
+        terminate(process)
+
+    monkeypatch.setattr(trio.Process, "terminate", count)
+    await stop_at_its_start(tmp_path, LATE)
+    assert len(told) == 1
