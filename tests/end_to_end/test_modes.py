@@ -70,9 +70,14 @@ def describe(process: ServerProcess) -> Running:
     return Running(process, endpoint, server_info(endpoint))
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with server_process(tmp_path_factory.mktemp("modes"), CONFIG) as process:
+@pytest.fixture(scope="module", params=["embedded", "postgres and redis"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    config = CONFIG
+    if request.param != "embedded":
+        dsn = request.getfixturevalue("postgres_databases").empty()
+        url = request.getfixturevalue("redis_url")
+        config += f'[storage]\npostgres_dsn = "{dsn}"\nredis_url = "{url}"\n'
+    with server_process(tmp_path_factory.mktemp("modes"), config) as process:
         yield describe(process)
 
 
