@@ -7,7 +7,7 @@ import h2.events
 import pytest
 import trio
 import trio.testing
-from hyperframe.frame import Frame, PingFrame
+from hyperframe.frame import Frame, PingFrame, RstStreamFrame
 
 from commucat_server.listener import ConnectStream, ListenerSettings, StreamLostError
 from server.listener_builders import Served, served
@@ -51,9 +51,7 @@ class Wire:
 
     async def answer(self, payload: bytes) -> None:
         """Acknowledge a PING."""
-        frame = PingFrame(0, opaque_data=payload)
-        frame.flags.add("ACK")
-        await self.test.peer.transport.send_all(frame.serialize())
+        await self.test.peer.transport.send_all(acknowledged(payload))
         await trio.testing.wait_all_tasks_blocked()
 
 
@@ -206,6 +204,39 @@ async def test_reset_by_the_peer_ends_the_wait() -> None:
         await wire.test.peer.flush()
         await trio.testing.wait_all_tasks_blocked()
         assert own.lost == ["reset by the peer"]
+
+
+def acknowledged(payload: bytes) -> bytes:
+    """The frame that acknowledges a PING."""
+    frame = PingFrame(0, opaque_data=payload)
+    frame.flags.add("ACK")
+    return frame.serialize()
+
+
+RESET = RstStreamFrame(1, error_code=8).serialize()
+
+
+async def test_an_answer_behind_a_reset_says_nothing_about_the_bytes() -> None:
+    """A peer drops what comes for a stream that it has reset, and answers PINGs all the same."""
+    async with session() as (own, wire, nursery):
+        await own.send(b"payload")
+        nursery.start_soon(own.confirm, "a")
+        await wire.read_until_quiet()
+        await wire.test.peer.transport.send_all(RESET + acknowledged(wire.pings()[0]))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (own.confirmed, own.lost) == ([], ["reset by the peer"])
+        await own.confirm("asked later")
+        assert (own.confirmed, own.lost) == ([], ["reset by the peer"] * 2)
+
+
+async def test_an_answer_before_a_reset_counts() -> None:
+    async with session() as (own, wire, nursery):
+        await own.send(b"payload")
+        nursery.start_soon(own.confirm, "a")
+        await wire.read_until_quiet()
+        await wire.test.peer.transport.send_all(acknowledged(wire.pings()[0]) + RESET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (own.confirmed, own.lost) == (["a"], [])
 
 
 async def test_lost_connection_ends_the_wait() -> None:

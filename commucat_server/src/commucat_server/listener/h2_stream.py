@@ -57,6 +57,7 @@ class H2Stream(HttpStream):
     """
 
     __slots__ = (
+        "_answered_alive",
         "_arrived",
         "_connection",
         "_end_flushed",
@@ -107,6 +108,8 @@ class H2Stream(HttpStream):
         self._peer_ended = False
         self._started = False
         self._lost: str | None = None
+        # PINGs that were answered when it was lost.
+        self._answered_alive: int | None = None
 
     # The handler's side
 
@@ -215,10 +218,19 @@ class H2Stream(HttpStream):
         position = self.framed
         # A PING counts if it was sent after the last bytes were framed, also if that is long ago.
         number = self._ping_mark + 1
-        while self._writer.pings.answered < number:
+        while self._answered < number:
             self._check_alive()
             await self._writer.wait_ping(number)
         return position
+
+    @property
+    def _answered(self) -> int:
+        """The newest PING whose answer speaks for this stream.
+
+        A peer drops what comes for a stream that it has reset (RFC 9113, section 5.1), and answers PINGs all
+        the same.
+        """
+        return self._writer.pings.answered if self._answered_alive is None else self._answered_alive
 
     async def end(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -306,6 +318,7 @@ class H2Stream(HttpStream):
         """Nothing goes out any more, and nothing more comes in; what came before can be received."""
         if self._lost is None and not (self._end_flushed and self._peer_ended):
             self._lost = reason
+            self._answered_alive = self._writer.pings.answered
             self.outbox.clear()
             # A window that opens now must not bring it back to the writer.
             self.blocked = False
