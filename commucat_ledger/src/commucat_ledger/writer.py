@@ -117,6 +117,8 @@ class WriterThread:
         self._shut = Trouble("ledger file was shut to the server", "ledger file is open to the server again")
         self._unkept = Trouble("ledger head cannot be kept", "ledger heads are kept again")
         self._unrotated = Trouble("ledger file cannot be put away", "ledger files are put away again")
+        # By the one thread that puts; a record on its way between queue and deque is in neither.
+        self._put = 0
         self.written = 0
         self.failures = 0
         self.lost = 0
@@ -124,8 +126,8 @@ class WriterThread:
 
     @property
     def waiting(self) -> int:
-        """Records not yet written, about."""
-        return self._queue.qsize() + len(self._unwritten)
+        """Records that were put and are neither written nor lost."""
+        return self._put - self.written - self.lost
 
     @property
     def trouble(self) -> str | None:
@@ -144,6 +146,7 @@ class WriterThread:
 
     def put(self, record: LedgerRecord, *, counted: bool = True) -> None:
         """Queue one record; ``counted``: whether it is to be told to ``taken``."""
+        self._put += 1
         self._queue.put((record, counted))
 
     def end(self) -> None:
