@@ -1,0 +1,64 @@
+"""Whether the server lives, and whether it takes work."""
+
+from typing import Any
+
+import attrs
+from litestar import Response, get
+
+from commucat_server.api.answers import NO_STORE, Handlers, json_answer
+from commucat_server.api.context import ApiContext
+from commucat_storage import StorageError
+
+
+def handlers(context: ApiContext) -> Handlers:
+    """``/healthz`` and ``/readyz``."""
+
+    @get("/healthz", sync_to_thread=False)
+    def healthz() -> Response[dict[str, Any]]:
+        counters, shared = context.counters, context.shared.counters
+        extra = {} if shared is None else {"redis": attrs.asdict(shared)}
+        return json_answer(
+            extra
+            | {
+                "status": "healthy",
+                "uptime_seconds": int(context.clock() - context.started_at),
+                "version": context.version,
+                "node": context.node,
+                "worker": context.worker,
+                "connections": len(context.registry),
+                "traffic_ingress": counters.frames_ingress,
+                "traffic_egress": counters.frames_egress,
+                "security": {
+                    "noise_handshakes": counters.handshakes,
+                    "clear_sessions": counters.clear_sessions,
+                },
+                "ledger": {
+                    "degraded": context.ledger.trouble is not None,
+                    "written": context.ledger.written,
+                    "waiting": context.ledger.waiting,
+                    "lost": context.ledger.lost,
+                    "failures": context.ledger.failures,
+                },
+            }
+        )
+
+    @get("/readyz")
+    async def readyz() -> Response[str]:
+        """Ready means: the store can write, and the server takes new work.
+
+        What is degraded, the ledger or Redis, is named in a line of its own, and sends no client elsewhere.
+        """
+        try:
+            if not context.draining():
+                await context.storage.check()
+                troubles = ["ledger"] if context.ledger.trouble is not None else []
+                if (bus := context.shared.bus.healthy()) is not None:
+                    troubles.append(bus)
+                text = "\n".join(["ready", *(f"degraded: {trouble}" for trouble in troubles)])
+                text += "\n" if troubles else ""
+                return Response(text, media_type="text/plain", headers=NO_STORE)
+        except StorageError:
+            pass
+        return Response("degraded", status_code=503, media_type="text/plain", headers=NO_STORE)
+
+    return [healthz, readyz]
