@@ -6,6 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   ?= commucat-data
 STAMP  := $(VENV)/.installed
+# Processes that test; the tests of one file stay together, as they may share a server.
+JOBS   ?= auto
 
 .PHONY: setup run test demo lint types format instructions clean
 
@@ -26,7 +28,7 @@ run: setup
 
 test: setup
 	sh scripts/test-tools.sh
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 demo: setup
 	$(BIN)/python scripts/demo.py
