@@ -161,8 +161,8 @@ def api_context(server: Server, records: Records | None = None, **changes: Any) 
             audit,
             clock,
         ),
-        "claim_limit": _limit("pairing_claim", 5, 60.0),
-        "claim_failures": _limit("pairing_failures", 1000, 3600.0),
+        "claim_limit": limit("pairing_claim", 5, 60.0),
+        "claim_failures": limit("pairing_failures", 1000, 3600.0),
         "devices": Devices(
             storage, issuer, audit, clock, devices_per_user=pairing.get("devices_per_user", 100)
         ),
@@ -183,8 +183,11 @@ def api_context(server: Server, records: Records | None = None, **changes: Any) 
     return ApiContext(**(values | changes))
 
 
-def _limit(scope: str, burst: int, period: float) -> SharedRateLimit:
-    return SharedRateLimit(scope, RateLimit(burst=burst, period=period, clock=trio.current_time))
+def limit(
+    scope: str, burst: int, period: float, clock: Callable[[], float] = trio.current_time
+) -> SharedRateLimit:
+    """``burst`` at once, refilled over ``period`` seconds."""
+    return SharedRateLimit(scope, RateLimit(burst=burst, period=period, clock=clock))
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ sends both.
 """
 
 import re
+from contextlib import aclosing
 from typing import Any
 
 from commucat_proto import json_text
@@ -25,10 +26,11 @@ async def read_body(request: ApiRequest, limit: int = MAX_JSON_BODY, refusal: st
         ProblemError: 400 with ``refusal``: it is longer than ``limit`` bytes.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise ProblemError(400, refusal)
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise ProblemError(400, refusal)
     return bytes(body)
 
 
