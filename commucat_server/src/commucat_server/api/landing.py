@@ -36,6 +36,6 @@ def handlers(context: ApiContext) -> Handlers:
         ),
     )
     def landing() -> Response[str]:
-        return Response(_PAGE, media_type="text/html; charset=utf-8", headers=NO_STORE)
+        return Response(_PAGE, media_type="text/html", headers=NO_STORE)
 
     return [landing]

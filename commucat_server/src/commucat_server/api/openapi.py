@@ -208,8 +208,9 @@ def _operation(documentation: Documentation, path: str, method: str) -> dict[str
 
 
 def _operation_id(path: str, method: str) -> str:
-    words = re.findall(r"[A-Za-z0-9]+", _PARAMETER.sub(r"\1", path))
-    return method.lower() + "".join(word.capitalize() for word in words) if words else f"{method.lower()}Root"
+    # A dash is no border of a word: /api/server-info and /api/server/info are two operations.
+    words = re.sub(r"[^A-Za-z0-9/]", "", _PARAMETER.sub(r"\1", path)).split("/")
+    return method.lower() + ("".join(word.capitalize() for word in words) or "Root")
 
 
 def _responses(documentation: Documentation) -> dict[str, Any]:

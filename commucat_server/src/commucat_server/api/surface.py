@@ -48,5 +48,5 @@ def _method(scope: Any) -> str:
     if method == "HEAD" or scope["path"] in METHOD_BLIND:
         # HEAD is GET without a body (RFC 9110, section 9.3.2), and the listener sends none.
         return "GET"
-    # The framework would answer OPTIONS by itself.
-    return method if method in _METHODS else _NO_METHOD
+    # The framework would answer OPTIONS by itself, and take two slashes for one.
+    return method if method in _METHODS and "//" not in scope["path"] else _NO_METHOD
