@@ -10,11 +10,11 @@ import pytest
 import trio
 
 from cli.cli_builders import NOW, ScriptedServer, device, in_memory, parameters, profile_of, sealed_message
-from commucat_cli.client import InboxReader, PeerDirectory, ReceivedMessage, attach, rotation_statement
+from commucat_cli.client import InboxReader, PeerDirectory, ReceivedMessage, attach
 from commucat_cli.errors import ConnectionLostError, ServerBusyError
 from commucat_cli.profile import Cursor, Profile
 from commucat_cli.terminal import OutputClosedError
-from commucat_crypto import DeviceKeyPair
+from commucat_crypto import DeviceKeyPair, rotation_statement
 from commucat_proto import FrameType, Resume, json_text
 
 ALICE = device(1)

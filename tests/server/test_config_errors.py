@@ -99,6 +99,10 @@ def test_wrong_values_name_file_key_and_reason(tmp_path: Path, toml: str, key: s
         ("[server]\nzzz = 1", ("server.zzz", "unknown key", "known keys: auto_approve_devices")),
         ("[server]\nrelay_ttl = 1", ("server.relay_ttl", "belongs to section [limits]")),
         ("bind = 1", ("bind", "outside a section")),
+        ("[rotation]\nmin_interval = 1", ("rotation", "unknown section", "rotation.device")),
+        ("[rotation.device]\ninterval = 1", ("rotation.device.interval", "did you mean min_interval?")),
+        ("[rotation]\ndevice = 1", ("rotation.device", "must be a section")),
+        ("rotation = 1", ("rotation", "outside a section")),
         ("data_dir = 'x'", ("data_dir", "--data-dir")),
         ("server = 1", ("server", "must be a section")),
         ("[[server]]\nbind = 'x'", ("server", "must be a section")),
@@ -124,10 +128,8 @@ def test_unknown_sections_and_keys_are_named(tmp_path: Path, toml: str, parts: t
         ("[crypto]\npq_kem_secret = 'x'", "crypto.pq_kem_secret"),
         ("[security.rotation]\nnoise_interval_hours = 1", "security.rotation.noise_interval_hours"),
         ("[security.rate_limit]\nhttp_burst = 1", "security.rate_limit.http_burst"),
-        ("[rotation.device]\nenabled = true", "rotation.device.enabled"),
         ("[transport]\nreality_cert = 'x'", "transport.reality_cert"),
         ("[transport]\nreality_fingerprint = 'x'", "transport.reality_fingerprint"),
-        ("[limits]\npairing_ttl = 300", "limits.pairing_ttl"),
     ],
 )
 def test_keys_of_missing_capabilities_are_refused_by_name(tmp_path: Path, toml: str, key: str) -> None:
@@ -146,10 +148,8 @@ def test_keys_of_missing_capabilities_are_refused_by_name(tmp_path: Path, toml: 
         "COMMUCAT_PQ_KEM_PUBLIC",
         "COMMUCAT_PQ_KEM_SECRET",
         "COMMUCAT_ROTATE_NOISE_INTERVAL_HOURS",
-        "COMMUCAT_ROTATION_DEVICE_ENABLED",
         "COMMUCAT_RATE_HTTP_BURST",
         "COMMUCAT_REALITY_CERT",
-        "COMMUCAT_PAIRING_TTL",
     ],
 )
 @pytest.mark.parametrize("value", ["x", ""])

@@ -292,3 +292,16 @@ def test_rooms_are_closed_unless_opened(tmp_path: Path) -> None:
     assert not load_text(tmp_path, "[server]").channels.open_join
     assert load_text(tmp_path, "[channels]\nopen_join = true").channels.open_join
     assert load_text(tmp_path, "[server]", environ={"COMMUCAT_OPEN_JOIN": "true"}).channels.open_join
+
+
+def test_a_section_with_a_dot_is_read_by_its_whole_name(tmp_path: Path) -> None:
+    config = load_text(
+        tmp_path,
+        "[rotation.device]\nmin_interval = 0\n[pairing]\nrequire_approval = true",
+        environ={"COMMUCAT_ROTATION_DEVICE_PROOF_TTL": "60", "COMMUCAT_PAIRING_TTL": "120"},
+    )
+
+    rotation = config.rotation_device
+    assert (rotation.enabled, rotation.min_interval, rotation.proof_ttl) == (True, 0, 60)
+    assert config.limits.pairing_ttl == 120
+    assert config.pairing.require_approval

@@ -13,22 +13,19 @@ import trio.testing
 from commucat_ledger import Ledger, LedgerRecord
 from commucat_proto import MAX_FRAME_LEN, SEND_ONLY, Frame, FrameType, HandshakeFailed, encode_frame
 from commucat_server.api.application import build_application
-from commucat_server.api.context import ApiContext
 from commucat_server.connect.dispatch import MAX_BATCH
 from commucat_server.connect.frames.messages import MAX_MESSAGE_LEN
 from commucat_server.connect.handler import ConnectHandler
-from commucat_server.identity.admissions import AdmissionPolicy
-from commucat_server.provision import Shared
 from commucat_server.routing.reception import WINDOW_BYTES
 from commucat_storage import Admission, Admitted, CommitFailedError, SqliteSettings
 from server.connect_builders import (
-    DOMAIN,
     Client,
     MemoryConnectStream,
     Person,
     Server,
     running_server,
 )
+from server.rest_builders import api_context
 
 CHANNEL = 7
 ALICE = Person(handle="alice")
@@ -312,34 +309,7 @@ async def test_send_only_session_leaves_no_presence_behind(server: Server) -> No
 
 async def ask(server: Server, method: str, path: str, *headers: tuple[bytes, bytes]) -> tuple[int, bytes]:
     """One request to the REST interface; (status, body)."""
-    context = server.context
-    application = build_application(
-        ApiContext(
-            version="1",
-            policy=AdmissionPolicy(
-                domain=DOMAIN,
-                auto_approve_devices=True,
-                join_by_handle=False,
-                max_auto_devices_per_user=1,
-                session_ttl=3600,
-            ),
-            patterns=("XK",),
-            keepalive=3600,
-            presence_ttl=30,
-            noise_keys=context.noise_keys,
-            storage=context.storage,
-            issuer=context.issuer,
-            registry=context.registry,
-            counters=context.counters,
-            node="n",
-            worker=0,
-            shared=Shared(),
-            started_at=0.0,
-            clock=context.clock,
-            draining=lambda: False,
-            ledger=context.ledger,
-        )
-    )
+    application = build_application(api_context(server))
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

@@ -49,6 +49,7 @@ from .proof import (
     verify_context,
     verify_handshake,
 )
+from .statements import claim_statement, history_statement, rotation_statement
 from .static_keys import StaticKeyPair
 
 __all__ = [
@@ -86,13 +87,16 @@ __all__ = [
     "agreement_public",
     "challenge",
     "check_expanded_key",
+    "claim_statement",
     "combine_secrets",
     "derive_key_material",
     "derive_message_key",
     "encapsulate",
     "handshake_context",
+    "history_statement",
     "is_proper_public_key",
     "prove_handshake",
+    "rotation_statement",
     "sign_event",
     "verify_context",
     "verify_event",

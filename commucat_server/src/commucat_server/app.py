@@ -29,6 +29,11 @@ from commucat_server.connect.handler import ConnectHandler
 from commucat_server.connect.relay import WorkerRelay
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.devices import Devices
+from commucat_server.identity.key_history import KeyHistories
+from commucat_server.identity.pairing import Pairing, PairingPolicy
+from commucat_server.identity.pairing_codes import PairingCodeHashes
+from commucat_server.identity.rotation import RotationPolicy, Rotations
 from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
@@ -52,6 +57,7 @@ from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.rate import RateLimit, SharedRateLimit
 from commucat_server.version import server_version
 from commucat_storage import Node, Storage
+from commucat_storage.key_archive import ARCHIVE_NAME
 
 log = structlog.get_logger("commucat")
 
@@ -92,6 +98,10 @@ class _Services:
     clock: Callable[[], float]
     audit: Audit
     deliveries: DeliveryAudit | None
+    pairing: Pairing
+    devices: Devices
+    rotations: Rotations
+    key_histories: KeyHistories
 
 
 async def serve(
@@ -179,6 +189,8 @@ async def _build_services(
     for key in noise_keys:
         if key.version > known_version:
             audit.secret_created(NOISE_SECRET, key.version, key.keys.public)
+    issuer = CertificateIssuer(data_dir.federation_keys, storage, clock, audit.certificate_renewed)
+    rotation = config.rotation_device
     return _Services(
         registry=registry,
         counters=counters,
@@ -189,7 +201,7 @@ async def _build_services(
         calls=CallService(
             inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout
         ),
-        issuer=CertificateIssuer(data_dir.federation_keys, storage, clock, audit.certificate_renewed),
+        issuer=issuer,
         policy=AdmissionPolicy(
             domain=server.domain,
             auto_approve_devices=server.auto_approve_devices,
@@ -202,6 +214,42 @@ async def _build_services(
         clock=clock,
         audit=audit,
         deliveries=deliveries,
+        pairing=Pairing(
+            storage,
+            issuer,
+            PairingCodeHashes(data_dir.federation_keys),
+            PairingPolicy(
+                domain=server.domain,
+                ttl=limits.pairing_ttl,
+                devices_per_user=limits.devices_per_user,
+                require_approval=config.pairing.require_approval,
+            ),
+            audit,
+            clock,
+        ),
+        devices=Devices(storage, issuer, audit, clock, devices_per_user=limits.devices_per_user),
+        rotations=Rotations(
+            storage,
+            issuer,
+            inbox,
+            registry,
+            RotationPolicy(
+                enabled=rotation.enabled,
+                min_interval=rotation.min_interval,
+                proof_ttl=rotation.proof_ttl,
+                notify_channel=rotation.notify_channel,
+            ),
+            audit,
+            counters,
+            clock,
+            relay_ttl=limits.relay_ttl,
+        ),
+        key_histories=KeyHistories(
+            storage,
+            data_dir.federation_keys,
+            clock,
+            data_dir.path / "archive" / ARCHIVE_NAME if config.ledger.key_event_retention else None,
+        ),
     )
 
 
@@ -219,7 +267,6 @@ async def _serve_services(
     tls = tls_context(data_dir.tls_certificate, data_dir.tls_key)
     context = _connect_context(config, storage, ledger, services, relay and relay[0])
     handler = ConnectHandler(context)
-    application = build_application(_api_context(config, storage, ledger, services, shutdown))
     if sockets:
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
     else:
@@ -235,7 +282,9 @@ async def _serve_services(
         keepalive=config.server.keepalive,
         revoked=services.audit.revoked_session_ended,
         expired=None if services.deliveries is None else services.deliveries.expired,
+        record=services.audit.record,
     )
+    application = build_application(_api_context(config, storage, ledger, services, shutdown, upkeep))
     async with trio.open_nursery() as nursery:
         if services.deliveries is not None:
             nursery.start_soon(services.deliveries.run)
@@ -348,8 +397,14 @@ def _rate_limit(scope: str, burst: int, period: float, shared: Shared) -> Shared
 
 
 def _api_context(
-    config: ServerConfig, storage: Storage, ledger: Ledger, services: _Services, shutdown: ShutdownSignal
+    config: ServerConfig,
+    storage: Storage,
+    ledger: Ledger,
+    services: _Services,
+    shutdown: ShutdownSignal,
+    upkeep: Upkeep,
 ) -> ApiContext:
+    claims, failures = config.pairing.claims_per_minute, config.pairing.failures_per_hour
     return ApiContext(
         version=server_version(),
         policy=services.policy,
@@ -368,4 +423,11 @@ def _api_context(
         clock=services.clock,
         draining=lambda: shutdown.requested,
         ledger=ledger,
+        pairing=services.pairing,
+        claim_limit=_rate_limit("pairing_claim", claims, 60.0, services.shared),
+        claim_failures=_rate_limit("pairing_failures", failures, 3600.0, services.shared),
+        devices=services.devices,
+        rotations=services.rotations,
+        key_histories=services.key_histories,
+        purge_soon=upkeep.purge_soon,
     )

@@ -11,6 +11,7 @@ from typing import NoReturn
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.errors import CommitFailedError
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
+from commucat_storage.interface_devices import DeviceStore
 from commucat_storage.nodes import NodeStorage
 from commucat_storage.records import (
     CertificateRow,
@@ -30,7 +31,7 @@ from commucat_storage.records import (
 Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
-class Storage(NodeStorage, abc.ABC):
+class Storage(NodeStorage, DeviceStore, abc.ABC):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
     # -- the journal ---------------------------------------------------------------------------
@@ -172,8 +173,10 @@ class Storage(NodeStorage, abc.ABC):
         """
 
     @abc.abstractmethod
-    async def revoke_device(self, device_id: str, now: int) -> bool:
-        """Mark the device revoked, its certificates too, delete its sessions; False if unknown."""
+    async def revoke_device(self, device_id: str, now: int, event: KeyEvent | None = None) -> bool:
+        """Mark the device revoked, its certificates too, delete its sessions; False if unknown.
+
+        ``event`` is stored with it, unless the device was revoked before."""
 
     @abc.abstractmethod
     async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:

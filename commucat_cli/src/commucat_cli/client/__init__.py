@@ -14,7 +14,7 @@ from commucat_cli.client.lasting import keep_connected
 from commucat_cli.client.login import LoginRequest, log_in
 from commucat_cli.client.opening import attach, connect
 from commucat_cli.client.outbox import Outbox, OutgoingMessage
-from commucat_cli.client.peers import PeerDirectory, rotation_statement
+from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import open_session
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "log_in",
     "open_session",
     "require_reports",
-    "rotation_statement",
     "safety_number",
     "watch_reports",
 ]

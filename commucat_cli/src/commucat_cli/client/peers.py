@@ -1,12 +1,9 @@
 """Whose key is whose: certificates of other devices, and the keys pinned at first use."""
 
-import struct
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
-
-from blake3 import blake3
 
 from commucat_cli.client.connection import Connection
 from commucat_cli.errors import PeerKeyError, RestError
@@ -17,11 +14,11 @@ from commucat_crypto import (
     SignatureError,
     agreement_public,
     is_proper_public_key,
+    rotation_statement,
     verify_signature,
 )
 from commucat_proto.sealing import Opened
 
-ROTATION_CONTEXT = b"commucat:device-rotation:v1"
 CLOCK_SKEW = 300  # seconds a certificate may come from the future
 
 
@@ -78,9 +75,10 @@ class PeerDirectory:
                 return None
             if old != pinned or not is_proper_public_key(new):
                 raise ValueError("it does not replace the known key")
-            statement = rotation_statement(
-                device_id, new, expires_at=_i64(update, "expires_at"), nonce=_hex(update, "nonce")
-            )
+            # The announcement of a server also has the certificate's end, which is nothing the key signed.
+            expiry = "proof_expires_at" if "proof_expires_at" in update else "expires_at"
+            nonce = b"" if update.get("nonce") is None else _hex(update, "nonce")
+            statement = rotation_statement(device_id, new, expires_at=_i64(update, expiry), nonce=nonce)
             verify_signature(pinned, statement, _hex(update, "signature", 64))
         except (ValueError, SignatureError) as exc:
             return f"a key change announced for device {device_id} is not proved and was ignored: {exc}"
@@ -111,12 +109,6 @@ class PeerDirectory:
         if not certificate.issued_at - CLOCK_SKEW <= time.time() or certificate.expires_at <= at:
             raise PeerKeyError(f"the certificate of device {device_id} is not valid now; is the clock right?")
         return certificate.public_key
-
-
-def rotation_statement(device_id: str, new_public: bytes, *, expires_at: int, nonce: bytes) -> bytes:
-    """What the old key signs: BLAKE3 of context, device id, new key, expiry (i64, big-endian), nonce."""
-    hasher = blake3(ROTATION_CONTEXT).update(device_id.encode()).update(new_public)
-    return hasher.update(struct.pack(">q", expires_at)).update(nonce).digest()
 
 
 def _hex(value: Mapping[str, Any], name: str, length: int | None = None) -> bytes:

@@ -17,6 +17,7 @@ class Caller:
 
     device: Device
     user: User
+    token_hash: str = attrs.field(repr=False)
 
 
 async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> Caller:
@@ -50,4 +51,4 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
         raise ProblemError(401, "user not found")
     if session.expires_at - now < session.ttl_seconds // 2:
         await context.storage.refresh_session(session.token_hash, now)
-    return Caller(device, user)
+    return Caller(device, user, session.token_hash)

@@ -7,9 +7,14 @@ import attrs
 from commucat_ledger import Ledger
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.devices import Devices
+from commucat_server.identity.key_history import KeyHistories
+from commucat_server.identity.pairing import Pairing
+from commucat_server.identity.rotation import Rotations
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion, Shared
 from commucat_server.routing.registry import Registry
+from commucat_server.security.rate import SharedRateLimit
 from commucat_storage import Storage
 
 
@@ -36,3 +41,13 @@ class ApiContext:
     clock: Callable[[], float]
     draining: Callable[[], bool]
     ledger: Ledger
+    pairing: Pairing
+    claim_limit: SharedRateLimit
+    """Claims from one address that fail."""
+    claim_failures: SharedRateLimit
+    """Claims that fail, all addresses together."""
+    devices: Devices
+    rotations: Rotations
+    key_histories: KeyHistories
+    purge_soon: Callable[[], None]
+    """Have queues of revoked devices deleted now and not with the next round."""

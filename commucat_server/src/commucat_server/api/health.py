@@ -7,13 +7,44 @@ from litestar import Response, get
 
 from commucat_server.api.answers import NO_STORE, Handlers, json_answer
 from commucat_server.api.context import ApiContext
+from commucat_server.api.openapi import Answer, documented
+from commucat_server.api.schemas import boolean, constant, integer, record, text
 from commucat_storage import StorageError
+
+HEALTH = record(
+    {
+        "status": constant("healthy"),
+        "uptime_seconds": integer(),
+        "version": text(),
+        "node": text("Another one at each start of the process."),
+        "worker": integer(),
+        "connections": integer("Sessions."),
+        "traffic_ingress": integer("Frames."),
+        "traffic_egress": integer("Frames."),
+        "security": record({"noise_handshakes": integer(), "clear_sessions": integer()}),
+        "ledger": record(
+            {
+                "degraded": boolean(),
+                "written": integer(),
+                "waiting": integer(),
+                "lost": integer(),
+                "failures": integer(),
+            }
+        ),
+        "redis": {"type": "object"},
+    },
+    optional=["redis"],
+)
 
 
 def handlers(context: ApiContext) -> Handlers:
     """``/healthz`` and ``/readyz``."""
 
-    @get("/healthz", sync_to_thread=False)
+    @get(
+        "/healthz",
+        sync_to_thread=False,
+        opt=documented("Whether the process lives, and what it counts", tag="server", ok={200: HEALTH}),
+    )
     def healthz() -> Response[dict[str, Any]]:
         counters, shared = context.counters, context.shared.counters
         extra = {} if shared is None else {"redis": attrs.asdict(shared)}
@@ -42,7 +73,17 @@ def handlers(context: ApiContext) -> Handlers:
             }
         )
 
-    @get("/readyz")
+    @get(
+        "/readyz",
+        opt=documented(
+            "Whether the server takes work",
+            tag="server",
+            ok={
+                200: Answer(media_type="text/plain", description="`ready`, and what is degraded."),
+                503: Answer(media_type="text/plain", description="`degraded`."),
+            },
+        ),
+    )
     async def readyz() -> Response[str]:
         """Ready means: the store can write, and the server takes new work.
 

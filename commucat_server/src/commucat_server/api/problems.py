@@ -1,5 +1,6 @@
 """Problem documents (RFC 9457): the one form in which the REST interface says no."""
 
+import math
 from typing import Any
 
 import orjson
@@ -32,10 +33,18 @@ _DEFAULT_DETAILS = {
 class ProblemError(Exception):
     """Answer the request with this problem."""
 
-    def __init__(self, status: int, detail: str | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str | None = None, *, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers or {}
+
+
+def too_many_requests(wait: float) -> ProblemError:
+    """429; ``wait`` are the seconds until another attempt may succeed."""
+    return ProblemError(429, headers={"retry-after": str(max(1, math.ceil(wait)))})
 
 
 def problem(
@@ -58,7 +67,8 @@ def problem(
 
 
 def on_problem(_: Request[Any, Any, Any], exc: ProblemError) -> Response[bytes]:
-    return problem(exc.status, detail=exc.detail or _DEFAULT_DETAILS.get(exc.status))
+    detail = exc.detail or _DEFAULT_DETAILS.get(exc.status)
+    return problem(exc.status, detail=detail, headers=exc.headers)
 
 
 def on_storage_error(_: Request[Any, Any, Any], exc: StorageError) -> Response[bytes]:

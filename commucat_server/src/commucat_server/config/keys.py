@@ -21,6 +21,8 @@ SECTIONS: Final[dict[str, type]] = {
     "timeouts": sections.TimeoutsSection,
     "security": sections.SecuritySection,
     "logging": sections.LoggingSection,
+    "pairing": sections.PairingSection,
+    "rotation.device": sections.DeviceRotationSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(
     f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in attrs.fields(kind)
@@ -51,10 +53,8 @@ _UNSUPPORTED: Final = (
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
     ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),
     ("security.rate_limit", "COMMUCAT_RATE_", "rate limits with windows and penalties"),
-    ("rotation", "COMMUCAT_ROTATION_", "device key rotation"),
     ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),
     ("transport.reality_fingerprint", "COMMUCAT_REALITY_", "transport disguise"),
-    ("limits.pairing_ttl", "COMMUCAT_PAIRING_TTL", "device pairing"),
 )
 
 

@@ -43,6 +43,8 @@ class ServerConfig:
     timeouts: sections.TimeoutsSection
     security: sections.SecuritySection
     logging: sections.LoggingSection
+    pairing: sections.PairingSection
+    rotation_device: sections.DeviceRotationSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
     worker: int = 0
@@ -83,6 +85,7 @@ class ServerConfig:
             else "in the data directory",
             "secrets at rest": "encrypted" if self.security.secret_key else "not encrypted",
             "registration": registration,
+            "pairing": "claimed devices wait for approval" if self.pairing.require_approval else "on",
             "clear frames": self.transport.clear_frames.value,
             "open rooms": "yes" if self.channels.open_join else "no",
         }
@@ -127,7 +130,8 @@ def load_config(
     if file is None:
         defaults["server.auto_approve_devices"] = True
     built = {
-        name: _section(name, kind, settings, defaults, cwd, converter) for name, kind in SECTIONS.items()
+        name.replace(".", "_"): _section(name, kind, settings, defaults, cwd, converter)
+        for name, kind in SECTIONS.items()
     }
     if file is None and "server.auto_approve_devices" not in settings:
         warnings.append(

@@ -258,6 +258,14 @@ class LimitsSection:
         default=60, validator=_between(1, 3600), metadata=env("COMMUCAT_RING_TIMEOUT")
     )
     """How long a call rings, and how long frames of a call wait for a device that is away."""
+    pairing_ttl: int = attrs.field(
+        default=300, validator=_between(1, 3600), metadata=env("COMMUCAT_PAIRING_TTL")
+    )
+    """How long a pairing code is good for at most; less than 60 counts as 60."""
+    devices_per_user: int = attrs.field(
+        default=100, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_DEVICES_PER_USER")
+    )
+    """Active devices, and those that wait for approval, up to which a user can pair further ones."""
     inbox_rows: int = attrs.field(
         default=1_000_000, validator=_between(1, 100_000_000), metadata=env("COMMUCAT_INBOX_ROWS")
     )
@@ -382,6 +390,41 @@ class SecuritySection:
         default=None, repr=False, validator=_key_bytes, metadata=env("COMMUCAT_SECRET_KEY")
     )
     """Encrypts the server's secrets at rest."""
+
+
+@attrs.frozen(kw_only=True)
+class PairingSection:
+    """Section ``[pairing]``: further devices of a user."""
+
+    require_approval: bool = attrs.field(default=False, metadata=env("COMMUCAT_PAIRING_REQUIRE_APPROVAL"))
+    """Whether a device that claimed a code waits until another one of its user, or the operator, agrees."""
+    claims_per_minute: int = attrs.field(
+        default=5, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_PAIRING_CLAIMS_PER_MINUTE")
+    )
+    """Claims that fail, from one address (IPv6: one /64)."""
+    failures_per_hour: int = attrs.field(
+        default=1000, validator=_between(1, 1_000_000_000), metadata=env("COMMUCAT_PAIRING_FAILURES_PER_HOUR")
+    )
+    """Claims that fail, all addresses together: whoever has many addresses guesses no faster."""
+
+
+@attrs.frozen(kw_only=True)
+class DeviceRotationSection:
+    """Section ``[rotation.device]``: how devices change their keys."""
+
+    enabled: bool = attrs.field(default=True, metadata=env("COMMUCAT_ROTATION_DEVICE_ENABLED"))
+    min_interval: int = attrs.field(
+        default=_DAY, validator=_between(0, _YEAR), metadata=env("COMMUCAT_ROTATION_DEVICE_MIN_INTERVAL")
+    )
+    """Between two changes of a device's key, and after it was made; 0 for none."""
+    proof_ttl: int = attrs.field(
+        default=600, validator=_between(1, _DAY), metadata=env("COMMUCAT_ROTATION_DEVICE_PROOF_TTL")
+    )
+    """How far in the future a proof by the old key may expire."""
+    notify_channel: int = attrs.field(
+        default=0, validator=_between(0, 2**32 - 1), metadata=env("COMMUCAT_ROTATION_DEVICE_NOTIFY_CHANNEL")
+    )
+    """The channel number of the KeyUpdate that tells others."""
 
 
 @attrs.frozen(kw_only=True)

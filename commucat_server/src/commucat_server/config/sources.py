@@ -3,7 +3,7 @@
 import io
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,7 +109,7 @@ def settings_from_file(path: Path) -> dict[str, Given]:
         reason = str(exc) if isinstance(exc, tomllib.TOMLDecodeError) else "a value is too long or too deep"
         raise ConfigError(f"{path}: not valid TOML: {reason}; text values need double quotes") from exc
     settings: dict[str, Given] = {}
-    for section, table in document.items():
+    for section, table in _sections(document):
         _check_supported(path, section, table)
         if section not in SECTIONS:
             raise ConfigError(_unknown_section(path, section, table))
@@ -122,6 +122,21 @@ def settings_from_file(path: Path) -> dict[str, Given]:
                 raise ConfigError(_unknown_key(path, section, name))
             settings[key] = Given(value=value, origin=f"{path}: {key}")
     return settings
+
+
+def _sections(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The sections of a file by their whole names: ``[rotation.device]`` is one, not a part of another."""
+    for section, table in document.items():
+        parents = {name.rpartition(".")[0] for name in SECTIONS if name.startswith(f"{section}.")}
+        if not isinstance(table, dict) or not parents:
+            yield section, table
+            continue
+        own = {name: value for name, value in table.items() if f"{section}.{name}" not in SECTIONS}
+        if own or section in SECTIONS:
+            yield section, own
+        for name, value in table.items():
+            if name not in own:
+                yield f"{section}.{name}", value
 
 
 def _check_supported(path: Path, key: str, value: Any) -> None:
@@ -146,9 +161,9 @@ def _unknown_key(path: Path, section: str, name: str) -> str:
     # A key that exists elsewhere is more often in the wrong section than misspelt.
     home = next((key for key in sorted(KEYS) if key.endswith(f".{name}")), None)
     if home is not None:
-        advice = f"it belongs to section [{home.split('.')[0]}]"
+        advice = f"it belongs to section [{home.rpartition('.')[0]}]"
     else:
-        names = [key.split(".")[1] for key in KEYS if key.startswith(f"{section}.")]
+        names = [key.rpartition(".")[2] for key in KEYS if key.rpartition(".")[0] == section]
         advice = _advice(name, names, "keys")
     return f"{path}: {section}.{name[:100]}: unknown key; {advice}"
 

@@ -15,7 +15,7 @@ import attrs
 from commucat_crypto import CryptoError, DeviceCertificate, is_proper_public_key
 from commucat_proto import SEND_ONLY, HandshakeDetail, HandshakeRefusedError, Hello
 from commucat_server.identity.certificates import CLOCK_SKEW, CertificateIssuer, certificate_of, row_of
-from commucat_server.identity.tokens import enrolment_code_hash, new_id, token_hash
+from commucat_server.identity.tokens import enrolment_code_hash, new_event_id, new_id, token_hash
 from commucat_storage import (
     Admission,
     AdmissionKind,
@@ -33,6 +33,8 @@ from commucat_storage import (
 
 HANDLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_DISPLAY_NAME_LEN = 128
+WAITS = "the device waits for approval"
+"""What a device that has claimed a code is told until somebody has agreed."""
 # "/" ends a path segment of the REST interface, "@" begins the domain of a device elsewhere.
 _SEPARATORS = "/@ "
 
@@ -198,7 +200,7 @@ class Admissions:
         event = None
         if action is not None:
             event = KeyEvent(
-                event_id=new_id(),
+                event_id=new_event_id(),
                 device_id=device.device_id,
                 public_key=device.public_key,
                 recorded_at=now,
@@ -250,6 +252,9 @@ class Admissions:
             return AdmissionKind.BY_CODE, user
         if self.joins_by_handle:
             return AdmissionKind.BY_HANDLE, user
+        for pending in await self._storage.pending_devices(user.user_id):
+            if pending.device_id == hello.device_id and pending.public_key == hello.device_public:
+                raise HandshakeRefusedError(HandshakeDetail.PAIRING, WAITS)
         raise HandshakeRefusedError(HandshakeDetail.PAIRING, "the handle exists; a new device needs pairing")
 
     async def _named_user(self, hello: Hello) -> User | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
-from commucat_server.identity.tokens import new_id, new_serial
+from commucat_server.identity.tokens import new_event_id, new_serial
 from commucat_storage import CertificateRow, Device, KeyEvent, Storage
 
 RENEW_BEFORE = 10 * 86_400
@@ -55,7 +55,7 @@ class CertificateIssuer:
             return certificate_of(row)
         fresh = self.issue(user_id=device.user_id, device_id=device.device_id, public_key=device.public_key)
         event = KeyEvent(
-            event_id=new_id(),
+            event_id=new_event_id(),
             device_id=device.device_id,
             public_key=device.public_key,
             recorded_at=int(self._clock()),

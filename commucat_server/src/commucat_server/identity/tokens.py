@@ -1,6 +1,7 @@
 """Ids and bearer tokens. Both come from the operating system's random source."""
 
 import secrets
+import time
 
 from blake3 import blake3
 
@@ -8,6 +9,15 @@ from blake3 import blake3
 def new_id() -> str:
     """64 hex digits."""
     return secrets.token_hex(32)
+
+
+def new_event_id() -> str:
+    """64 hex digits, of which the first 16 are the time in nanoseconds.
+
+    Events have whole seconds; within one their ids say which came first, so that a history never gets an
+    event in its middle.
+    """
+    return f"{time.time_ns():016x}{secrets.token_hex(24)}"
 
 
 def new_serial() -> int:

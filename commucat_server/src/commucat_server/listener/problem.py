@@ -19,5 +19,6 @@ def problem(status: int, title: str, detail: str | None = None) -> tuple[list[tu
         (b"content-type", b"application/problem+json"),
         (b"cache-control", b"no-store"),
         (b"content-length", b"%d" % len(body)),
+        (b"x-content-type-options", b"nosniff"),
     ]
     return headers, body

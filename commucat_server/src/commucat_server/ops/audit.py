@@ -5,25 +5,34 @@ members stand in docs/ledger.md.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from blake3 import blake3
 
 from commucat_crypto import DeviceCertificate
-from commucat_ledger import Ledger, LedgerClosedError, LedgerRecord
-from commucat_storage import ChangeGroup, CreateGroup, InviteMember, KeyEvent
+from commucat_ledger import LedgerClosedError, LedgerRecord
+from commucat_storage import ChangeGroup, CreateGroup, Device, InviteMember, KeyEvent, PairingRefusal
 
 log = structlog.get_logger("commucat.audit")
 
+OPERATOR = "operator"
+"""Who did it, if no device did."""
 MAX_NAMED = 100
 """Members of a new group that its record names: a record has a size limit."""
+
+
+class RecordSink(Protocol):
+    """Where records go: a ledger, or for a command beside a server the store, see ``ops.notes``."""
+
+    def offer(self, record: LedgerRecord) -> None:
+        """Take a record without waiting."""
 
 
 class Audit:
     """Makes records of what happened and hands them to the ledger; one per server."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: RecordSink) -> None:
         self._ledger = ledger
 
     def record(self, digest: bytes, metadata: dict[str, Any]) -> None:
@@ -59,6 +68,62 @@ class Audit:
         self.record(
             certificate.public_key, key_metadata(certificate, "certificate", "renewal", event.event_id)
         )
+
+    def device_key(
+        self, certificate: DeviceCertificate, action: str, source: str, event_id: str, **more: str
+    ) -> None:
+        """A key of a device that came otherwise than by a handshake."""
+        metadata = key_metadata(certificate, action, source, event_id) | more
+        self.record(certificate.public_key, metadata)
+
+    def device_revoked(self, device: Device, by: str, event_id: str) -> None:
+        """``by``: a device of the same user, or ``operator``."""
+        metadata = {
+            "scope": "device",
+            "event": "revoke",
+            "device": device.device_id,
+            "user": device.user_id,
+            "action": "revoke",
+            "source": by if by == OPERATOR else "device",
+            "by": by,
+            "event_id": event_id,
+        }
+        self.record(device.public_key, metadata)
+
+    # -- pairing ----------------------------------------------------------------------------------------
+
+    def pairing_created(self, device: Device, code_hash: str, expires_at: int) -> None:
+        """A device offers a code. The hash has a key that only the server knows."""
+        metadata = {
+            "scope": "pairing",
+            "event": "create",
+            "device": device.device_id,
+            "user": device.user_id,
+            "expires_at": expires_at,
+        }
+        self.record(blake3(code_hash.encode()).digest(), metadata)
+
+    def pairing_refused(self, code_hash: str, refusal: PairingRefusal, remote_addr: str) -> None:
+        """Somebody came with a code that is not good, or too late."""
+        metadata = {
+            "scope": "pairing",
+            "event": "refuse",
+            "reason": refusal.value,
+            "remote_addr": remote_addr,
+        }
+        self.record(blake3(code_hash.encode()).digest(), metadata)
+
+    def device_paired(self, device: Device, by: str, event: str) -> None:
+        """``claim``, ``wait``, ``approve`` or ``reject``; ``by`` is the device that offered the code, or who
+        decided."""
+        metadata = {
+            "scope": "pairing",
+            "event": event,
+            "device": device.device_id,
+            "user": device.user_id,
+            "by": by,
+        }
+        self.record(blake3(device.device_id.encode()).digest(), metadata)
 
     def revoked_session_ended(self, device_id: str) -> None:
         """A device that is active no more lost its live session."""

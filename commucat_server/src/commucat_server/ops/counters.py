@@ -30,3 +30,6 @@ class Counters:
     sessions_displaced: int = 0
     """Sessions that ended because their device connected to another node."""
     rate_limited: int = 0
+    pairing_limited: int = 0
+    """Claims of pairing codes that were not looked at: too many had failed."""
+    device_rotations: int = 0

@@ -1,13 +1,15 @@
 """Work that comes round: leases of presence and sessions, and deleting what has expired."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 import trio
 
 from commucat_server.ops.counters import Counters
+from commucat_server.ops.notes import collect_notes
 from commucat_server.routing.presence import PresenceBoard
-from commucat_server.routing.registry import REVOKED, Registry
+from commucat_server.routing.registry import ENDED, REVOKED, Registry
 from commucat_server.routing.reports import DeliveryReports
 from commucat_storage import Storage, StorageError
 
@@ -21,7 +23,11 @@ PURGE_LEASE = "purge"
 SWEEP_INTERVAL = 5.0
 SWEEP_LEASE = "nodes"
 REVOCATION_INTERVAL = 0.5
-"""A revoked device's sessions end within one second, whoever revoked it, on this server or beside it."""
+"""Sessions whose token was deleted, because the device was revoked, got another key or logged out, end within
+one second, whoever did it, on this server or beside it."""
+NOTES_INTERVAL = 2.0
+NOTES_LEASE = "notes"
+"""What commands have left for the ledger is taken by one node."""
 
 
 class Upkeep:
@@ -40,7 +46,10 @@ class Upkeep:
         keepalive: int,
         revoked: Callable[[str], None] | None = None,
         expired: Callable[[int], None] | None = None,
+        record: Callable[[bytes, dict[str, Any]], None] | None = None,
     ) -> None:
+        self._record = record
+        self._purge_wanted = trio.Event()
         # For the audit: devices whose sessions were ended, and how many messages were deleted unconfirmed.
         self._revoked = revoked
         self._expired = expired
@@ -59,18 +68,34 @@ class Upkeep:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._every, self._presence_interval, self._presence.refresh)
             nursery.start_soon(self._every, self._session_interval, self._refresh_sessions)
-            nursery.start_soon(self._every, PURGE_INTERVAL, self.purge)
+            nursery.start_soon(self._purges)
             nursery.start_soon(self._every, REST_INTERVAL, self.rest)
             nursery.start_soon(self._every, SWEEP_INTERVAL, self.sweep_nodes)
             nursery.start_soon(self._every, REVOCATION_INTERVAL, self.end_revoked)
+            if self._record is not None:
+                nursery.start_soon(self._every, NOTES_INTERVAL, self.collect_notes)
 
     async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await trio.sleep(interval)
-            try:
-                await work()
-            except StorageError as exc:
-                log.error("upkeep failed", work=getattr(work, "__name__", ""), reason=str(exc))
+            await self._attempt(work)
+
+    async def _purges(self) -> None:
+        while True:
+            with trio.move_on_after(PURGE_INTERVAL):
+                await self._purge_wanted.wait()
+            self._purge_wanted = trio.Event()
+            await self._attempt(self.purge)
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except StorageError as exc:
+            log.error("upkeep failed", work=getattr(work, "__name__", ""), reason=str(exc))
+
+    def purge_soon(self) -> None:
+        """A device was revoked: its queue need not wait for the next round."""
+        self._purge_wanted.set()
 
     async def _refresh_sessions(self) -> None:
         now = int(self._clock())
@@ -83,14 +108,29 @@ class Upkeep:
             session.rest()
 
     async def end_revoked(self) -> None:
-        devices = {session.device_id for session in self._registry}
-        self._ended &= devices  # a session may need a moment to end, and is recorded once
-        if devices:
-            for device_id in await self._storage.not_active(tuple(devices)):
-                self._registry.end_device(device_id, REVOKED)
-                if self._revoked is not None and device_id not in self._ended:
-                    self._revoked(device_id)
-                self._ended.add(device_id)
+        """End sessions that are not in the store any more."""
+        sessions = list(self._registry)
+        self._ended &= {session.device_id for session in sessions}  # one may need a moment to end
+        if not sessions:
+            return
+        ended = await self._storage.sessions_ended([session.token_hash for session in sessions])
+        if not ended:
+            return
+        over = [session for session in sessions if session.token_hash in ended]
+        revoked = await self._storage.not_active([session.device_id for session in over])
+        for session in over:
+            if session.device_id not in revoked:
+                session.end(ENDED)
+        for device_id in revoked:
+            self._registry.end_device(device_id, REVOKED)
+            if self._revoked is not None and device_id not in self._ended:
+                self._revoked(device_id)
+            self._ended.add(device_id)
+
+    async def collect_notes(self) -> None:
+        """Take what commands have left for the ledger; one node does it for all."""
+        if self._record is not None and await self._storage.take_lease(NOTES_LEASE, 2 * NOTES_INTERVAL):
+            await collect_notes(self._storage, self._record)
 
     async def sweep_nodes(self) -> None:
         """Give free the sessions of nodes that have died; one node does it for all."""

@@ -6,6 +6,18 @@ from typing import Any
 from commucat_server.routing.live import LiveSession
 
 REVOKED = {"error": "revoked", "title": "Device revoked", "detail": "this device was revoked"}
+KEY_CHANGED = {
+    "error": "key_changed",
+    "title": "Device key changed",
+    "detail": "connect again with the new key",
+    "retry": True,
+}
+ENDED = {
+    "error": "ended",
+    "title": "Session ended",
+    "detail": "its token is not valid any more; connect again",
+    "retry": True,
+}
 RENEWED = {"error": "renewed", "title": "Inbox renewed", "detail": "connect again", "retry": True}
 REPLACED = {"error": "replaced", "title": "Session replaced", "detail": "a newer session took over"}
 

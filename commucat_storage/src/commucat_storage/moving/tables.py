@@ -218,7 +218,6 @@ TABLES: Final = (
         ),
         order="name, version",
     ),
-    # From here on: what databases of other servers of the protocol bring along.
     Table(
         name="device_pairing",
         columns=(
@@ -230,7 +229,6 @@ TABLES: Final = (
             *_int("attempts"),
         ),
         order="pair_code",
-        sqlite=False,
         restored=False,
     ),
     Table(
@@ -242,8 +240,34 @@ TABLES: Final = (
             *_moments("proof_expires_at", "applied_at"),
         ),
         order="rotation_id",
-        sqlite=False,
     ),
+    Table(
+        name="pending_device",
+        columns=(
+            *_text("device_id", "user_id"),
+            Column("public_key", Kind.BYTES),
+            *_text("name", optional=True),
+            *_text("issuer_device_id"),
+            *(Column(name, Kind.SECONDS) for name in ("requested_at", "expires_at")),
+        ),
+        order="device_id",
+        # One that was rejected after the backup would ask again.
+        restored=False,
+    ),
+    Table(name="device_name", columns=_text("device_id", "name"), order="device_id"),
+    Table(
+        name="audit_note",
+        columns=(
+            *_text("note_id"),
+            Column("digest", Kind.BYTES),
+            Column("metadata", Kind.JSON),
+            Column("recorded_at", Kind.SECONDS),
+        ),
+        order="note_id",
+        # The server has written them since.
+        restored=False,
+    ),
+    # From here on: what databases of other servers of the protocol bring along.
     Table(
         name="device_pq_keys",
         columns=(

@@ -115,10 +115,16 @@ async def count_active_devices(connection: Connection, user_id: str) -> int:
     )
 
 
-async def revoke_device(connection: Connection, device_id: str, now: int) -> bool:
+async def revoke_device(
+    connection: Connection, device_id: str, now: int, event: KeyEvent | None = None
+) -> bool:
     """Mark the device and its certificates revoked, delete its sessions; False if it is unknown."""
     if not await lock_device(connection, device_id, changes=True):
         return False
+    if event is not None:
+        device = await load_device(connection, device_id)
+        if device is not None and device.status is not DeviceStatus.REVOKED:
+            await insert_key_event(connection, event)
     await connection.execute(
         "UPDATE user_device SET status = $2 WHERE opaque_id = $1", device_id, DeviceStatus.REVOKED.value
     )

@@ -90,12 +90,17 @@ async def _enrol(connection: Connection, admission: Admission) -> tuple[User, In
         await _join(connection, admission)
         user = await accounts.load_user(connection, device.user_id)
         assert user is not None, "it is locked"
+    return user, await insert_with_inbox(connection, device)
+
+
+async def insert_with_inbox(connection: Connection, device: Device) -> InboxState:
+    """Insert a device and its empty inbox. Raises :class:`AlreadyExistsError` when the id is taken."""
     await accounts.insert_device(connection, device)
     epoch = secrets.token_hex(16)
     await connection.execute(
         "INSERT INTO inbox_offset (entity_id, epoch) VALUES ($1, $2)", device.device_id, epoch
     )
-    return user, InboxState(epoch, 1, 0)
+    return InboxState(epoch, 1, 0)
 
 
 async def _refuse_taken(connection: Connection, user: User) -> None:

@@ -98,6 +98,16 @@ async def not_active(connection: Connection, device_ids: Sequence[str]) -> froze
     return frozenset(device_ids) - {device_id for [device_id] in rows}
 
 
+async def sessions_ended(connection: Connection, token_hashes: Sequence[str]) -> frozenset[str]:
+    """Those that are no session of an active device."""
+    rows = await connection.fetch(
+        "SELECT s.opaque_id FROM session AS s JOIN user_device AS d ON d.opaque_id = s.device_id "
+        "WHERE s.opaque_id = ANY ($1) AND d.status = 'active'",
+        list(token_hashes),
+    )
+    return frozenset(token_hashes) - {token_hash for [token_hash] in rows}
+
+
 async def routes_of(connection: Connection, device_id: str) -> dict[int, Route]:
     """The device's own routes by channel."""
     rows = await connection.fetch(

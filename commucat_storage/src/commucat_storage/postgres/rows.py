@@ -24,6 +24,7 @@ _TIMES = {
     "refreshed_at",
     "valid_after",
     "rotates_at",
+    "requested_at",
 }
 # metadata is JSON, serial a number beyond 64 bits of asyncpg's integers: both travel as text.
 _READ_AS_TEXT = {"metadata", "serial"}

@@ -16,9 +16,10 @@ from commucat_storage.errors import (
 )
 from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
-from commucat_storage.postgres import accounts, admit, expiry, key_events, reads
+from commucat_storage.postgres import accounts, admit, devices, expiry, key_events, reads
 from commucat_storage.postgres.cluster import PostgresNodes
 from commucat_storage.postgres.connection import Connection, connect, translate
+from commucat_storage.postgres.device_store import PostgresDevices
 from commucat_storage.postgres.entries import Within, Work
 from commucat_storage.postgres.journal import Journal
 from commucat_storage.postgres.migrate import (
@@ -131,7 +132,7 @@ async def with_connection(
         raise translate(exc, dsn) from exc
 
 
-class PostgresStorage(PostgresNodes, JournaledStorage[Work]):
+class PostgresStorage(PostgresNodes, PostgresDevices, JournaledStorage[Work]):
     """The state of a server in a PostgreSQL database. Made by :func:`open_postgres`."""
 
     def __init__(
@@ -210,8 +211,8 @@ class PostgresStorage(PostgresNodes, JournaledStorage[Work]):
                 continue
         return await self._write(admit.admit, admission, self.node_name)
 
-    async def revoke_device(self, device_id: str, now: int) -> bool:
-        return await self._write(accounts.revoke_device, device_id, now)
+    async def revoke_device(self, device_id: str, now: int, event: KeyEvent | None = None) -> bool:
+        return await self._write(accounts.revoke_device, device_id, now, event)
 
     async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:
         return await self._read(reads.not_active, device_ids)
@@ -266,6 +267,7 @@ class PostgresStorage(PostgresNodes, JournaledStorage[Work]):
         self._forget_presence(now)
         sessions = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_sessions, now))
         codes = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_codes, now))
+        codes += await self._write(devices.purge, now)
         # Last: a failure of the others must not make forgotten what was deleted here.
         messages, expired, more = await self._purge_messages(now)
         return Purged(

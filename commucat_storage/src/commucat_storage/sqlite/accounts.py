@@ -121,13 +121,18 @@ def count_active_devices(connection: sqlite3.Connection, user_id: str) -> int:
     return int(count)
 
 
-def revoke_device(connection: sqlite3.Connection, device_id: str, now: int) -> bool:
+def revoke_device(
+    connection: sqlite3.Connection, device_id: str, now: int, event: KeyEvent | None = None
+) -> bool:
     """Mark the device and its certificates revoked, delete its sessions; False if it is unknown."""
-    revoked = connection.execute(
+    device = load_device(connection, device_id)
+    if device is None:
+        return False
+    if event is not None and device.status is not DeviceStatus.REVOKED:
+        insert_key_event(connection, event)
+    connection.execute(
         "UPDATE user_device SET status = ? WHERE device_id = ?", (DeviceStatus.REVOKED.value, device_id)
     )
-    if revoked.rowcount == 0:
-        return False
     connection.execute(
         "UPDATE device_certificates SET revoked_at = ? WHERE device_id = ? AND revoked_at IS NULL",
         (now, device_id),

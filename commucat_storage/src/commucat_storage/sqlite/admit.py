@@ -57,6 +57,11 @@ def _enrol(connection: sqlite3.Connection, admission: Admission) -> InboxState:
         accounts.insert_user(connection, user)
     else:
         _join(connection, admission)
+    return insert_with_inbox(connection, device)
+
+
+def insert_with_inbox(connection: sqlite3.Connection, device: Device) -> InboxState:
+    """Insert a device and its empty inbox. Raises :class:`AlreadyExistsError` when the id is taken."""
     epoch = secrets.token_hex(16)
     cursor = connection.execute(
         "INSERT INTO inbox_offset (epoch, next_number, confirmed, rows, bytes, shared, earliest) "

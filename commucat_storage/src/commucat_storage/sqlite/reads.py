@@ -150,6 +150,17 @@ def not_active(connection: sqlite3.Connection, device_ids: Sequence[str]) -> fro
     return frozenset(device_id for [device_id] in rows)
 
 
+def sessions_ended(connection: sqlite3.Connection, token_hashes: Sequence[str]) -> frozenset[str]:
+    """Those that are no session of an active device."""
+    rows = connection.execute(
+        "SELECT wanted.value FROM json_each(?) AS wanted LEFT JOIN session AS s "
+        "ON s.token_hash = wanted.value LEFT JOIN user_device AS d ON d.device_id = s.device_id "
+        "WHERE d.status IS NOT 'active'",
+        (json.dumps(list(token_hashes)),),
+    )
+    return frozenset(token_hash for [token_hash] in rows)
+
+
 def routes_of(connection: sqlite3.Connection, device_id: str) -> dict[int, Route]:
     """The device's own routes by channel."""
     rows = connection.execute(

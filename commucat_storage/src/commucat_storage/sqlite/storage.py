@@ -26,8 +26,9 @@ from commucat_storage.records import (
     SessionRow,
     User,
 )
-from commucat_storage.sqlite import accounts, admit, expiry, key_events, reads
+from commucat_storage.sqlite import accounts, admit, devices, expiry, key_events, reads
 from commucat_storage.sqlite.connection import connect_writer, translate
+from commucat_storage.sqlite.device_store import SqliteDevices
 from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
@@ -86,11 +87,11 @@ def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) ->
     return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
-class SqliteStorage(JournaledStorage[Work]):
+class SqliteStorage(SqliteDevices, JournaledStorage[Work]):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:
-        super().__init__(journal)
+        JournaledStorage.__init__(self, journal)
         self._readers = readers
         self._known_devices: JointReads[str, KnownDevice | None] = JointReads(readers, _known_devices)
 
@@ -154,10 +155,10 @@ class SqliteStorage(JournaledStorage[Work]):
         check_admission(admission)
         return await self._write(lambda transaction: admit.admit(transaction, admission))
 
-    async def revoke_device(self, device_id: str, now: int) -> bool:
+    async def revoke_device(self, device_id: str, now: int, event: KeyEvent | None = None) -> bool:
         def work(transaction: Transaction) -> bool:
             transaction.inboxes.forget(device_id)
-            return accounts.revoke_device(transaction.connection, device_id, now)
+            return accounts.revoke_device(transaction.connection, device_id, now, event)
 
         return await self._write(work)
 
@@ -220,6 +221,7 @@ class SqliteStorage(JournaledStorage[Work]):
         self._forget_presence(now)
         sessions = await self._purge(expiry.purge_sessions, now)
         codes = await self._purge(expiry.purge_codes, now)
+        codes += await self._write(functools.partial(devices.purge, now))
         # Last: a failure of the others must not make forgotten what was deleted here.
         found, more = await self._purge_messages(now)
         return Purged(

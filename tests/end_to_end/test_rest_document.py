@@ -1,0 +1,220 @@
+"""The OpenAPI document against the real server: random requests, and one of each kind that succeeds."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import requests
+import trio
+from hypothesis import HealthCheck, given, settings
+
+from commucat_crypto import DeviceKeyPair, claim_statement, rotation_statement
+from commucat_proto import SEND_ONLY
+from end_to_end.raw_people import Reach, device, device_id, reach
+from end_to_end.server_process import ServerProcess, server_process
+
+with warnings.catch_warnings():
+    # Its own imports warn of what it has deprecated itself.
+    warnings.simplefilter("ignore")
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+CONFIG = """
+[server]
+auto_approve_devices = true
+[pairing]
+require_approval = true
+# Most random claims are guesses.
+claims_per_minute = 100000
+failures_per_hour = 100000
+[limits]
+new_devices_per_hour = 100000
+[rotation.device]
+min_interval = 0
+"""
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+EXAMPLES = 20
+
+
+@attrs.define
+class Site:
+    """A running server, and an HTTP/1.1 client that trusts it."""
+
+    server: ServerProcess
+    where: Reach
+    http: requests.Session
+    document: dict[str, Any]
+    people: int = 0
+
+    def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> requests.Response:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        return self.http.request(method, self.server.url + path, headers=headers, timeout=30, **more)
+
+    def someone(self) -> tuple[str, str]:
+        """A user nobody has seen before: name and token."""
+        self.people += 1
+        name = f"someone-{self.people}"
+        return name, self.token_of(name)
+
+    def token_of(self, name: str) -> str:
+        async def log_in() -> str:
+            async with device(self.where, name, SEND_ONLY) as connection:
+                return connection.info.token
+
+        return trio.run(log_in)
+
+    def pairing_code(self, token: str) -> str:
+        return str(self.ask("POST", "/api/pair", token, json={}).json()["pair_code"])
+
+    def waiting_device(self, token: str) -> str:
+        claimed = self.ask("POST", "/api/pair/claim", json={"pair_code": self.pairing_code(token)})
+        return str(claimed.json()["device_id"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home: Path = tmp_path_factory.mktemp("rest")
+    with server_process(home, CONFIG) as server, requests.Session() as http:
+        # Not the proxies and authorities of whoever runs the tests.
+        http.trust_env = False
+        http.verify = str(server.ca_file)
+        document = http.get(server.url + "/openapi.json", timeout=30).json()
+        yield Site(server, trio.run(reach, server), http, document)
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
+
+
+@pytest.mark.parametrize("with_token", [False, True], ids=["without a token", "with a valid token"])
+def test_random_requests_get_only_documented_answers(site: Site, with_token: bool) -> None:
+    schema = schemathesis.openapi.from_dict(site.document)
+    for method, path in operations(site.document):
+        # Somebody else each time: one of the operations ends the session.
+        token = site.someone()[1] if with_token else "nonsense"
+        ask_at_random(site, schema[path][method], token)
+    assert site.server.running
+    assert site.ask("GET", "/readyz").text == "ready"
+
+
+def ask_at_random(site: Site, operation: Any, token: str) -> None:
+    headers = {"authorization": f"Bearer {token}"}
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy())
+    def holds(case: Any) -> None:
+        response = case.call(
+            base_url=site.server.url,
+            session=site.http,
+            headers=headers,
+            verify=site.http.verify,
+            timeout=30,
+        )
+        case.validate_response(response, checks=CHECKS)
+
+    holds()
+
+
+# -- each operation as it is meant -----------------------------------------------------------------------
+
+
+def claim(site: Site, path: str) -> requests.Response:
+    _, token = site.someone()
+    code, keys, chosen = site.pairing_code(token), DeviceKeyPair.generate(), f"phone-{site.people}"
+    statement = claim_statement(domain="localhost", code=code, device_id=chosen, public_key=keys.public)
+    body = {
+        "pair_code": code,
+        "device_name": "phone",
+        "device_id": chosen,
+        "public_key": keys.public.hex(),
+        "proof": keys.sign(statement).hex(),
+    }
+    return site.ask("POST", path, json=body)
+
+
+def rotate(site: Site) -> requests.Response:
+    name, token = site.someone()
+    old, new = DeviceKeyPair.from_seed(name.encode() * 32), DeviceKeyPair.generate()
+    expires_at = int(time.time()) + 60
+    statement = rotation_statement(device_id(name), new.public, expires_at=expires_at, nonce=b"")
+    body = {
+        "public_key": new.public.hex(),
+        "signature": old.sign(statement).hex(),
+        "expires_at": datetime.fromtimestamp(expires_at, UTC).isoformat(),
+    }
+    return site.ask("POST", "/api/device/csr", token, json=body)
+
+
+def decide(site: Site, action: str) -> requests.Response:
+    _, token = site.someone()
+    return site.ask("POST", f"/api/devices/{action}", token, json={"device_id": site.waiting_device(token)})
+
+
+def revoke(site: Site) -> requests.Response:
+    _, token = site.someone()
+    waiting = site.waiting_device(token)
+    site.ask("POST", "/api/devices/approve", token, json={"device_id": waiting})
+    return site.ask("POST", "/api/devices/revoke", token, json={"device_id": waiting})
+
+
+def of_device(site: Site, what: str) -> requests.Response:
+    name, token = site.someone()
+    return site.ask("GET", f"/api/devices/{device_id(name)}/{what}", token)
+
+
+def with_token(method: str, path: str) -> Callable[[Site], requests.Response]:
+    return lambda site: site.ask(method, path, site.someone()[1])
+
+
+def plain(path: str) -> Callable[[Site], requests.Response]:
+    return lambda site: site.ask("GET", path)
+
+
+MEANT: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
+    ("GET", "/"): plain("/"),
+    ("GET", "/index.html"): plain("/index.html"),
+    ("GET", "/healthz"): plain("/healthz"),
+    ("GET", "/readyz"): plain("/readyz"),
+    ("GET", "/openapi.json"): plain("/openapi.json"),
+    ("GET", "/api/server-info"): plain("/api/server-info"),
+    ("GET", "/api/server/info"): plain("/api/server/info"),
+    ("POST", "/api/pair"): with_token("POST", "/api/pair"),
+    ("POST", "/api/pairing"): with_token("POST", "/api/pairing"),
+    ("POST", "/api/pair/claim"): lambda site: claim(site, "/api/pair/claim"),
+    ("POST", "/api/pairing/claim"): lambda site: claim(site, "/api/pairing/claim"),
+    ("GET", "/api/devices"): with_token("GET", "/api/devices"),
+    ("POST", "/api/device/csr"): rotate,
+    ("POST", "/api/devices/revoke"): revoke,
+    ("POST", "/api/devices/approve"): lambda site: decide(site, "approve"),
+    ("POST", "/api/devices/reject"): lambda site: decide(site, "reject"),
+    ("GET", "/api/devices/{device_id}/certificate"): lambda site: of_device(site, "certificate"),
+    ("GET", "/api/devices/{device_id}/key-events"): lambda site: of_device(site, "key-events"),
+    ("DELETE", "/api/session"): with_token("DELETE", "/api/session"),
+}
+"""For each operation, a request that succeeds. Whoever adds an operation adds it here."""
+
+
+def test_each_operation_reaches_its_documented_success(site: Site) -> None:
+    schema = schemathesis.openapi.from_dict(site.document)
+    assert set(operations(site.document)) == set(MEANT)
+    for (method, path), request in MEANT.items():
+        operation = site.document["paths"][path][method.lower()]
+        documented = {status for status in operation["responses"] if status.startswith("2")}
+
+        response = request(site)
+
+        assert {str(response.status_code)} == documented, (method, path, response.text)
+        case = schema[path][method].Case(path_parameters={"device_id": "x"} if "{" in path else None)
+        case.validate_response(response, checks=CHECKS)
