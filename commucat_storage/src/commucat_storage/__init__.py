@@ -44,6 +44,7 @@ from commucat_storage.inbox import (
     SubmissionOutcome,
 )
 from commucat_storage.interface import Done, Storage
+from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.nodes import DEAD_AFTER, Held, Node, Standing
 from commucat_storage.records import (
     CertificateRow,
@@ -71,6 +72,7 @@ from commucat_storage.sqlite import (
     open_sqlite,
     sqlite_status,
 )
+from commucat_storage.timings import Timings
 
 __all__ = [
     "ALL_NODES",
@@ -112,8 +114,10 @@ __all__ = [
     "NodeBus",
     "Operation",
     "Outcome",
+    "PoolState",
     "Presence",
     "Purged",
+    "QueueState",
     "Refusal",
     "RefusalReason",
     "Resolve",
@@ -133,6 +137,7 @@ __all__ = [
     "StorageUnavailableError",
     "Submission",
     "SubmissionOutcome",
+    "Timings",
     "User",
     "migrate_sqlite",
     "open_sqlite",
