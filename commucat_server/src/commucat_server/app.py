@@ -29,12 +29,22 @@ from commucat_server.connect.handler import ConnectHandler
 from commucat_server.connect.relay import WorkerRelay
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
-from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
+from commucat_server.listener import (
+    ListenerSettings,
+    ShutdownSignal,
+    TlsIdentity,
+    open_tcp,
+    serve_listeners,
+    tls_context,
+)
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.delivery_audit import DeliveryAudit
 from commucat_server.ops.key_event_archive import KeyEventArchive
+from commucat_server.ops.metrics import Metrics, Sources
+from commucat_server.ops.reload import Reload
 from commucat_server.ops.upkeep import Upkeep
+from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.provision import (
     NOISE_SECRET,
     DataDir,
@@ -49,7 +59,9 @@ from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.rate import RateLimit, SharedRateLimit
+from commucat_server.security.admin import AdminAccess, ConfiguredToken
+from commucat_server.security.clients import ClientAddresses
+from commucat_server.security.limits import RateLimits
 from commucat_server.version import server_version
 from commucat_storage import Node, Storage
 
@@ -63,10 +75,11 @@ Relay: TypeAlias = tuple[WorkerRelay, socket.socket]
 
 @attrs.frozen
 class RunningServer:
-    """Where a server that has started can be reached."""
+    """Where a server that has started can be reached, and how it is given another configuration."""
 
     host: str
     port: int
+    reload: Reload
 
     @property
     def url(self) -> str:
@@ -92,6 +105,10 @@ class _Services:
     clock: Callable[[], float]
     audit: Audit
     deliveries: DeliveryAudit | None
+    limits: RateLimits
+    clients: ClientAddresses
+    loop_lag: LoopLag = attrs.field(factory=LoopLag)
+    pauses: CollectorPauses = attrs.field(factory=CollectorPauses)
 
 
 async def serve(
@@ -202,6 +219,8 @@ async def _build_services(
         clock=clock,
         audit=audit,
         deliveries=deliveries,
+        limits=RateLimits.build(config, shared.buckets),
+        clients=ClientAddresses(trusted=config.proxy.trusted, header=config.proxy.header),
     )
 
 
@@ -216,7 +235,7 @@ async def _serve_services(
     relay: Relay | None,
     task_status: trio.TaskStatus[RunningServer],
 ) -> None:
-    tls = tls_context(data_dir.tls_certificate, data_dir.tls_key)
+    tls = TlsIdentity(tls_context(data_dir.tls_certificate, data_dir.tls_key))
     context = _connect_context(config, storage, ledger, services, relay and relay[0])
     handler = ConnectHandler(context)
     application = build_application(_api_context(config, storage, ledger, services, shutdown))
@@ -236,7 +255,10 @@ async def _serve_services(
         revoked=services.audit.revoked_session_ended,
         expired=None if services.deliveries is None else services.deliveries.expired,
     )
+    reload = Reload(config, tls=tls, limits=services.limits, clients=services.clients, connect=context)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(services.loop_lag.run)
+        nursery.start_soon(services.pauses.run)
         if services.deliveries is not None:
             nursery.start_soon(services.deliveries.run)
         if config.ledger.key_event_retention:
@@ -271,9 +293,10 @@ async def _serve_services(
                     shutdown=shutdown,
                     turnstile=context.turnstile,
                     outflow=services.inbox.outflow,
+                    is_proxy=services.clients.trusted_peer if config.proxy.protocol else None,
                 )
             )
-            task_status.started(RunningServer(address[0], address[1]))
+            task_status.started(RunningServer(address[0], address[1], reload))
         nursery.cancel_scope.cancel()
 
 
@@ -335,21 +358,40 @@ def _connect_context(
         presence=services.presence,
         bus=services.shared.bus,
         counters=services.counters,
-        connect_limit=_rate_limit("connect", limits.connects_per_second, 1.0, services.shared),
-        new_user_limit=_rate_limit("new_device", limits.new_devices_per_hour, 3600.0, services.shared),
+        connect_limit=services.limits.connect,
+        new_user_limit=services.limits.new_device,
+        messages=services.limits.messages,
+        clients=services.clients,
         clock=services.clock,
         relay=relay,
     )
 
 
-def _rate_limit(scope: str, burst: int, period: float, shared: Shared) -> SharedRateLimit:
-    local = RateLimit(burst=burst, period=period, clock=time.monotonic)
-    return SharedRateLimit(scope, local, shared.buckets)
-
-
 def _api_context(
     config: ServerConfig, storage: Storage, ledger: Ledger, services: _Services, shutdown: ShutdownSignal
 ) -> ApiContext:
+    def takes_work() -> bool:
+        return not shutdown.requested
+
+    metrics = Metrics(
+        Sources(
+            version=server_version(),
+            node=services.cluster.node,
+            worker=config.worker,
+            counters=services.counters,
+            registry=services.registry,
+            calls=services.calls.board,
+            storage=storage,
+            ledger=ledger,
+            loop_lag=services.loop_lag,
+            pauses=services.pauses,
+            bus=services.shared.counters,
+            ready=takes_work,
+            clock=services.clock,
+            relay_ttl=config.limits.relay_ttl,
+            ring_timeout=config.limits.ring_timeout,
+        )
+    )
     return ApiContext(
         version=server_version(),
         policy=services.policy,
@@ -368,4 +410,12 @@ def _api_context(
         clock=services.clock,
         draining=lambda: shutdown.requested,
         ledger=ledger,
+        admin=AdminAccess(
+            authority=ConfiguredToken(config.admin.token),
+            anonymous=config.admin.allow_anonymous_metrics,
+            bind_host=config.server.bind.host,
+        ),
+        clients=services.clients,
+        limits=services.limits,
+        exposition=metrics.exposition,
     )

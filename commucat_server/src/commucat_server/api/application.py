@@ -6,9 +6,10 @@ from typing import Any
 from litestar import Litestar
 from litestar.exceptions import HTTPException
 
-from commucat_server.api import devices, health, info
+from commucat_server.api import devices, health, info, statistics
 from commucat_server.api.answers import Handlers
 from commucat_server.api.context import ApiContext
+from commucat_server.api.gate import Gate
 from commucat_server.api.problems import (
     ProblemError,
     on_http_exception,
@@ -23,6 +24,7 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     health.handlers,
     info.handlers,
     devices.handlers,
+    statistics.handlers,
 )
 """Each gives the handlers of its resource over the given services."""
 
@@ -47,4 +49,9 @@ def build_application(context: ApiContext) -> AsgiApp:
             scope | {"method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send
         )
 
-    return answering_head
+    return Gate(
+        application=answering_head,
+        counters=context.counters,
+        clients=context.clients,
+        limits=context.limits,
+    )

@@ -1,6 +1,6 @@
 """What the REST handlers need from the rest of the server."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 
@@ -10,6 +10,9 @@ from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion, Shared
 from commucat_server.routing.registry import Registry
+from commucat_server.security.admin import AdminAccess
+from commucat_server.security.clients import ClientAddresses
+from commucat_server.security.limits import RateLimits
 from commucat_storage import Storage
 
 
@@ -36,3 +39,9 @@ class ApiContext:
     clock: Callable[[], float]
     draining: Callable[[], bool]
     ledger: Ledger
+    admin: AdminAccess = attrs.field(factory=AdminAccess)
+    clients: ClientAddresses = attrs.field(factory=ClientAddresses)
+    limits: RateLimits | None = None
+    """None: nothing is limited."""
+    exposition: Callable[[], Awaitable[bytes]] | None = None
+    """The text of ``/metrics``; None: there is no such path."""

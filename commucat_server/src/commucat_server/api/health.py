@@ -5,8 +5,10 @@ from typing import Any
 import attrs
 from litestar import Response, get
 
-from commucat_server.api.answers import NO_STORE, Handlers, json_answer
+from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.context import ApiContext
+from commucat_server.api.statistics import is_administrator
+from commucat_server.ops.statistics import security_statistics, websocket_statistics
 from commucat_storage import StorageError
 
 
@@ -14,9 +16,12 @@ def handlers(context: ApiContext) -> Handlers:
     """``/healthz`` and ``/readyz``."""
 
     @get("/healthz", sync_to_thread=False)
-    def healthz() -> Response[dict[str, Any]]:
+    def healthz(request: ApiRequest) -> Response[dict[str, Any]]:
+        """Who may not see the security statistics gets the rest."""
         counters, shared = context.counters, context.shared.counters
-        extra = {} if shared is None else {"redis": attrs.asdict(shared)}
+        extra: dict[str, Any] = {} if shared is None else {"redis": attrs.asdict(shared)}
+        if not context.admin.authority.configured or is_administrator(request, context):
+            extra["security"] = security_statistics(counters)
         return json_answer(
             extra
             | {
@@ -28,10 +33,7 @@ def handlers(context: ApiContext) -> Handlers:
                 "connections": len(context.registry),
                 "traffic_ingress": counters.frames_ingress,
                 "traffic_egress": counters.frames_egress,
-                "security": {
-                    "noise_handshakes": counters.handshakes,
-                    "clear_sessions": counters.clear_sessions,
-                },
+                "websocket": websocket_statistics(counters),
                 "ledger": {
                     "degraded": context.ledger.trouble is not None,
                     "written": context.ledger.written,

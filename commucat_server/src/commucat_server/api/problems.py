@@ -32,10 +32,13 @@ _DEFAULT_DETAILS = {
 class ProblemError(Exception):
     """Answer the request with this problem."""
 
-    def __init__(self, status: int, detail: str | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str | None = None, *, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers
 
 
 def problem(
@@ -58,7 +61,8 @@ def problem(
 
 
 def on_problem(_: Request[Any, Any, Any], exc: ProblemError) -> Response[bytes]:
-    return problem(exc.status, detail=exc.detail or _DEFAULT_DETAILS.get(exc.status))
+    detail = exc.detail or _DEFAULT_DETAILS.get(exc.status)
+    return problem(exc.status, detail=detail, headers=exc.headers)
 
 
 def on_storage_error(_: Request[Any, Any, Any], exc: StorageError) -> Response[bytes]:
