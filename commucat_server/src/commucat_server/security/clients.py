@@ -1,7 +1,6 @@
 """Whose request it is when there are proxies in front: only what a trusted proxy says counts."""
 
 import ipaddress
-import re
 from typing import Final
 
 import attrs
@@ -10,7 +9,6 @@ from commucat_server.config import Networks, ProxyHeader
 
 MAX_HOPS: Final = 32
 """Entries of a header that are looked at, from its end: nobody has more proxies."""
-_FOR: Final = re.compile(r'(?:^|;)\s*for=(?:"([^"\\]*)"|([^\s;"]+))\s*(?:;|$)', re.IGNORECASE)
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -77,9 +75,14 @@ def address_of(text: str) -> str | None:
 
 def _forwarded_for(element: str) -> str | None:
     """The parameter ``for`` of one element (RFC 7239, sections 4 and 6)."""
-    found = _FOR.findall(element)
-    # Twice is not allowed, and then nobody knows which one was meant.
-    return address_of(found[0][0] or found[0][1]) if len(found) == 1 else None
+    pairs = [pair.partition("=") for pair in element.split(";")]
+    values = [value.strip() for name, _, value in pairs if name.strip().lower() == "for"]
+    if len(values) != 1:
+        return None  # Twice is not allowed, and then nobody knows which one was meant.
+    [value] = values
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = value[1:-1]
+    return address_of(value)
 
 
 def _is_port(text: str) -> bool:
