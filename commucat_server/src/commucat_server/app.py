@@ -40,6 +40,7 @@ from commucat_server.listener import (
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.delivery_audit import DeliveryAudit
+from commucat_server.ops.delivery_log import DeliveryLog
 from commucat_server.ops.key_event_archive import KeyEventArchive
 from commucat_server.ops.metrics import Metrics, Sources
 from commucat_server.ops.reload import Reload
@@ -255,7 +256,14 @@ async def _serve_services(
         revoked=services.audit.revoked_session_ended,
         expired=None if services.deliveries is None else services.deliveries.expired,
     )
-    reload = Reload(config, tls=tls, limits=services.limits, clients=services.clients, connect=context)
+    reload = Reload(
+        config,
+        tls=tls,
+        limits=services.limits,
+        clients=services.clients,
+        connect=context,
+        deliveries=DeliveryLog(services.inbox, services.registry),
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.loop_lag.run)
         nursery.start_soon(services.pauses.run)

@@ -10,10 +10,11 @@ from typing import Final
 import attrs
 import structlog
 
-from commucat_server.config import ServerConfig
+from commucat_server.config import LogLevel, ServerConfig
 from commucat_server.config.keys import SECTIONS
 from commucat_server.connect.context import ConnectContext
 from commucat_server.listener import TlsIdentity, tls_context
+from commucat_server.ops.delivery_log import DeliveryLog
 from commucat_server.ops.logs import configure_logs
 from commucat_server.provision.tls_files import ensure_tls_files
 from commucat_server.security.clients import ClientAddresses
@@ -49,12 +50,15 @@ class Reload:
         limits: RateLimits,
         clients: ClientAddresses,
         connect: ConnectContext,
+        deliveries: DeliveryLog,
     ) -> None:
         self._started_with = config
         self._tls = tls
         self._limits = limits
         self._clients = clients
         self._connect = connect
+        self._deliveries = deliveries
+        deliveries.tell(config.logging.level is LogLevel.DEBUG)
 
     def __call__(self, config: ServerConfig) -> None:
         """Put ``config`` in force. The certificate and its key are read again in any case.
@@ -75,6 +79,7 @@ class Reload:
             channel_members=config.limits.channel_members,
         )
         configure_logs(config.logging.level)
+        self._deliveries.tell(config.logging.level is LogLevel.DEBUG)
         for warning in files.warnings:
             log.warning(warning)
         unchanged = needs_restart(self._started_with, config)
@@ -83,6 +88,16 @@ class Reload:
         log.info(
             "configuration reloaded", certificate=str(files.certificate), level=config.logging.level.value
         )
+
+
+def check_configuration(config: ServerConfig) -> None:
+    """Whether a server could start with it, as far as that can be told from outside.
+
+    Raises:
+        ProvisionError, TlsConfigError: the certificate or its key cannot be used.
+    """
+    files = ensure_tls_files(config, now=datetime.datetime.now(datetime.UTC))
+    tls_context(files.certificate, files.key)
 
 
 def needs_restart(old: ServerConfig, new: ServerConfig) -> list[str]:

@@ -115,6 +115,11 @@ class SharedRateLimit:
         """Change the numbers; what was taken stays taken."""
         self._local.configure(burst=burst, period=period, penalty=penalty)
 
+    @property
+    def numbers(self) -> tuple[int, float, float]:
+        """Tokens, the seconds in which so many come back, and the seconds of the penalty."""
+        return self._local.burst, self._local.period, self._local.penalty
+
     def give_back(self, identity: str) -> None:
         """Undo one :meth:`take`: what succeeded shall not count."""
         self._local.give_back(identity)
