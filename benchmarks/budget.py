@@ -45,6 +45,8 @@ bind = "127.0.0.1:0"
 auto_approve_devices = true
 [logging]
 level = "warning"
+[security.rate_limit]
+http_burst = 1000000
 [limits]
 connects_per_second = 100000
 new_devices_per_hour = 1000000

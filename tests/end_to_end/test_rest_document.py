@@ -31,8 +31,10 @@ auto_approve_devices = true
 [pairing]
 require_approval = true
 # Most random claims are guesses.
-claims_per_minute = 100000
 failures_per_hour = 100000
+[security.rate_limit]
+http_burst = 1000000
+pairing_burst = 1000000
 [limits]
 new_devices_per_hour = 100000
 [rotation.device]

@@ -332,25 +332,6 @@ async def test_a_user_has_a_bounded_number_of_devices(tmp_path: Path) -> None:
 # -- guessing ------------------------------------------------------------------------------------------
 
 
-async def test_guesses_are_counted_by_address_whatever_its_port(tmp_path: Path) -> None:
-    now = [0.0]
-    by_address = limit("pairing_claim", 5, 60.0, lambda: now[0])
-    async with running_rest(tmp_path, claim_limit=by_address) as rest:
-        alice = await rest.connect(ALICE)
-        code = await code_of(rest, alice)
-        for _ in range(5):
-            assert (await claim(rest, {"pair_code": "AAAA-AAAA"})).status == 404
-
-        refused = await claim(rest, own_key(code))
-
-        assert refused.status == 429
-        assert refused.json == {"type": "about:blank", "title": "Too Many Requests", "status": 429}
-        assert refused.headers["retry-after"] == "12"
-        assert (await claim(rest, own_key(code), address="2001:db8::1")).status == 200
-        now[0] += 12
-        assert (await claim(rest, {"pair_code": "AAAA-AAAA"})).status == 404
-
-
 async def test_claims_that_succeed_do_not_count(rest: Rest) -> None:
     alice = await rest.connect(ALICE)
     for _ in range(8):

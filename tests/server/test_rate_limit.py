@@ -67,3 +67,39 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_identity_is_the_subscriber_not_the_connection(host: str, identity: str) -> None:
     assert identity_of(host) == identity
+
+
+def test_who_finds_the_bucket_empty_waits_for_the_penalty() -> None:
+    clock = Clock()
+    limit = RateLimit(burst=2, period=1.0, penalty=10.0, clock=clock)
+    assert [limit.take("a"), limit.take("a")] == [0.0, 0.0]
+
+    assert limit.take("a") == 10.0
+    clock.now += 4.0
+    assert limit.take("a") == pytest.approx(6.0)
+    assert limit.take("b") == 0.0
+    clock.now += 6.0
+    assert [limit.take("a"), limit.take("a")] == [0.0, 0.0]
+    assert limit.take("a") == 10.0
+
+
+def test_new_numbers_hold_for_those_that_are_known_and_shorten_penalties() -> None:
+    clock = Clock()
+    limit = RateLimit(burst=1, period=1000.0, penalty=500.0, clock=clock)
+    limit.take("a")
+    limit.take("a")
+
+    limit.configure(burst=5, period=1.0, penalty=0.0)
+
+    clock.now += 1.0
+    assert [limit.take("a") for _ in range(6)].count(0.0) == 5
+
+
+def test_a_penalty_elsewhere_holds_here() -> None:
+    clock = Clock()
+    limit = RateLimit(burst=1, period=1.0, penalty=10.0, clock=clock)
+    limit.block("a", 3.0)
+
+    assert limit.take("a") == 3.0
+    clock.now += 3.0
+    assert limit.take("a") == 0.0

@@ -154,3 +154,25 @@ async def test_answers_are_counted_where_there_are_none(redis_server: RedisServe
 
         assert redis.counters.unanswered == 2
         assert redis.counters.errors >= 1
+
+
+async def test_who_finds_the_bucket_empty_is_refused_for_the_penalty_on_every_node(redis_url: str) -> None:
+    scope = fresh("scope")
+    key = f"ratelimit:{scope}:192.0.2.1"
+    async with node(redis_url, "n1") as one, node(redis_url, "n2") as two:
+
+        async def take(redis: Redis) -> float:
+            wait = await redis.buckets.take(scope, "192.0.2.1", burst=1, period=0.001, penalty=60.0)
+            assert wait is not None
+            return wait
+
+        assert await take(one) == 0.0
+        # In this millisecond it is empty, perhaps; one that is half full cannot be.
+        await redis_cli(redis_url, "HSET", key, "tokens", "0", "at", str(2**42))
+        assert await take(one) == 60.0
+        await redis_cli(redis_url, "HSET", key, "tokens", "1", "at", "0")
+        assert 50.0 < await take(two) <= 60.0
+        assert int(await redis_cli(redis_url, "PTTL", key)) > 50_000
+
+        await redis_cli(redis_url, "HSET", key, "blocked", "1")
+        assert await take(two) == 0.0

@@ -34,12 +34,23 @@ from commucat_server.identity.key_history import KeyHistories
 from commucat_server.identity.pairing import Pairing, PairingPolicy
 from commucat_server.identity.pairing_codes import PairingCodeHashes
 from commucat_server.identity.rotation import RotationPolicy, Rotations
-from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
+from commucat_server.listener import (
+    ListenerSettings,
+    ShutdownSignal,
+    TlsIdentity,
+    open_tcp,
+    serve_listeners,
+    tls_context,
+)
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.delivery_audit import DeliveryAudit
+from commucat_server.ops.delivery_log import DeliveryLog
 from commucat_server.ops.key_event_archive import KeyEventArchive
+from commucat_server.ops.metrics import Metrics, Sources
+from commucat_server.ops.reload import Reload
 from commucat_server.ops.upkeep import Upkeep
+from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.provision import (
     NOISE_SECRET,
     DataDir,
@@ -54,7 +65,9 @@ from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.rate import RateLimit, SharedRateLimit
+from commucat_server.security.admin import AdminAccess, ConfiguredToken
+from commucat_server.security.clients import ClientAddresses
+from commucat_server.security.limits import RateLimits
 from commucat_server.version import server_version
 from commucat_storage import Node, Storage
 from commucat_storage.key_archive import ARCHIVE_NAME
@@ -69,10 +82,11 @@ Relay: TypeAlias = tuple[WorkerRelay, socket.socket]
 
 @attrs.frozen
 class RunningServer:
-    """Where a server that has started can be reached."""
+    """Where a server that has started can be reached, and how it is given another configuration."""
 
     host: str
     port: int
+    reload: Reload
 
     @property
     def url(self) -> str:
@@ -102,6 +116,10 @@ class _Services:
     devices: Devices
     rotations: Rotations
     key_histories: KeyHistories
+    limits: RateLimits
+    clients: ClientAddresses
+    loop_lag: LoopLag = attrs.field(factory=LoopLag)
+    pauses: CollectorPauses = attrs.field(factory=CollectorPauses)
 
 
 async def serve(
@@ -250,6 +268,8 @@ async def _build_services(
             clock,
             data_dir.path / "archive" / ARCHIVE_NAME if config.ledger.key_event_retention else None,
         ),
+        limits=RateLimits.build(config, shared.buckets),
+        clients=ClientAddresses(trusted=config.proxy.trusted, header=config.proxy.header),
     )
 
 
@@ -264,7 +284,7 @@ async def _serve_services(
     relay: Relay | None,
     task_status: trio.TaskStatus[RunningServer],
 ) -> None:
-    tls = tls_context(data_dir.tls_certificate, data_dir.tls_key)
+    tls = TlsIdentity(tls_context(data_dir.tls_certificate, data_dir.tls_key))
     context = _connect_context(config, storage, ledger, services, relay and relay[0])
     handler = ConnectHandler(context)
     if sockets:
@@ -285,7 +305,17 @@ async def _serve_services(
         record=services.audit.record,
     )
     application = build_application(_api_context(config, storage, ledger, services, shutdown, upkeep))
+    reload = Reload(
+        config,
+        tls=tls,
+        limits=services.limits,
+        clients=services.clients,
+        connect=context,
+        deliveries=DeliveryLog(services.inbox, services.registry),
+    )
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(services.loop_lag.run)
+        nursery.start_soon(services.pauses.run)
         if services.deliveries is not None:
             nursery.start_soon(services.deliveries.run)
         if config.ledger.key_event_retention:
@@ -320,9 +350,10 @@ async def _serve_services(
                     shutdown=shutdown,
                     turnstile=context.turnstile,
                     outflow=services.inbox.outflow,
+                    is_proxy=services.clients.trusted_peer if config.proxy.protocol else None,
                 )
             )
-            task_status.started(RunningServer(address[0], address[1]))
+            task_status.started(RunningServer(address[0], address[1], reload))
         nursery.cancel_scope.cancel()
 
 
@@ -384,16 +415,13 @@ def _connect_context(
         presence=services.presence,
         bus=services.shared.bus,
         counters=services.counters,
-        connect_limit=_rate_limit("connect", limits.connects_per_second, 1.0, services.shared),
-        new_user_limit=_rate_limit("new_device", limits.new_devices_per_hour, 3600.0, services.shared),
+        connect_limit=services.limits.connect,
+        new_user_limit=services.limits.new_device,
+        messages=services.limits.messages,
+        clients=services.clients,
         clock=services.clock,
         relay=relay,
     )
-
-
-def _rate_limit(scope: str, burst: int, period: float, shared: Shared) -> SharedRateLimit:
-    local = RateLimit(burst=burst, period=period, clock=time.monotonic)
-    return SharedRateLimit(scope, local, shared.buckets)
 
 
 def _api_context(
@@ -404,7 +432,28 @@ def _api_context(
     shutdown: ShutdownSignal,
     upkeep: Upkeep,
 ) -> ApiContext:
-    claims, failures = config.pairing.claims_per_minute, config.pairing.failures_per_hour
+    def takes_work() -> bool:
+        return not shutdown.requested
+
+    metrics = Metrics(
+        Sources(
+            version=server_version(),
+            node=services.cluster.node,
+            worker=config.worker,
+            counters=services.counters,
+            registry=services.registry,
+            calls=services.calls.board,
+            storage=storage,
+            ledger=ledger,
+            loop_lag=services.loop_lag,
+            pauses=services.pauses,
+            bus=services.shared.counters,
+            ready=takes_work,
+            clock=services.clock,
+            relay_ttl=config.limits.relay_ttl,
+            ring_timeout=config.limits.ring_timeout,
+        )
+    )
     return ApiContext(
         version=server_version(),
         policy=services.policy,
@@ -424,10 +473,17 @@ def _api_context(
         draining=lambda: shutdown.requested,
         ledger=ledger,
         pairing=services.pairing,
-        claim_limit=_rate_limit("pairing_claim", claims, 60.0, services.shared),
-        claim_failures=_rate_limit("pairing_failures", failures, 3600.0, services.shared),
+        claim_failures=services.limits.pairing_failures,
         devices=services.devices,
         rotations=services.rotations,
         key_histories=services.key_histories,
         purge_soon=upkeep.purge_soon,
+        admin=AdminAccess(
+            authority=ConfiguredToken(config.admin.token),
+            anonymous=config.admin.allow_anonymous_metrics,
+            bind_host=config.server.bind.host,
+        ),
+        clients=services.clients,
+        limits=services.limits,
+        exposition=metrics.exposition,
     )

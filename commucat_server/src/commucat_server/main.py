@@ -4,7 +4,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
@@ -17,6 +18,8 @@ from commucat_server.connect.relay import WorkerRelay
 from commucat_server.listener import ListenerError, ShutdownSignal
 from commucat_server.ops.collector import settle_collector
 from commucat_server.ops.logs import configure_logs
+from commucat_server.ops.notify import READY, STOPPING, notify, reloading
+from commucat_server.ops.reload import Reload, check_configuration
 from commucat_server.provision import DataDir, ProvisionError, prepare_data_dir
 from commucat_server.version import server_version
 from commucat_server.workers.inheritance import Inheritance, request_at_end_of_parent
@@ -30,15 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code: 0 after a drained stop, 1 on failure, 2 on wrong usage."""
     options = _parser().parse_args(arguments)
     exit_code = 0
-    try:
-        config = load_config(
+    cwd = Path.cwd()
+
+    def load() -> ServerConfig:
+        return load_config(
             config_path=options.config,
             data_dir=options.data_dir,
             bind=options.bind,
             environ=os.environ,
-            cwd=Path.cwd(),
+            cwd=cwd,
             workers=options.workers,
         )
+
+    try:
+        config = load()
         if config.server.workers > 1 and config.storage.postgres_dsn is None:
             return _failed(
                 "several workers need PostgreSQL: set storage.postgres_dsn, or leave --workers out", code=2
@@ -56,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _announce(config, data_dir)
             if inherited is None and config.server.workers > 1:
                 command = worker_command(sys.argv[1:] if arguments is None else arguments)
-                trio.run(Supervisor(config, data_dir, command).run)
+                trio.run(Supervisor(config, data_dir, command, lambda: check_configuration(load())).run)
             else:
-                trio.run(_run, config, data_dir, inherited)
+                trio.run(_run, config, data_dir, inherited, load)
     except* WorkerFailedError as group:
         failed = _first(group)
         assert isinstance(failed, WorkerFailedError)
@@ -96,8 +104,26 @@ def _announce(config: ServerConfig, data_dir: DataDir) -> None:
         log.warning(warning)
 
 
-async def _run(config: ServerConfig, data_dir: DataDir, inherited: Inheritance | None) -> None:
+async def _run(
+    config: ServerConfig, data_dir: DataDir, inherited: Inheritance | None, load: Callable[[], ServerConfig]
+) -> None:
     shutdown = ShutdownSignal()
+    with ExitStack() as stack:
+        hangups = None
+        if inherited is None:
+            # Before anything that takes time: without a receiver the signal would end the process.
+            hangups = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
+        await _run_until(shutdown, config, data_dir, inherited, load, hangups)
+
+
+async def _run_until(
+    shutdown: ShutdownSignal,
+    config: ServerConfig,
+    data_dir: DataDir,
+    inherited: Inheritance | None,
+    load: Callable[[], ServerConfig],
+    hangups: AsyncIterator[int] | None,
+) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_request_at_signal, shutdown)
         sockets = () if inherited is None else inherited.open_sockets()
@@ -115,6 +141,23 @@ async def _run(config: ServerConfig, data_dir: DataDir, inherited: Inheritance |
         # The one line on stdout that scripts wait for.
         print(f"listening on {running.url}", flush=True)
         log.info("commucat listening", address=running.url, certificate=str(data_dir.tls_certificate))
+        if hangups is not None:
+            notify(READY)
+            nursery.start_soon(_reload_at_signal, hangups, running.reload, load)
+
+
+async def _reload_at_signal(
+    hangups: AsyncIterator[int], reload: Reload, load: Callable[[], ServerConfig]
+) -> None:
+    """At SIGHUP the configuration is read again; one with a mistake changes nothing."""
+    async for number in hangups:
+        log.info("signal", number=signal.Signals(number).name)
+        notify(reloading())
+        try:
+            reload(load())
+        except (ConfigError, ProvisionError, ListenerError) as exc:
+            log.error("configuration not reloaded, the old one stays", reason=str(exc))
+        notify(READY)
 
 
 async def _request_at_signal(
@@ -125,6 +168,7 @@ async def _request_at_signal(
         task_status.started()
         async for number in signals:
             log.info("signal", number=signal.Signals(number).name)
+            notify(STOPPING)
             shutdown.request()
             return
 

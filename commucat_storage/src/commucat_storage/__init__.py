@@ -44,6 +44,7 @@ from commucat_storage.inbox import (
     SubmissionOutcome,
 )
 from commucat_storage.interface import Done, Storage
+from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.nodes import DEAD_AFTER, Held, Node, Standing
 from commucat_storage.pairing import (
     AuditNote,
@@ -84,6 +85,7 @@ from commucat_storage.sqlite import (
     open_sqlite,
     sqlite_status,
 )
+from commucat_storage.timings import Timings
 
 __all__ = [
     "ALL_NODES",
@@ -133,8 +135,10 @@ __all__ = [
     "PairingRefusal",
     "PairingRefusedError",
     "PendingDevice",
+    "PoolState",
     "Presence",
     "Purged",
+    "QueueState",
     "Refusal",
     "RefusalReason",
     "Resolve",
@@ -157,6 +161,7 @@ __all__ = [
     "StorageUnavailableError",
     "Submission",
     "SubmissionOutcome",
+    "Timings",
     "User",
     "migrate_sqlite",
     "open_sqlite",

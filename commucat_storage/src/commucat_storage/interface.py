@@ -12,6 +12,7 @@ from commucat_storage.admission import Admission, Admitted
 from commucat_storage.errors import CommitFailedError
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface_devices import DeviceStore
+from commucat_storage.metering import MeteredStorage
 from commucat_storage.nodes import NodeStorage
 from commucat_storage.records import (
     CertificateRow,
@@ -31,7 +32,7 @@ from commucat_storage.records import (
 Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
-class Storage(NodeStorage, DeviceStore, abc.ABC):
+class Storage(NodeStorage, DeviceStore, MeteredStorage, abc.ABC):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
     # -- the journal ---------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from commucat_storage.errors import CommitFailedError, StorageError
 from commucat_storage.hold import Hold
 from commucat_storage.journal_entry import JournalEntry, WorkT
 from commucat_storage.limits import StoreLimits
+from commucat_storage.timings import Timings
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class Journal(abc.ABC, Generic[WorkT]):
         self._begin_round: Callable[[], None] = _nothing
         self._end_round: Callable[[], None] = _nothing
         self._crash: BaseException | None = None
+        self.commit_times = Timings()
+        """Of the groups that were committed; one look at the clock for each, and none for a message."""
 
     @property
     def waiting_rows(self) -> int:
@@ -134,8 +137,9 @@ class Journal(abc.ABC, Generic[WorkT]):
 
     # -- what became of a group ------------------------------------------------------------------
 
-    def _succeeded(self) -> None:
-        """The runner has committed a group."""
+    def _succeeded(self, seconds: float) -> None:
+        """The runner has committed a group, which took so long."""
+        self.commit_times.note(seconds)
         if self._failing:
             self._failing = False
             _log.warning("%s takes commits again", self._place)

@@ -11,6 +11,7 @@ from commucat_storage.journal_entry import JournalEntry, WorkT
 from commucat_storage.operations import check_batch
 from commucat_storage.records import Presence
 from commucat_storage.reply import Reply
+from commucat_storage.timings import Timings
 
 
 class JournaledStorage(Storage, Generic[WorkT]):
@@ -23,8 +24,11 @@ class JournaledStorage(Storage, Generic[WorkT]):
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the journal that are not known to be on disk, for metrics."""
         return self._journal.waiting_rows
+
+    @property
+    def commit_times(self) -> Timings:
+        return self._journal.commit_times
 
     async def enqueue(self, batch: Sequence[Operation], done: Done) -> None:
         await self._journal.enter(_entry(batch, done))

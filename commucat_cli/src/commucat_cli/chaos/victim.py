@@ -70,6 +70,7 @@ class Victim:
             config.append(f"tls_key = {json.dumps(str(self._tls_ca.with_name('key.pem')))}")
         if kinship is not None:
             config += ["[crypto]", f'federation_seed = "{kinship.seed}"']
+        config += ["[security.rate_limit]", "http_burst = 1000000"]
         config += ["[logging]", 'level = "warning"', "[limits]"]
         config += [f"{name} = {value}" for name, value in LIMITS.items()]
         config.append("[storage]")

@@ -5,9 +5,20 @@ from collections.abc import Callable
 from litestar import Litestar
 from litestar.exceptions import HTTPException
 
-from commucat_server.api import devices, health, info, landing, openapi, pairing, rotation, sessions
+from commucat_server.api import (
+    devices,
+    health,
+    info,
+    landing,
+    openapi,
+    pairing,
+    rotation,
+    sessions,
+    statistics,
+)
 from commucat_server.api.answers import Handlers
 from commucat_server.api.context import ApiContext
+from commucat_server.api.gate import Gate
 from commucat_server.api.problems import (
     ProblemError,
     on_http_exception,
@@ -27,6 +38,7 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     pairing.handlers,
     devices.handlers,
     rotation.handlers,
+    statistics.handlers,
 )
 """Each gives the handlers of its resource over the given services, and documents them, see ``openapi``."""
 
@@ -39,18 +51,23 @@ def all_handlers(context: ApiContext) -> Handlers:
 
 def build_application(context: ApiContext) -> AsgiApp:
     """An ASGI application over the given services."""
-    return surfaced(
-        Litestar(
-            route_handlers=all_handlers(context),
-            exception_handlers={
-                ProblemError: on_problem,
-                HTTPException: on_http_exception,
-                StorageError: on_storage_error,
-                Exception: on_unexpected,
-            },
-            openapi_config=None,
-            logging_config=None,
-            # Handlers read their bodies by themselves, each up to its own limit.
-            request_max_body_size=None,
-        )
+    application = Litestar(
+        route_handlers=all_handlers(context),
+        exception_handlers={
+            ProblemError: on_problem,
+            HTTPException: on_http_exception,
+            StorageError: on_storage_error,
+            Exception: on_unexpected,
+        },
+        openapi_config=None,
+        logging_config=None,
+        # Handlers read their bodies by themselves, each up to its own limit.
+        request_max_body_size=None,
     )
+    gate = Gate(
+        application=application,
+        counters=context.counters,
+        clients=context.clients,
+        limits=context.limits,
+    )
+    return surfaced(gate)

@@ -6,6 +6,7 @@ import attrs
 from litestar import Request
 
 from commucat_server.api.context import ApiContext
+from commucat_server.api.gate import retry_after, wait_of_caller
 from commucat_server.api.problems import ProblemError
 from commucat_server.identity.tokens import token_hash
 from commucat_storage import Device, DeviceStatus, User
@@ -26,7 +27,7 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
     A session past half of its life is renewed by being used.
 
     Raises:
-        ProblemError: 401 or 403, saying why.
+        ProblemError: 401 or 403, saying why; 429 if its device or its user asks too often.
     """
     header = request.headers.get("authorization")
     if header is None:
@@ -49,6 +50,11 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
     user = await context.storage.load_user(device.user_id)
     if user is None:
         raise ProblemError(401, "user not found")
+    if context.limits is not None:
+        wait = await wait_of_caller(context.limits.http, device.device_id, user.user_id)
+        if wait > 0.0:
+            context.counters.rate_limited_http += 1
+            raise ProblemError(429, headers=retry_after(wait))
     if session.expires_at - now < session.ttl_seconds // 2:
         await context.storage.refresh_session(session.token_hash, now)
     return Caller(device, user, session.token_hash)

@@ -1,6 +1,6 @@
 """What the REST handlers need from the rest of the server."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 
@@ -14,6 +14,9 @@ from commucat_server.identity.rotation import Rotations
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion, Shared
 from commucat_server.routing.registry import Registry
+from commucat_server.security.admin import AdminAccess
+from commucat_server.security.clients import ClientAddresses
+from commucat_server.security.limits import RateLimits
 from commucat_server.security.rate import SharedRateLimit
 from commucat_storage import Storage
 
@@ -42,12 +45,16 @@ class ApiContext:
     draining: Callable[[], bool]
     ledger: Ledger
     pairing: Pairing
-    claim_limit: SharedRateLimit
-    """Claims from one address that fail."""
     claim_failures: SharedRateLimit
-    """Claims that fail, all addresses together."""
+    """Claims that fail, all addresses together; those of one address have a scope of ``limits``."""
     devices: Devices
     rotations: Rotations
     key_histories: KeyHistories
     purge_soon: Callable[[], None]
     """Have queues of revoked devices deleted now and not with the next round."""
+    admin: AdminAccess = attrs.field(factory=AdminAccess)
+    clients: ClientAddresses = attrs.field(factory=ClientAddresses)
+    limits: RateLimits | None = None
+    """None: nothing is limited."""
+    exposition: Callable[[], Awaitable[bytes]] | None = None
+    """The text of ``/metrics``; None: there is no such path."""

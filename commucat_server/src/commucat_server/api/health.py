@@ -5,10 +5,12 @@ from typing import Any
 import attrs
 from litestar import Response, get
 
-from commucat_server.api.answers import NO_STORE, Handlers, json_answer
+from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.context import ApiContext
 from commucat_server.api.openapi import Answer, documented
-from commucat_server.api.schemas import boolean, constant, integer, record, text
+from commucat_server.api.schemas import boolean, constant, integer, number, record, text
+from commucat_server.api.statistics import SECURITY, is_administrator
+from commucat_server.ops.statistics import security_statistics, websocket_statistics
 from commucat_storage import StorageError
 
 HEALTH = record(
@@ -21,7 +23,17 @@ HEALTH = record(
         "connections": integer("Sessions."),
         "traffic_ingress": integer("Frames."),
         "traffic_egress": integer("Frames."),
-        "security": record({"noise_handshakes": integer(), "clear_sessions": integer()}),
+        "security": SECURITY,
+        "websocket": record(
+            {
+                "active_connections": integer(),
+                "pings_received": integer(),
+                "pongs_sent": integer(),
+                "pongs_received": integer(),
+                "connection_errors": integer(),
+                "ping_pong_ratio": number(),
+            }
+        ),
         "ledger": record(
             {
                 "degraded": boolean(),
@@ -33,7 +45,7 @@ HEALTH = record(
         ),
         "redis": {"type": "object"},
     },
-    optional=["redis"],
+    optional=["redis", "security"],
 )
 
 
@@ -45,9 +57,12 @@ def handlers(context: ApiContext) -> Handlers:
         sync_to_thread=False,
         opt=documented("Whether the process lives, and what it counts", tag="server", ok={200: HEALTH}),
     )
-    def healthz() -> Response[dict[str, Any]]:
+    def healthz(request: ApiRequest) -> Response[dict[str, Any]]:
+        """Who may not see the security statistics gets the rest."""
         counters, shared = context.counters, context.shared.counters
-        extra = {} if shared is None else {"redis": attrs.asdict(shared)}
+        extra: dict[str, Any] = {} if shared is None else {"redis": attrs.asdict(shared)}
+        if not context.admin.authority.configured or is_administrator(request, context):
+            extra["security"] = security_statistics(counters)
         return json_answer(
             extra
             | {
@@ -59,10 +74,7 @@ def handlers(context: ApiContext) -> Handlers:
                 "connections": len(context.registry),
                 "traffic_ingress": counters.frames_ingress,
                 "traffic_egress": counters.frames_egress,
-                "security": {
-                    "noise_handshakes": counters.handshakes,
-                    "clear_sessions": counters.clear_sessions,
-                },
+                "websocket": websocket_statistics(counters),
                 "ledger": {
                     "degraded": context.ledger.trouble is not None,
                     "written": context.ledger.written,

@@ -89,7 +89,7 @@ def documented(
     parameters: Mapping[str, Schema] | None = None,
 ) -> dict[str, Any]:
     """The ``opt`` of a handler. ``store`` says whether it needs the store; what needs a session does."""
-    told: dict[int, str] = {}
+    told = {429: "Too many requests of this address, device or user."}
     if session:
         told |= {401: "No valid session token.", 403: "The device is not active."}
     if admin:

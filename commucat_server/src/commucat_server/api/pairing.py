@@ -28,7 +28,6 @@ from commucat_server.identity.pairing import DEVICE_ID as DEVICE_ID_FORM
 from commucat_server.identity.pairing import Claimed, ClaimProofError, ClaimRequest
 from commucat_server.identity.pairing_codes import canonical_code
 from commucat_server.ops.times import rfc3339
-from commucat_server.security.rate import identity_of
 from commucat_storage import PairingRefusal, PairingRefusedError
 
 MAX_NAME_LEN = 64
@@ -142,10 +141,6 @@ def handlers(context: ApiContext) -> Handlers:
     )
     async def claim(request: ApiRequest) -> Response[dict[str, Any]]:
         address = request.client.host if request.client is not None else ""
-        identity = identity_of(address)
-        if (wait := await context.claim_limit.take(identity)) > 0.0:
-            context.counters.pairing_limited += 1
-            raise too_many_requests(wait)
         asked = _claim_of(await read_object(request), address)
         if (wait := await context.claim_failures.take(NOBODY)) > 0.0:
             context.counters.pairing_limited += 1
@@ -153,7 +148,6 @@ def handlers(context: ApiContext) -> Handlers:
         guessed = False
         try:
             claimed = await context.pairing.claim(asked)
-            context.claim_limit.give_back(identity)
         except ClaimProofError as exc:
             raise ProblemError(400, str(exc)) from exc
         except PairingRefusedError as exc:

@@ -2,9 +2,11 @@
 sections, strictly, and says in one line what is wrong. Nothing is silently ignored.
 """
 
+from commucat_server.config.access_sections import AdminSection, ProxyHeader, ProxySection, RateLimitSection
 from commucat_server.config.address import BindAddress
 from commucat_server.config.errors import ConfigError
 from commucat_server.config.load import ServerConfig, load_config
+from commucat_server.config.networks import Networks
 from commucat_server.config.sections import (
     CLEAR_MAX_FRAME,
     ChannelsSection,
@@ -24,6 +26,7 @@ from commucat_server.config.sections import (
 
 __all__ = [
     "CLEAR_MAX_FRAME",
+    "AdminSection",
     "BindAddress",
     "ChannelsSection",
     "ClearFrames",
@@ -34,6 +37,10 @@ __all__ = [
     "LimitsSection",
     "LogLevel",
     "LoggingSection",
+    "Networks",
+    "ProxyHeader",
+    "ProxySection",
+    "RateLimitSection",
     "SecuritySection",
     "ServerConfig",
     "ServerSection",

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from commucat_server.config import sections
+from commucat_server.config import access_sections, sections
 
 PREFIX: Final = "COMMUCAT_"
 SECTIONS: Final[dict[str, type]] = {
@@ -20,6 +20,9 @@ SECTIONS: Final[dict[str, type]] = {
     "transport": sections.TransportSection,
     "timeouts": sections.TimeoutsSection,
     "security": sections.SecuritySection,
+    "security.rate_limit": access_sections.RateLimitSection,
+    "admin": access_sections.AdminSection,
+    "proxy": access_sections.ProxySection,
     "logging": sections.LoggingSection,
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
@@ -27,6 +30,7 @@ SECTIONS: Final[dict[str, type]] = {
 KEYS: Final[frozenset[str]] = frozenset(
     f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in attrs.fields(kind)
 )
+"""``section.name``; the section may have a section above it, as ``security.rate_limit`` has."""
 VARIABLES: Final[dict[str, str]] = {
     field.metadata["env"]: f"{section}.{field.name}"
     for section, kind in SECTIONS.items()
@@ -47,12 +51,10 @@ OTHER_VARIABLES: Final = frozenset(
 _UNSUPPORTED: Final = (
     ("federation", "COMMUCAT_FEDERATION_PEERS", "federation with other servers"),
     ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
-    ("admin", "COMMUCAT_ADMIN_", "an administrative token"),
     ("uploads", "COMMUCAT_UPLOADS_", "file upload"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
     ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),
-    ("security.rate_limit", "COMMUCAT_RATE_", "rate limits with windows and penalties"),
     ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),
     ("transport.reality_fingerprint", "COMMUCAT_REALITY_", "transport disguise"),
 )

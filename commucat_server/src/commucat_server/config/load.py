@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import cattrs
 
-from commucat_server.config import sections
+from commucat_server.config import access_sections, sections
 from commucat_server.config.errors import ConfigError, InvalidValueError, one_line
 from commucat_server.config.keys import SECTIONS
 from commucat_server.config.sources import (
@@ -42,6 +42,9 @@ class ServerConfig:
     transport: sections.TransportSection
     timeouts: sections.TimeoutsSection
     security: sections.SecuritySection
+    security_rate_limit: access_sections.RateLimitSection
+    admin: access_sections.AdminSection
+    proxy: access_sections.ProxySection
     logging: sections.LoggingSection
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection
@@ -145,7 +148,8 @@ def load_config(
             "the embedded store watches the free space of its disk by itself"
         )
     warnings += _clear_frames_warning(built["transport"].clear_frames, built["limits"].max_frame)
-    return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **built)
+    attributes = {name.replace(".", "_"): section for name, section in built.items()}
+    return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **attributes)
 
 
 def _clear_frames_warning(mode: sections.ClearFrames, max_frame: int) -> list[str]:

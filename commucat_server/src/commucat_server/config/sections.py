@@ -54,6 +54,10 @@ def _between(low: float, high: float) -> Validator:
     return check
 
 
+between = _between
+"""For the sections of other modules: a validator of numbers in a range, ends included."""
+
+
 def _seconds(_section: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
     # Zero would mean "give up at once" to some readers and "never" to others.
     if not (math.isfinite(value) and 0 < value <= 3600):
@@ -398,10 +402,6 @@ class PairingSection:
 
     require_approval: bool = attrs.field(default=False, metadata=env("COMMUCAT_PAIRING_REQUIRE_APPROVAL"))
     """Whether a device that claimed a code waits until another one of its user, or the operator, agrees."""
-    claims_per_minute: int = attrs.field(
-        default=5, validator=_between(1, 1_000_000), metadata=env("COMMUCAT_PAIRING_CLAIMS_PER_MINUTE")
-    )
-    """Claims that fail, from one address (IPv6: one /64)."""
     failures_per_hour: int = attrs.field(
         default=1000, validator=_between(1, 1_000_000_000), metadata=env("COMMUCAT_PAIRING_FAILURES_PER_HOUR")
     )

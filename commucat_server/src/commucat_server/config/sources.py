@@ -113,14 +113,24 @@ def settings_from_file(path: Path) -> dict[str, Given]:
         _check_supported(path, section, table)
         if section not in SECTIONS:
             raise ConfigError(_unknown_section(path, section, table))
-        if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {section}: must be a section, [{section}], not {described(table)}")
-        for name, value in table.items():
-            key = f"{section}.{name}"
-            _check_supported(path, key, value)
-            if key not in KEYS:
-                raise ConfigError(_unknown_key(path, section, name))
+        settings |= _settings_of(path, section, table)
+    return settings
+
+
+def _settings_of(path: Path, section: str, table: object) -> dict[str, Given]:
+    """The settings of one section, and of the sections below it."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {section}: must be a section, [{section}], not {described(table)}")
+    settings: dict[str, Given] = {}
+    for name, value in table.items():
+        key = f"{section}.{name}"
+        _check_supported(path, key, value)
+        if key in SECTIONS:
+            settings |= _settings_of(path, key, value)
+        elif key in KEYS:
             settings[key] = Given(value=value, origin=f"{path}: {key}")
+        else:
+            raise ConfigError(_unknown_key(path, section, name))
     return settings
 
 

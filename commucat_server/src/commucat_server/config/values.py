@@ -16,6 +16,7 @@ import cattrs
 from commucat_crypto import NoisePattern
 from commucat_server.config.address import BindAddress
 from commucat_server.config.errors import InvalidValueError, described
+from commucat_server.config.networks import Networks
 from commucat_server.config.sections import LogLevel
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
@@ -37,6 +38,7 @@ def make_converter() -> cattrs.Converter:
         Path: _path,
         BindAddress: lambda value: BindAddress.parse(_text(value)),
         LogLevel: _level,
+        Networks: Networks.parse,
     }
     converter.register_structure_hook_factory(_is_enum, _enum_hook)
     for kind, hook in hooks.items():

@@ -1,5 +1,6 @@
 """What every `/connect` stream needs from the rest of the server."""
 
+import time
 from collections.abc import Callable
 
 import attrs
@@ -18,6 +19,8 @@ from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
+from commucat_server.security.clients import ClientAddresses
+from commucat_server.security.messages import MessageLimits
 from commucat_server.security.rate import SharedRateLimit
 from commucat_storage import Storage
 from commucat_storage.bus import NodeBus
@@ -45,11 +48,12 @@ class ConnectSettings:
     """Unfinished handshakes at once, over all addresses."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class ConnectContext:
     """The services behind `/connect`; built once by the composition root."""
 
     settings: ConnectSettings
+    """The one thing here that changes: a new configuration brings others."""
     parameters: ServerParameters
     noise_keys: tuple[NoiseKeyVersion, ...]
     storage: Storage
@@ -68,5 +72,7 @@ class ConnectContext:
     clock: Callable[[], float]
     relay: WorkerRelay | None = None
     """To the other workers of this server, if there are any."""
+    clients: ClientAddresses = attrs.field(factory=ClientAddresses)
+    messages: MessageLimits = attrs.field(factory=lambda: MessageLimits(time.monotonic))
     turnstile: Turnstile = attrs.field(factory=Turnstile)
     """Shared with the listener."""

@@ -5,6 +5,7 @@ refused gets an Error frame on its channel, with ``ref`` naming it, and the sess
 What each type asks for is in :mod:`commucat_server.connect.frames`.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -22,8 +23,10 @@ from commucat_server.connect.context import ConnectContext
 from commucat_server.connect.frames import calls, groups, messages, transient
 from commucat_server.connect.frames.request import Origin, RefusedFrameError, Request, Settle
 from commucat_server.listener.wakeup import Progress
+from commucat_server.ops.counters import count
 from commucat_server.routing.inbox import Answer
 from commucat_server.routing.live import NAMES_BYTES, LiveSession
+from commucat_server.security.messages import COUNTED
 from commucat_storage import (
     CommitFailedError,
     ConfirmOutcome,
@@ -146,7 +149,10 @@ class FrameDispatcher:
         ):
             return False
         self._context.counters.frames_ingress += len(frames)
+        limited = self._context.messages.active
         for frame in frames:
+            if limited and self._is_too_much(frame):
+                continue
             try:
                 request = _QUICK[frame.type](self._origin, frame)
             except RefusedFrameError as exc:
@@ -175,12 +181,15 @@ class FrameDispatcher:
         to end meanwhile, the frames that are left are not taken.
         """
         self._context.counters.frames_ingress += len(frames)
+        limited = self._context.messages.active
         for frame in frames:
             # Not only between two reads: one read may bring tens of thousands of frames.
             if self._live.answers_full:
                 await self.heard()
                 if self._live.farewell is not None:
                     break
+            if limited and self._is_too_much(frame):
+                continue
             quick = _QUICK.get(frame.type)
             try:
                 if quick is not None:
@@ -204,6 +213,19 @@ class FrameDispatcher:
         await self.heard()
         kind = "too_large" if frame.code is CodecErrorCode.CONTROL_TOO_LARGE else "bad_request"
         self._refuse(frame.channel, frame.sequence, kind, str(frame.error))
+
+    def _is_too_much(self, frame: Frame) -> bool:
+        """Refuse a frame whose device or user has sent too many."""
+        if frame.type not in COUNTED:
+            return False
+        wait = self._context.messages.take(self._live.device_id, self._live.user_id)
+        if wait == 0.0:
+            return False
+        self._context.counters.rate_limited_messages += 1
+        seconds = max(1, math.ceil(wait))
+        text = f"too many frames; send it again in {seconds} s"
+        self._refuse(frame.channel, frame.sequence, "rate_limited", text, retry=True, retry_after=seconds)
+        return True
 
     async def heard(self) -> None:
         """Return when the client has read most of its answers."""
@@ -311,6 +333,8 @@ class FrameDispatcher:
     ) -> None:
         """The Ack names who refused; when nobody accepts, it is an Error."""
         if accepted:
+            for each in refused:
+                count(self._context.counters.refusals, each.reason.value)
             room = _NAMED_LEN - _STORED_LEN if ack and "stored" in ack else _NAMED_LEN
             ack = {**(ack or {}), **(self._named(refused, room) if refused else {})}
             self._live.acknowledge(request.channel, request.sequence, ack)
@@ -323,6 +347,7 @@ class FrameDispatcher:
         self._refuse(request.channel, request.sequence, reason.value, _TITLES[reason], **extra)
 
     def _refuse(self, channel: int, sequence: int, kind: str, detail: str, **extra: Any) -> None:
+        count(self._context.counters.refusals, kind)
         error = {"error": kind, "title": "Frame refused", "detail": detail, "ref": sequence, **extra}
         self._live.answer(FrameType.ERROR, channel, json_text.dumps(error))
 

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import structlog
+from structlog.contextvars import bound_contextvars
+
 from commucat_crypto import StaticKeyPair
 from commucat_proto import ServerSession, json_text
 from commucat_server.connect.context import ConnectContext
@@ -16,13 +19,19 @@ from commucat_server.connect.modes import (
     Upstream,
     Upstreams,
     feed_upstream,
+    mode_of,
     open_mode,
     upstream_of,
 )
 from commucat_server.connect.session import EstablishedSession
 from commucat_server.listener import ConnectStream, StreamLostError
+from commucat_server.ops.tracing import trace_of
 from commucat_server.security.rate import identity_of
 
+log = structlog.get_logger("commucat.connect")
+
+SHOWN_HASH = 16
+"""Digits of a session's hash in its log lines: the begin of what the ledger calls ``session``."""
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -47,6 +56,7 @@ class ConnectHandler:
             refusal = await feed_upstream(known, asked.get("offset", ""), stream, patience)
             await _answer(stream, refusal)
             return
+        self._find_client(stream)
         identity = identity_of(stream.remote_host)
         wait = await self._context.connect_limit.take(identity)
         if wait > 0.0 or self._handshakes >= self._context.settings.max_handshakes:
@@ -58,17 +68,28 @@ class ConnectHandler:
             return
         upstream = self.upstreams.open() if name == NEW else None
         try:
-            await self._serve(stream, upstream, identity)
+            with bound_contextvars(**trace_of(stream.headers.get("traceparent"))):
+                await self._serve(stream, upstream, identity)
         except StreamLostError:
             pass  # the peer went away first: an ordinary end
         finally:
             if upstream is not None:
                 self.upstreams.close(upstream)
 
+    def _find_client(self, stream: ConnectStream) -> None:
+        """Put the client's address in the place of its proxy's."""
+        clients = self._context.clients
+        name = clients.header_name
+        if name is not None:
+            host = clients.resolve(stream.remote_host, stream.headers.get(name, ""))
+            if host != stream.remote_host:
+                stream.remote_host, stream.remote_port = host, 0
+
     async def _serve(self, stream: ConnectStream, upstream: Upstream | None, identity: str) -> None:
         self._handshakes += 1
         try:
-            opened = await open_mode(stream, keepalive_interval(self._context.settings.keepalive), upstream)
+            interval = keepalive_interval(self._context.settings.keepalive)
+            opened = await open_mode(stream, interval, upstream, self._context.counters.websocket)
             if isinstance(opened, Refusal):
                 await _answer(stream, opened)
                 return
@@ -83,7 +104,19 @@ class ConnectHandler:
             # What is needed for the beginning only must not stay for hours.
             opened.headers = stream.headers = _NO_HEADERS
             del session, welcome
-            await established.run()
+            await self._run(established, mode_of(opened).value)
+
+    async def _run(self, established: EstablishedSession, mode: str) -> None:
+        sessions = self._context.counters.sessions
+        sessions[mode] = sessions.get(mode, 0) + 1
+        try:
+            # Tasks that are started for the session inherit it.
+            with bound_contextvars(session_hash=established.token_hash[:SHOWN_HASH]):
+                log.debug("handshake established", device=established.device_id, mode=mode)
+                await established.run()
+                log.debug("connection closed", device=established.device_id)
+        finally:
+            sessions[mode] -= 1
 
 
 async def _answer(stream: ConnectStream, refusal: Refusal | None) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import attrs
+import structlog
 import trio
 from blake3 import blake3
 
@@ -29,10 +30,13 @@ from commucat_server.identity.admissions import Candidate, Entrance, user_json
 from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, Step
 from commucat_server.ops.audit import key_metadata
+from commucat_server.ops.counters import count
 from commucat_server.ops.times import rfc3339
 from commucat_server.routing.registry import Arrival
 from commucat_server.security.rate import identity_of
 from commucat_storage import StorageError
+
+log = structlog.get_logger("commucat.connect")
 
 
 @attrs.frozen(kw_only=True)
@@ -164,6 +168,7 @@ class Handshake:
 
     async def _fail(self, failure: HandshakeFailed) -> None:
         self._context.counters.handshakes_failed += 1
+        count(self._context.counters.handshake_refusals, failure.detail.value)
         kind = "decode" if failure.undecodable else "handshake"
         told = failure.reason if failure.undecodable else failure.detail.value
         try:
@@ -196,6 +201,9 @@ class Handshake:
         if hello is not None:
             metadata["device"] = device
             metadata["protocol_version"] = hello.version
+        log.debug(
+            "handshake failure", stage=self._stage, reason=reason, cause=cause, device=device, remote=remote
+        )
         digest = blake3(f"handshake-failure:{reason}:{device}::{remote}:{time.time_ns()}".encode()).digest()
         await self._record(digest, metadata)
 
@@ -208,6 +216,7 @@ class Handshake:
         device, user = certificate.device_id, certificate.user_id
         if entrance.action is not None:
             metadata = key_metadata(certificate, entrance.action, "certificate", entrance.event_id)
+            log.debug("device_key_event", **metadata)
             await self._record(certificate.public_key, metadata)
         assert self._candidate is not None
         token = self._candidate.token

@@ -103,6 +103,14 @@ class EstablishedSession:
             confirmation=self._confirmation,
         )
 
+    @property
+    def device_id(self) -> str:
+        return self._live.device_id
+
+    @property
+    def token_hash(self) -> str:
+        return self._live.token_hash
+
     def _wake(self) -> None:
         self._writer.wake()
 

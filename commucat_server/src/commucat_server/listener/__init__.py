@@ -19,7 +19,7 @@ from commucat_server.listener.h2_connection import H2Connection
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
 from commucat_server.listener.stream import ConnectHandler, ConnectStream
-from commucat_server.listener.tls import tls_context
+from commucat_server.listener.tls import TlsIdentity, tls_context
 from commucat_server.listener.turnstile import Step, Turnstile
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "StreamLostError",
     "StreamMisuseError",
     "TlsConfigError",
+    "TlsIdentity",
     "Turnstile",
     "asgi_lifespan",
     "open_tcp",

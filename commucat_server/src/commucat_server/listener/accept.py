@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,12 @@ from commucat_server.listener.h1_connection import H1Connection
 from commucat_server.listener.h1_progress import TcpProgress
 from commucat_server.listener.h2_connection import H2Connection
 from commucat_server.listener.outflow import Outflow
+from commucat_server.listener.proxy_protocol import ProxyHeaderError, read_proxy_header
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.shutdown import ShutdownSignal
 from commucat_server.listener.stream import ConnectHandler
 from commucat_server.listener.tcp_stream import TcpStream
+from commucat_server.listener.tls import TlsIdentity
 from commucat_server.listener.tls_stream import TlsStream
 from commucat_server.listener.turnstile import Step, Turnstile
 
@@ -46,7 +48,7 @@ async def open_tcp(host: str, port: int, backlog: int = 4096) -> list[trio.Socke
 
 async def serve_listeners(
     listeners: list[trio.SocketListener],
-    ssl_context: ssl.SSLContext,
+    ssl_context: ssl.SSLContext | TlsIdentity,
     settings: ListenerSettings,
     *,
     connect_handler: ConnectHandler,
@@ -55,6 +57,7 @@ async def serve_listeners(
     state: Mapping[str, Any] | None = None,
     turnstile: Turnstile | None = None,
     outflow: Outflow | None = None,
+    is_proxy: Callable[[str], bool] | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve connections until ``shutdown`` is requested and they have come to an end.
@@ -66,7 +69,7 @@ async def serve_listeners(
 
     Args:
         listeners: listening sockets; closed at the end.
-        ssl_context: from ``tls_context``.
+        ssl_context: from ``tls_context``; as :class:`TlsIdentity` it may be changed meanwhile.
         settings: limits and deadlines.
         connect_handler: called with each stream whose path is ``/connect``.
         asgi_app: answers all other requests.
@@ -74,11 +77,21 @@ async def serve_listeners(
         state: what ``asgi_lifespan`` yielded.
         turnstile: shared with whoever else has costly steps of newcomers.
         outflow: shared with whoever makes many connections send at once.
+        is_proxy: asked with the peer's address: whether it must begin with a header of the PROXY protocol.
         task_status: told the listeners as soon as they accept.
     """
     turnstile = turnstile or Turnstile()
+    identity = TlsIdentity(ssl_context) if isinstance(ssl_context, ssl.SSLContext) else ssl_context
     acceptor = _Acceptor(
-        ssl_context, settings, connect_handler, asgi_app, state, shutdown, turnstile, outflow or Outflow()
+        identity,
+        settings,
+        connect_handler,
+        asgi_app,
+        state,
+        shutdown,
+        turnstile,
+        outflow or Outflow(),
+        is_proxy,
     )
     try:
         async with trio.open_nursery() as connections:
@@ -101,7 +114,7 @@ async def serve_listeners(
 class _Acceptor:
     """What all connections share, and which are open."""
 
-    ssl_context: ssl.SSLContext
+    identity: TlsIdentity
     settings: ListenerSettings
     connect_handler: ConnectHandler
     asgi_app: AsgiApp
@@ -109,11 +122,13 @@ class _Acceptor:
     shutdown: ShutdownSignal
     turnstile: Turnstile
     outflow: Outflow
+    is_proxy: Callable[[str], bool] | None
     open: int = 0
     """Connections, handshakes included."""
     connections: set[H1Connection | H2Connection] = attrs.Factory(set)
     handshakes: set[trio.CancelScope] = attrs.Factory(set)
     refusals: "_Report" = attrs.Factory(lambda: _Report("too many connections"))
+    headers: "_Report" = attrs.Factory(lambda: _Report("a proxy sent no proper PROXY header"))
     failures: "_Report" = attrs.Factory(lambda: _Report("accept failed"))
 
     async def accept_loop(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
@@ -151,7 +166,12 @@ class _Acceptor:
             with accepted, contextlib.closing(TcpStream(accepted, self.outflow)) as stream:
                 remote, local = _endpoint(address), _endpoint(accepted.getsockname())
                 _probe_when_silent(accepted, self.settings.tcp_keepalive)
-                transport = TlsStream(stream, self.ssl_context)
+                if self.is_proxy is not None and self.is_proxy(remote[0]):
+                    client = await self.client_of(stream, remote)
+                    if client is None:
+                        return
+                    remote = client
+                transport = TlsStream(stream, self.identity.context)
                 if await self.handshake(transport, remote):
                     await self.turnstile.turn(Step.HTTP)
                     await self.serve_http(stream, transport, remote, local)
@@ -161,6 +181,17 @@ class _Acceptor:
             _log.error("connection failed", exc_info=exc)
         finally:
             self.open -= 1
+
+    async def client_of(self, stream: TcpStream, proxy: tuple[str, int]) -> tuple[str, int] | None:
+        """Whom the proxy passes on, or the proxy itself; None if it does not say so properly and in time."""
+        reason = "too slow"
+        with trio.move_on_after(self.settings.handshake_timeout):
+            try:
+                return await read_proxy_header(stream) or proxy
+            except (ProxyHeaderError, trio.BrokenResourceError) as exc:
+                reason = str(exc)
+        self.headers.count(self.settings.report_interval, proxy=proxy[0], reason=reason)
+        return None
 
     async def handshake(self, transport: TlsStream, remote: tuple[str, int]) -> bool:
         """Whether the peer now speaks TLS with us. Without ALPN it speaks HTTP/1.1."""

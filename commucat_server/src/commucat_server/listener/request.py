@@ -7,6 +7,8 @@ import attrs
 from commucat_server.listener.errors import PeerViolationError
 
 PROTOCOL_ERROR = 1  # RFC 9113, section 7
+LISTS = frozenset({"forwarded", "x-forwarded-for"})
+"""Headers of which the last instance counts most: the nearest proxy may add one of its own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,8 +70,15 @@ class RequestHead:
         return cls(method=method, path=path, query=query, headers=list(headers))
 
     def first_headers(self) -> dict[str, str]:
-        """The first instance of each header, decoded as Latin-1 (which never fails)."""
+        """The first instance of each header, decoded as Latin-1 (which never fails).
+
+        Of :data:`LISTS` all, with commas between (RFC 9110, section 5.3).
+        """
         first: dict[str, str] = {}
-        for name, value in self.headers:
-            first.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+        for raw_name, raw_value in self.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            if name not in first:
+                first[name] = value
+            elif name in LISTS:
+                first[name] += "," + value
         return first

@@ -71,6 +71,19 @@ class TcpStream(PromptStream):
             except OSError as exc:
                 raise _translated(exc) from exc
 
+    async def receive_through(self, end: bytes, max_bytes: int) -> bytes:
+        """Like :meth:`receive_some`, but nothing of what comes behind the byte ``end`` is taken."""
+        while True:
+            self._check_open()
+            await trio.lowlevel.wait_readable(self.socket)
+            try:
+                seen = self.socket.recv(max_bytes, socket.MSG_PEEK)
+                return self.socket.recv(seen.find(end) + 1 or len(seen)) if seen else seen
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise _translated(exc) from exc
+
     def send_now(self, data: bytes) -> bool:
         if self._left:
             self._left += data

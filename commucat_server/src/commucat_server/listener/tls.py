@@ -3,7 +3,16 @@
 import ssl
 from pathlib import Path
 
+import attrs
+
 from commucat_server.listener.errors import TlsConfigError
+
+
+@attrs.define(eq=False)
+class TlsIdentity:
+    """The certificate and key in use. Another ``context`` holds for connections that come later."""
+
+    context: ssl.SSLContext
 
 
 def tls_context(cert: Path, key: Path) -> ssl.SSLContext:

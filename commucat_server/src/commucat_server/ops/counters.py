@@ -2,6 +2,29 @@
 
 import attrs
 
+from commucat_storage import Timings
+
+RTT_BOUNDS = (5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
+"""Milliseconds."""
+LOSS_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
+"""Parts of 1."""
+
+
+def count(table: dict[str, int], name: str) -> None:
+    """Add one under a name; the names are the server's own words, so a table has an end."""
+    table[name] = table.get(name, 0) + 1
+
+
+@attrs.define
+class SocketCounters:
+    """Control frames of all WebSocket connections, since start."""
+
+    pings_received: int = 0
+    pongs_sent: int = 0
+    pongs_received: int = 0
+    errors: int = 0
+    """Connections that broke the rules of WebSocket, or gave no sign of life."""
+
 
 @attrs.define
 class Counters:
@@ -29,7 +52,46 @@ class Counters:
     """Receivers of live frames on other nodes; what became of the frames is counted there."""
     sessions_displaced: int = 0
     """Sessions that ended because their device connected to another node."""
-    rate_limited: int = 0
     pairing_limited: int = 0
     """Claims of pairing codes that were not looked at: too many had failed."""
+    rate_limited: int = 0
+    """Handshakes refused for their address, or because too many are unfinished."""
+    rate_limited_http: int = 0
+    """Other requests refused for their address, device or user."""
+    rate_limited_messages: int = 0
+    """Frames refused because their device or user sent too many."""
+    http_requests: int = 0
+    """Other than ``/connect``."""
+    http_answers: dict[int, int] = attrs.Factory(dict)
+    """Answers to these, by status."""
+    handshakes_hybrid: int = 0
+    """Of the handshakes, those with a post-quantum key agreement beside."""
+    sessions: dict[str, int] = attrs.Factory(dict)
+    """Sessions that are open, by the form in which their frames travel."""
+    refusals: dict[str, int] = attrs.Factory(dict)
+    """Frames that were refused, by the reason that their sender was told."""
+    handshake_refusals: dict[str, int] = attrs.Factory(dict)
+    """Handshakes that failed, by what their peer was told."""
+    calls_begun: int = 0
+    voice_frames: int = 0
+    video_frames: int = 0
+    transport_updates: dict[str, int] = attrs.Factory(dict)
+    """By kind: ``candidate``, ``selected_candidate_pair``, ``consent_keepalive``."""
+    transport_rtt: Timings = attrs.Factory(lambda: Timings(RTT_BOUNDS))
+    """Milliseconds that clients report of the path of a call."""
+    transport_loss: Timings = attrs.Factory(lambda: Timings(LOSS_BOUNDS))
+    """Parts of packets that clients report as lost in a call."""
+    multipath_sessions: int = 0
+    multipath_paths: int = 0
+    fec_packets: int = 0
+    censorship_deflections: int = 0
+    ice_binding_requests: int = 0
+    ice_binding_failures: int = 0
+    federation_outbox_enqueued: int = 0
+    federation_outbox_delivered: int = 0
+    federation_inbound_processed: int = 0
+    federation_inbound_rejected: int = 0
+    secret_rotations_noise: int = 0
+    secret_rotations_admin: int = 0
     device_rotations: int = 0
+    websocket: SocketCounters = attrs.Factory(SocketCounters)

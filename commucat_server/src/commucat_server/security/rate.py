@@ -26,34 +26,56 @@ def identity_of(host: str) -> str:
 class RateLimit:
     """A token bucket per identity: ``burst`` at once, refilled evenly over ``period`` seconds.
 
+    Whoever finds it empty is refused for ``penalty`` seconds; 0 means until there is a token again.
     ``clock`` must not go backwards: the monotonic clock, not the time of day.
     """
 
-    def __init__(self, *, burst: int, period: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, burst: int, period: float, penalty: float = 0.0, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        # Tokens, when they were counted, and until when nothing is given.
+        self._buckets: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
+        self.configure(burst=burst, period=period, penalty=penalty)
+
+    def configure(self, *, burst: int, period: float, penalty: float = 0.0) -> None:
+        """Change the numbers; what was taken stays taken."""
         self.burst = burst
         self.period = period
+        self.penalty = penalty
         self._burst = float(burst)
         self._rate = burst / period
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, identity: str) -> float:
         """Take one token. 0.0 if there was one, otherwise the seconds until there is."""
         now = self._clock()
-        tokens, since = self._buckets.pop(identity, (self._burst, now))
+        tokens, since, blocked = self._buckets.pop(identity, (self._burst, now, 0.0))
         tokens = min(self._burst, tokens + (now - since) * self._rate)
-        allowed = tokens >= 1.0
-        self._put(identity, tokens - 1.0 if allowed else tokens, now)
-        return 0.0 if allowed else (1.0 - tokens) / self._rate
+        # Not longer than the penalty of now: it may have been configured anew.
+        wait = min(blocked - now, self.penalty)
+        if wait > 0.0:
+            self._put(identity, tokens, now, blocked)
+            return wait
+        if tokens >= 1.0:
+            self._put(identity, tokens - 1.0, now, 0.0)
+            return 0.0
+        self._put(identity, tokens, now, now + self.penalty)
+        return self.penalty or (1.0 - tokens) / self._rate
+
+    def block(self, identity: str, seconds: float) -> None:
+        """Refuse for so long, as after a penalty; no longer than a penalty lasts."""
+        now = self._clock()
+        tokens, since, _ = self._buckets.pop(identity, (self._burst, now, 0.0))
+        self._put(identity, tokens, since, now + seconds)
 
     def give_back(self, identity: str) -> None:
         """Undo one :meth:`take`: what succeeded shall not count."""
         if identity in self._buckets:
-            tokens, since = self._buckets.pop(identity)
-            self._put(identity, min(self._burst, tokens + 1.0), since)
+            tokens, since, blocked = self._buckets.pop(identity)
+            self._put(identity, min(self._burst, tokens + 1.0), since, blocked)
 
-    def _put(self, identity: str, tokens: float, now: float) -> None:
-        self._buckets[identity] = (tokens, now)
+    def _put(self, identity: str, tokens: float, now: float, blocked: float) -> None:
+        self._buckets[identity] = (tokens, now, blocked)
         if len(self._buckets) > MAX_IDENTITIES:
             self._buckets.popitem(last=False)
 
@@ -84,7 +106,19 @@ class SharedRateLimit:
         wait = await self._shared_wait(self._buckets, identity)
         if wait > 0.0:
             self._local.give_back(identity)
+            if self._local.penalty:
+                # Whoever is refused for seconds need not be asked about again.
+                self._local.block(identity, wait)
         return wait
+
+    def configure(self, *, burst: int, period: float, penalty: float = 0.0) -> None:
+        """Change the numbers; what was taken stays taken."""
+        self._local.configure(burst=burst, period=period, penalty=penalty)
+
+    @property
+    def numbers(self) -> tuple[int, float, float]:
+        """Tokens, the seconds in which so many come back, and the seconds of the penalty."""
+        return self._local.burst, self._local.period, self._local.penalty
 
     def give_back(self, identity: str) -> None:
         """Undo one :meth:`take`: what succeeded shall not count."""
@@ -94,5 +128,7 @@ class SharedRateLimit:
 
     async def _shared_wait(self, buckets: Buckets, identity: str) -> float:
         local = self._local
-        wait = await buckets.take(self._scope, identity, burst=local.burst, period=local.period)
+        wait = await buckets.take(
+            self._scope, identity, burst=local.burst, period=local.period, penalty=local.penalty
+        )
         return 0.0 if wait is None else wait

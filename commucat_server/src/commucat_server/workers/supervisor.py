@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,10 +18,11 @@ import attrs
 import structlog
 import trio
 
-from commucat_server.config import ServerConfig
+from commucat_server.config import ConfigError, ServerConfig
 from commucat_server.connect.relay import WorkerRelay
-from commucat_server.listener import open_tcp
-from commucat_server.provision import DataDir
+from commucat_server.listener import ListenerError, open_tcp
+from commucat_server.ops.notify import READY, STOPPING, notify, reloading
+from commucat_server.provision import DataDir, ProvisionError
 from commucat_server.workers.inheritance import Inheritance
 
 log = structlog.get_logger("commucat.workers")
@@ -58,10 +59,18 @@ class Supervisor:
     """Runs ``config.server.workers`` processes of ``command`` until SIGTERM or SIGINT.
 
     SIGHUP renews the workers one after another: each drains, and is started again with what the
-    configuration, the certificate and the program are by then.
+    configuration, the certificate and the program are by then. Before that ``check`` is called: if it
+    raises, all workers stay.
     """
 
-    def __init__(self, config: ServerConfig, data_dir: DataDir, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        data_dir: DataDir,
+        command: Sequence[str],
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._check = check
         self._config = config
         self._data_dir = data_dir
         self._command = tuple(command)
@@ -105,6 +114,7 @@ class Supervisor:
         # The one line on stdout that scripts wait for.
         print(f"listening on https://{shown}:{port}", flush=True)
         log.info("commucat listening", port=port, workers=len(self._workers))
+        notify(READY)
 
     # -- signals --------------------------------------------------------------------------------------
 
@@ -118,9 +128,10 @@ class Supervisor:
                 async for number in signals:
                     log.info("signal", number=signal.Signals(number).name)
                     if number == signal.SIGHUP:
-                        if not (self._stop.is_set() or renewals.child_tasks):
+                        if not (self._stop.is_set() or renewals.child_tasks) and self._may_renew():
                             renewals.start_soon(self._renew)
                         continue
+                    notify(STOPPING)
                     self._stop.set()
                     renewals.cancel_scope.cancel()
                     self._end_all()
@@ -130,7 +141,22 @@ class Supervisor:
             if worker.process is not None:
                 worker.process.terminate()
 
+    def _may_renew(self) -> bool:
+        """Whether workers that are started now will find a configuration with which they can start."""
+        try:
+            if self._check is not None:
+                self._check()
+        except (ConfigError, ProvisionError, ListenerError) as exc:
+            log.error("configuration not reloaded, the old one stays", reason=str(exc))
+            return False
+        return True
+
     async def _renew(self) -> None:
+        notify(reloading())
+        await self._renew_each()
+        notify(READY)
+
+    async def _renew_each(self) -> None:
         for worker in self._workers:
             process = worker.process
             if process is None:

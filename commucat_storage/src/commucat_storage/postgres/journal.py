@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections import deque
 
 import trio
@@ -80,6 +81,7 @@ class Journal(journal.Journal[Work]):
 
     async def _commit(self, group: list[Entry]) -> None:
         while group:
+            began = time.perf_counter()
             try:
                 results = await self._loop.run(functools.partial(self._writer.commit, group))
             except Exception as exc:  # noqa: BLE001 - every kind of failure is told to those concerned
@@ -90,7 +92,7 @@ class Journal(journal.Journal[Work]):
                     return
                 results = self._failures(group, exc)
             else:
-                self._succeeded()
+                self._succeeded(time.perf_counter() - began)
                 self._tell_others()
             self._tell(group[: len(results)], results)
             group = group[len(results) :]

@@ -8,6 +8,7 @@ import trio
 
 from commucat_storage.asyncio_loop import AsyncioLoop
 from commucat_storage.errors import CommitFailedError, StorageError, StorageUnavailableError
+from commucat_storage.metering import PoolState
 from commucat_storage.postgres.connection import CONFLICTS, Connection, connect, is_lost, translate
 from commucat_storage.postgres.settings import PostgresSettings
 
@@ -42,6 +43,12 @@ class Pool:
     def idle(self) -> tuple[Connection, ...]:
         """Connections that nobody uses, to be looked at."""
         return tuple(self._idle)
+
+    @property
+    def state(self) -> PoolState:
+        """Who uses connections now."""
+        seen = self._limiter.statistics()
+        return PoolState(limit=int(seen.total_tokens), used=seen.borrowed_tokens, waiting=seen.tasks_waiting)
 
     async def read(self, unit: Unit[T]) -> T:
         """Call ``unit`` with a connection in autocommit mode; again if the connection is lost.

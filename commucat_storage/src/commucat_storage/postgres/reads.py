@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from commucat_storage.inbox import InboxPage, InboxRow, InboxState
 from commucat_storage.known_device import known_device_of
+from commucat_storage.metering import QueueState
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.rows import columns_of
 from commucat_storage.records import CertificateRow, Device, Group, GroupRole, KnownDevice, Route, User
@@ -87,6 +88,18 @@ async def inbox_state(connection: Connection, device_id: str) -> InboxState | No
         "SELECT epoch, next_number, confirmed FROM inbox_offset WHERE entity_id = $1", device_id
     )
     return None if row is None else InboxState(*row)
+
+
+async def queue_state(connection: Connection, after: int) -> QueueState:
+    """What waits in all inboxes."""
+    row = await connection.fetchrow(
+        "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint, count(*), "
+        "min(earliest) FILTER (WHERE earliest > $1) FROM inbox_offset WHERE rows > 0",
+        after,
+    )
+    assert row is not None
+    messages, size, inboxes, earliest = row
+    return QueueState(messages=messages, size=size, inboxes=inboxes, earliest_expiry=earliest)
 
 
 async def not_active(connection: Connection, device_ids: Sequence[str]) -> frozenset[str]:

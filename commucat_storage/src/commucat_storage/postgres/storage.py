@@ -16,6 +16,7 @@ from commucat_storage.errors import (
 )
 from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
+from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.postgres import accounts, admit, devices, expiry, key_events, reads
 from commucat_storage.postgres.cluster import PostgresNodes
 from commucat_storage.postgres.connection import Connection, connect, translate
@@ -156,6 +157,13 @@ class PostgresStorage(PostgresNodes, PostgresDevices, JournaledStorage[Work]):
         if limit_rows < 1:
             raise ValueError("limit_rows must be at least 1")
         return await self._read(reads.read_after, device_id, number, limit_rows, limit_bytes, now)
+
+    @property
+    def pool_state(self) -> PoolState:
+        return self._pool.state
+
+    async def queue_state(self, after: int) -> QueueState:
+        return await self._read(reads.queue_state, after)
 
     async def inbox_state(self, device_id: str) -> InboxState | None:
         return await self._read(reads.inbox_state, device_id)

@@ -4,6 +4,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,7 @@ class Journal(journal.Journal[Work]):
 
     def _commit(self, group: list[Entry]) -> None:
         while group:
+            began = time.perf_counter()
             try:
                 results = self._writer.commit(group)
             except Exception as exc:  # noqa: BLE001 - every kind of failure is told to those concerned
@@ -105,7 +107,7 @@ class Journal(journal.Journal[Work]):
                     return
                 results = self._failures(group, exc)
             else:
-                self._succeeded()
+                self._succeeded(time.perf_counter() - began)
             self._post(self._tell, group[: len(results)], results)
             group = group[len(results) :]
 

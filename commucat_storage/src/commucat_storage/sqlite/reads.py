@@ -11,6 +11,7 @@ import trio
 
 from commucat_storage.errors import StorageUnavailableError
 from commucat_storage.inbox import InboxPage, InboxRow, InboxState
+from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.records import Group, GroupRole, Route
 from commucat_storage.rooms import is_reserved
 from commucat_storage.sqlite.connection import connect_reader, translate
@@ -82,6 +83,12 @@ class ReaderPool:
                 limiter=self._limiter,
             )
 
+    @property
+    def state(self) -> PoolState:
+        """Who reads now."""
+        seen = self._limiter.statistics()
+        return PoolState(limit=int(seen.total_tokens), used=seen.borrowed_tokens, waiting=seen.tasks_waiting)
+
     def close(self) -> None:
         """Close what is idle now, and the rest when its reader is done. Does not wait."""
         with self._lock:
@@ -138,6 +145,16 @@ def inbox_state(connection: sqlite3.Connection, device_id: str) -> InboxState | 
         (device_id,),
     ).fetchone()
     return None if row is None else InboxState(*row)
+
+
+def queue_state(connection: sqlite3.Connection, after: int) -> QueueState:
+    """What waits in all inboxes."""
+    [messages, size, inboxes, earliest] = connection.execute(
+        "SELECT total(rows), total(bytes), count(*), min(earliest) FILTER (WHERE earliest > ?) "
+        "FROM inbox_offset WHERE rows > 0",
+        (after,),
+    ).fetchone()
+    return QueueState(messages=int(messages), size=int(size), inboxes=inboxes, earliest_expiry=earliest)
 
 
 def not_active(connection: sqlite3.Connection, device_ids: Sequence[str]) -> frozenset[str]:

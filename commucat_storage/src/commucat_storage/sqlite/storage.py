@@ -13,6 +13,7 @@ from commucat_storage.admission import Admission, Admitted, check_admission
 from commucat_storage.errors import StorageError, StorageUnavailableError
 from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
+from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.records import (
     CertificateRow,
     Device,
@@ -106,6 +107,13 @@ class SqliteStorage(SqliteDevices, JournaledStorage[Work]):
         if limit_rows < 1:
             raise ValueError("limit_rows must be at least 1")
         return await self._readers.run(reads.read_after, device_id, number, limit_rows, limit_bytes, now)
+
+    @property
+    def pool_state(self) -> PoolState:
+        return self._readers.state
+
+    async def queue_state(self, after: int) -> QueueState:
+        return await self._readers.run(reads.queue_state, after)
 
     async def inbox_state(self, device_id: str) -> InboxState | None:
         return await self._readers.run(reads.inbox_state, device_id)

@@ -16,6 +16,7 @@ from commucat_proto.calls import (
     CallOffer,
     CallStats,
     CallTransportUpdate,
+    SelectedCandidatePair,
     decode_call_message,
 )
 from commucat_server.calls.board import Call, CallRefusedError, offer_record
@@ -29,6 +30,7 @@ from commucat_server.connect.frames.request import (
     is_id,
 )
 from commucat_server.connect.frames.transient import transient
+from commucat_server.ops.counters import count
 from commucat_storage import Outcome, SubmissionOutcome
 
 _Message = TypeVar("_Message", bound=CallMessage)
@@ -58,6 +60,7 @@ async def offer(origin: Origin, frame: Frame, settle: Settle) -> Request:
         if isinstance(outcome, SubmissionOutcome) and outcome.accepted:
             calls.ring(call, (device for device, _ in outcome.accepted))
             calls.record("offer", call.call_id, offer_record(call))
+            origin.context.counters.calls_begun += 1
         else:
             calls.board.remove(call)
 
@@ -124,6 +127,9 @@ async def stats(origin: Origin, frame: Frame, settle: Settle) -> Request:
     """How the sender's streams are doing, for those in the call who are connected."""
     message = _read(frame, CallStats)
     call = await _call_of(origin, frame, message.call_id, settle)
+    for stream in (message.audio, message.video):
+        if stream is not None and 0.0 <= stream.packet_loss <= 1.0:
+            origin.context.counters.transport_loss.note(stream.packet_loss)
     return _in_call(origin, frame, call, {"call_id": message.call_id, "direction": message.direction.value})
 
 
@@ -131,7 +137,11 @@ async def transport(origin: Origin, frame: Frame, settle: Settle) -> Request:
     """A candidate, the pair in use, or consent to go on, for those in the call who are connected."""
     message = _read(frame, CallTransportUpdate)
     call = await _call_of(origin, frame, message.call_id, settle)
-    return _in_call(origin, frame, call, {"call_id": message.call_id, "update": message.update.name})
+    counters, update = origin.context.counters, message.update
+    count(counters.transport_updates, update.name)
+    if isinstance(update, SelectedCandidatePair) and update.rtt_ms is not None:
+        counters.transport_rtt.note(update.rtt_ms)
+    return _in_call(origin, frame, call, {"call_id": message.call_id, "update": update.name})
 
 
 def _read(frame: Frame, kind: type[_Message]) -> _Message:

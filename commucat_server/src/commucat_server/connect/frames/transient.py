@@ -33,6 +33,11 @@ def media(origin: Origin, frame: Frame) -> Request:
         decode(frame.payload)
     except MediaPacketError as exc:
         raise RefusedFrameError("bad_media", str(exc)) from exc
+    counters = origin.context.counters
+    if frame.type is FrameType.VOICE_FRAME:
+        counters.voice_frames += 1
+    else:
+        counters.video_frames += 1
     among = origin.context.calls.hear_media(origin.device_id, frame.channel)
     return transient(origin, frame, LiveFrame(frame.type, frame.payload, among))
 

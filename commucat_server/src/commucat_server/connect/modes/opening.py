@@ -12,6 +12,7 @@ from commucat_server.connect.modes.text import EventStream, LineStream, TextStre
 from commucat_server.connect.modes.upstream import Upstream
 from commucat_server.connect.modes.websocket import WebSocketStream
 from commucat_server.listener import ConnectStream
+from commucat_server.ops.counters import SocketCounters
 
 _CONTENT_TYPES = {
     Mode.BINARY: "application/octet-stream",
@@ -26,7 +27,10 @@ _EMPTY_BODY_TIMEOUT = 5.0
 
 
 async def open_mode(
-    stream: ConnectStream, interval: float, upstream: Upstream | None
+    stream: ConnectStream,
+    interval: float,
+    upstream: Upstream | None,
+    counters: SocketCounters | None = None,
 ) -> ConnectStream | Refusal:
     """Send the response's head; return the stream in the form that the client asked for.
 
@@ -37,10 +41,11 @@ async def open_mode(
         stream: the request.
         interval: seconds of silence before a sign of life.
         upstream: brings the client's bytes, if the request has asked for that.
+        counters: of all WebSocket streams together.
     """
     mode = detect_mode(stream)
     if mode is Mode.WEBSOCKET and upstream is None:
-        return await _open_websocket(stream)
+        return await _open_websocket(stream, counters)
     if stream.method not in ("POST", "GET"):
         return Refusal(404, "Not Found", "/connect takes POST and GET")
     if upstream is not None and (refusal := await _refuse_upstream(stream, mode)) is not None:
@@ -75,7 +80,22 @@ async def _refuse_upstream(stream: ConnectStream, mode: Mode) -> Refusal | None:
     return Refusal(400, "BadRequest", "with upstream=new the request's body must be empty")
 
 
-async def _open_websocket(stream: ConnectStream) -> WebSocketStream | Refusal:
+def mode_of(stream: ConnectStream) -> Mode:
+    """The form in which :func:`open_mode` has opened a stream."""
+    match stream:
+        case WebSocketStream():
+            return Mode.WEBSOCKET
+        case EventStream():
+            return Mode.SSE
+        case LineStream():
+            return Mode.LONG_POLL
+        case _:
+            return Mode.BINARY
+
+
+async def _open_websocket(
+    stream: ConnectStream, counters: SocketCounters | None
+) -> WebSocketStream | Refusal:
     """The opening handshake (RFC 6455, section 4.2.2; over HTTP/2 RFC 8441, section 5)."""
     headers = stream.headers
     mode = (_MODE_HEADER, Mode.WEBSOCKET.value)
@@ -86,7 +106,7 @@ async def _open_websocket(stream: ConnectStream) -> WebSocketStream | Refusal:
         if version != "13":
             return Refusal(400, "BadRequest", "sec-websocket-version must be 13")
         await stream.start(200, [mode])
-        return WebSocketStream(stream)
+        return WebSocketStream(stream, counters)
     if stream.method != "GET":
         return Refusal(405, "MethodNotAllowed", "WebSocket begins with GET", allow="GET")
     if not wants_websocket(stream):
@@ -109,4 +129,4 @@ async def _open_websocket(stream: ConnectStream) -> WebSocketStream | Refusal:
         mode,
     ]
     await stream.start(101, head)
-    return WebSocketStream(stream)
+    return WebSocketStream(stream, counters)

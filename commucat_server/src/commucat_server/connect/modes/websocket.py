@@ -9,6 +9,7 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, Pa
 
 from commucat_server.connect.modes.framed import FramedStream, FrameHead
 from commucat_server.listener import ConnectStream, StreamLostError
+from commucat_server.ops.counters import SocketCounters
 
 _log = structlog.get_logger("commucat.connect")
 
@@ -27,12 +28,14 @@ class WebSocketStream(FramedStream):
 
     Args:
         inner: carries the WebSocket's bytes and nothing else.
+        counters: of all such streams together.
     """
 
     __slots__ = (
         "_answered",
         "_changed",
         "_close_code",
+        "_counters",
         "_message_size",
         "_peer_closed",
         "_pings",
@@ -40,8 +43,9 @@ class WebSocketStream(FramedStream):
         "_text",
     )
 
-    def __init__(self, inner: ConnectStream) -> None:
+    def __init__(self, inner: ConnectStream, counters: SocketCounters | None = None) -> None:
         super().__init__(inner)
+        self._counters = counters or SocketCounters()
         self._protocol = FrameProtocol(client=False, extensions=[])
         # Bytes, not the pieces: a message may come as a million pieces of one character, or of none.
         self._text = bytearray()
@@ -80,9 +84,12 @@ class WebSocketStream(FramedStream):
         match frame.opcode:
             case Opcode.PING:
                 assert isinstance(frame.payload, (bytes, bytearray))
+                self._counters.pings_received += 1
                 await self._write_sign(bytes(self._protocol.pong(bytes(frame.payload))))
+                self._counters.pongs_sent += 1
             case Opcode.PONG:
                 assert isinstance(frame.payload, (bytes, bytearray))
+                self._counters.pongs_received += 1
                 self._take_pong(bytes(frame.payload))
             case Opcode.CLOSE:
                 self._peer_closed = True
@@ -116,6 +123,7 @@ class WebSocketStream(FramedStream):
 
     def _break(self, code: int) -> None:
         """Read nothing more; the Close frame will say why."""
+        self._counters.errors += 1
         self._peer_closed = True
         self._close_code = code
 
@@ -164,6 +172,7 @@ class WebSocketStream(FramedStream):
             elif self.outbox_bytes >= waiting:
                 # A slow reader that still takes something is not gone.
                 misses += 1
+        self._counters.errors += 1
         self.reset()
         raise StreamLostError("no answer to a Ping")
 

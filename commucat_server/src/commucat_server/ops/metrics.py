@@ -1,0 +1,384 @@
+"""What ``/metrics`` says. Nothing is counted here: plain integers of the server are read when somebody asks.
+
+The names without a unit or ``_total`` are those of the reference server, with its meaning where it had a
+sound one. docs/metrics.md has a row for each.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from commucat_ledger import Ledger
+from commucat_server.calls.board import CallBoard
+from commucat_server.ops.counters import Counters
+from commucat_server.ops.exposition import write_metrics
+from commucat_server.ops.watch import CollectorPauses, LoopLag
+from commucat_server.routing.registry import Registry
+from commucat_storage import QueueState, Storage, StorageError, Timings
+from commucat_storage.bus import BusCounters
+
+QUEUE_AGE: Final = 10.0
+"""Seconds for which a look at the queue serves: it reads a row for each device."""
+QUEUE_PATIENCE: Final = 2.0
+"""Seconds in which the store has to answer; else the last look is told again."""
+
+_Plain = tuple[str, str, str, Callable[[Counters], float]]
+_COUNTED: Final[tuple[_Plain, ...]] = (
+    ("commucat_frames_ingress", "counter", "Frames that clients sent.", lambda c: c.frames_ingress),
+    ("commucat_frames_egress", "counter", "Frames sent to clients.", lambda c: c.frames_egress),
+    ("commucat_relay_enqueued", "counter", "Messages stored, once per receiver.", lambda c: c.relay_enqueued),
+    ("commucat_security_noise", "counter", "Noise handshakes that succeeded.", lambda c: c.handshakes),
+    ("commucat_security_pq", "counter", "Of these, with a post-quantum part.", lambda c: c.handshakes_hybrid),
+    (
+        "commucat_security_fec_packets",
+        "counter",
+        "Packets of forward error correction.",
+        lambda c: c.fec_packets,
+    ),
+    (
+        "commucat_multipath_sessions",
+        "counter",
+        "Sessions over several paths.",
+        lambda c: c.multipath_sessions,
+    ),
+    ("commucat_multipath_paths", "gauge", "Paths of these, all together.", lambda c: c.multipath_paths),
+    ("commucat_ice_binding_requests", "counter", "STUN binding requests.", lambda c: c.ice_binding_requests),
+    ("commucat_ice_binding_failures", "counter", "Of these, unanswered.", lambda c: c.ice_binding_failures),
+    (
+        "commucat_censorship_deflections",
+        "counter",
+        "Disguised transports offered.",
+        lambda c: c.censorship_deflections,
+    ),
+    ("commucat_calls_total", "counter", "Calls that began to ring.", lambda c: c.calls_begun),
+    ("commucat_call_voice_frames", "counter", "Voice frames passed on.", lambda c: c.voice_frames),
+    ("commucat_call_video_frames", "counter", "Video frames passed on.", lambda c: c.video_frames),
+    (
+        "commucat_transport_candidates",
+        "counter",
+        "Candidates told within calls.",
+        lambda c: c.transport_updates.get("candidate", 0),
+    ),
+    (
+        "commucat_transport_pairs",
+        "counter",
+        "Selected pairs told within calls.",
+        lambda c: c.transport_updates.get("selected_candidate_pair", 0),
+    ),
+    (
+        "commucat_transport_keepalive",
+        "counter",
+        "Consents to go on told within calls.",
+        lambda c: c.transport_updates.get("consent_keepalive", 0),
+    ),
+    (
+        "commucat_federation_outbox_enqueued",
+        "counter",
+        "Events queued for other servers.",
+        lambda c: c.federation_outbox_enqueued,
+    ),
+    (
+        "commucat_federation_outbox_delivered",
+        "counter",
+        "Events that other servers took.",
+        lambda c: c.federation_outbox_delivered,
+    ),
+    (
+        "commucat_federation_inbound_processed",
+        "counter",
+        "Events of other servers that were taken.",
+        lambda c: c.federation_inbound_processed,
+    ),
+    (
+        "commucat_federation_inbound_rejected",
+        "counter",
+        "Events of other servers that were refused.",
+        lambda c: c.federation_inbound_rejected,
+    ),
+    (
+        "commucat_rate_limit_http",
+        "counter",
+        "Requests refused by a rate limit.",
+        lambda c: c.rate_limited_http,
+    ),
+    ("commucat_rate_limit_connect", "counter", "Connects refused by a limit.", lambda c: c.rate_limited),
+    ("commucat_secret_rotations_noise", "counter", "New Noise keys.", lambda c: c.secret_rotations_noise),
+    ("commucat_secret_rotations_admin", "counter", "New admin tokens.", lambda c: c.secret_rotations_admin),
+    ("commucat_device_rotations", "counter", "Devices that changed their key.", lambda c: c.device_rotations),
+    # -- beyond the reference server
+    (
+        "commucat_rate_limit_messages_total",
+        "counter",
+        "Frames refused because their device or user sent too many.",
+        lambda c: c.rate_limited_messages,
+    ),
+    (
+        "commucat_messages_confirmed_total",
+        "counter",
+        "Confirmations that deleted messages.",
+        lambda c: c.relay_confirmed,
+    ),
+    (
+        "commucat_messages_refused_total",
+        "counter",
+        "Receivers that refused a message.",
+        lambda c: c.messages_refused,
+    ),
+    (
+        "commucat_messages_expired_total",
+        "counter",
+        "Messages deleted unconfirmed, by age.",
+        lambda c: c.messages_expired,
+    ),
+    ("commucat_commits_failed_total", "counter", "Batches not stored.", lambda c: c.commits_failed),
+    ("commucat_clear_sessions_total", "counter", "Sessions without Noise.", lambda c: c.clear_sessions),
+    (
+        "commucat_sessions_displaced_total",
+        "counter",
+        "Sessions whose device connected to another node.",
+        lambda c: c.sessions_displaced,
+    ),
+    ("commucat_reports_stored_total", "counter", "Delivery reports stored.", lambda c: c.reports_stored),
+    ("commucat_reports_lost_total", "counter", "Messages not reported.", lambda c: c.reports_lost),
+    ("commucat_live_frames_delivered_total", "counter", "Live frames passed on.", lambda c: c.live_delivered),
+    ("commucat_live_frames_dropped_total", "counter", "Live frames dropped.", lambda c: c.live_dropped),
+    (
+        "commucat_live_frames_forwarded_total",
+        "counter",
+        "Live frames given to other nodes.",
+        lambda c: c.live_forwarded,
+    ),
+    ("commucat_http_requests_total", "counter", "Requests but for /connect.", lambda c: c.http_requests),
+    (
+        "commucat_websocket_pings_received_total",
+        "counter",
+        "WebSocket Pings of clients.",
+        lambda c: c.websocket.pings_received,
+    ),
+    ("commucat_websocket_pongs_sent_total", "counter", "Answers to these.", lambda c: c.websocket.pongs_sent),
+    (
+        "commucat_websocket_pongs_received_total",
+        "counter",
+        "WebSocket Pongs of clients.",
+        lambda c: c.websocket.pongs_received,
+    ),
+    (
+        "commucat_websocket_errors_total",
+        "counter",
+        "WebSocket connections ended for a violation or for silence.",
+        lambda c: c.websocket.errors,
+    ),
+)
+_MODES: Final = ("binary", "sse", "long-poll", "websocket")
+
+
+@attrs.define(kw_only=True)
+class Sources:
+    """The parts of a server that have something to tell."""
+
+    version: str
+    node: str
+    worker: int
+    counters: Counters
+    registry: Registry
+    calls: CallBoard
+    storage: Storage
+    ledger: Ledger
+    loop_lag: LoopLag
+    pauses: CollectorPauses
+    bus: BusCounters | None
+    ready: Callable[[], bool]
+    """Whether the server takes new work."""
+    clock: Callable[[], float]
+    relay_ttl: int
+    """Lifetime of a message in seconds."""
+    ring_timeout: int
+    queue: QueueState | None = None
+
+
+class Metrics:
+    """The metrics of one server; a registry of its own, nothing of the process's default one."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._looked = -QUEUE_AGE
+        self._registry = CollectorRegistry()
+        self._registry.register(_ServerCollector(sources))
+        ProcessCollector(registry=self._registry)
+        # With several workers each answers for itself: without a label their series would be one.
+        self._labels = {"worker": str(sources.worker)} if sources.worker else {}
+
+    async def exposition(self) -> bytes:
+        """The text of ``/metrics``."""
+        await self._look_at_queue()
+        return write_metrics(map(self._labelled, self._registry.collect()))
+
+    async def _look_at_queue(self) -> None:
+        now = trio.current_time()
+        if now - self._looked < QUEUE_AGE:
+            return
+        self._looked = now
+        sources = self._sources
+        with trio.move_on_after(QUEUE_PATIENCE):
+            try:
+                # Frames of a call live for seconds, so their end says nothing about the age of a message.
+                after = int(sources.clock()) + sources.ring_timeout
+                sources.queue = await sources.storage.queue_state(after)
+            except StorageError:
+                return  # /readyz tells; the last look is told again.
+
+    def _labelled(self, metric: Metric) -> Metric:
+        if self._labels:
+            metric.samples = [
+                each._replace(labels={**self._labels, **each.labels}) for each in metric.samples
+            ]
+        return metric
+
+
+class _ServerCollector(Collector):
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        sources = self._sources
+        counters = sources.counters
+        yield _one("commucat_connections_active", "gauge", "Sessions that are open.", len(sources.registry))
+        for name, kind, text, read in _COUNTED:
+            yield _one(name, kind, text, read(counters))
+        yield _one("commucat_calls_active", "gauge", "Calls that ring or go on.", len(sources.calls))
+        yield from self._tables(counters)
+        yield from self._queue()
+        yield from self._store()
+        yield from self._ledger()
+        yield from self._times()
+        if sources.bus is not None:
+            yield from self._redis(sources.bus)
+        yield _one("commucat_ready", "gauge", "Whether new work is taken.", int(sources.ready()))
+        info = Metric("commucat_info", "Which process this is.", "gauge")
+        labels = {"version": sources.version, "node": sources.node}
+        info.add_sample("commucat_info", labels, 1)
+        yield info
+
+    def _tables(self, counters: Counters) -> Iterator[Metric]:
+        modes = {mode: counters.sessions.get(mode, 0) for mode in _MODES}
+        yield _by("commucat_sessions", "gauge", "Sessions by the form of their frames.", "mode", modes)
+        yield _by(
+            "commucat_refusals_total",
+            "counter",
+            "Frames, and receivers of one, refused, by the reason told.",
+            "reason",
+            counters.refusals,
+        )
+        yield _by(
+            "commucat_handshake_failures_total",
+            "counter",
+            "Handshakes that failed, by what their peer was told.",
+            "reason",
+            counters.handshake_refusals,
+        )
+        answers = {str(status): number for status, number in counters.http_answers.items()}
+        yield _by("commucat_http_answers_total", "counter", "Answers to requests.", "status", answers)
+
+    def _queue(self) -> Iterator[Metric]:
+        sources, queue = self._sources, self._sources.queue
+        if queue is None:
+            return
+        yield _one("commucat_queue_messages", "gauge", "Messages that wait in inboxes.", queue.messages)
+        yield _one("commucat_queue_bytes", "gauge", "Their bytes.", queue.size)
+        yield _one("commucat_queue_inboxes", "gauge", "Inboxes that are not empty.", queue.inboxes)
+        age = 0.0
+        if queue.earliest_expiry is not None:
+            age = max(0.0, sources.clock() - (queue.earliest_expiry - sources.relay_ttl))
+        yield _one(
+            "commucat_queue_oldest_age_seconds",
+            "gauge",
+            "Age of the oldest message, reckoned by its expiry.",
+            age,
+        )
+
+    def _store(self) -> Iterator[Metric]:
+        storage = self._sources.storage
+        yield _one("commucat_journal_rows", "gauge", "Rows on their way to the disk.", storage.waiting_rows)
+        yield _times(
+            "commucat_journal_commit_seconds", "Commits of the journal.", [({}, storage.commit_times)]
+        )
+        pool = storage.pool_state
+        yield _one(
+            "commucat_store_connections_limit", "gauge", "Connections beside the journal's.", pool.limit
+        )
+        yield _one("commucat_store_connections_used", "gauge", "Of these, in use.", pool.used)
+        yield _one("commucat_store_connections_waiting", "gauge", "Work that waits for one.", pool.waiting)
+
+    def _ledger(self) -> Iterator[Metric]:
+        ledger = self._sources.ledger
+        yield _one("commucat_ledger_records_total", "counter", "Records written.", ledger.written)
+        yield _one("commucat_ledger_lost_total", "counter", "Records lost.", ledger.lost)
+        yield _one(
+            "commucat_ledger_failures_total", "counter", "Attempts to write that failed.", ledger.failures
+        )
+        yield _one("commucat_ledger_waiting", "gauge", "Records that wait to be written.", ledger.waiting)
+        degraded = int(ledger.trouble is not None)
+        yield _one("commucat_ledger_degraded", "gauge", "Whether the ledger cannot be written.", degraded)
+
+    def _times(self) -> Iterator[Metric]:
+        sources = self._sources
+        yield _times(
+            "commucat_event_loop_lag_seconds",
+            "How much later than due the event loop woke a task.",
+            [({}, sources.loop_lag.timings)],
+        )
+        yield _times(
+            "commucat_gc_pause_seconds",
+            "How long the garbage collector stopped everybody.",
+            [({"generation": str(number)}, each) for number, each in enumerate(sources.pauses.timings)],
+        )
+        yield _times(
+            "commucat_transport_rtt_ms",
+            "Milliseconds of round trips that clients report of calls.",
+            [({}, sources.counters.transport_rtt)],
+        )
+        yield _times(
+            "commucat_transport_loss_ratio",
+            "Parts of packets that clients report as lost in calls.",
+            [({}, sources.counters.transport_loss)],
+        )
+
+    def _redis(self, bus: BusCounters) -> Iterator[Metric]:
+        yield _one("commucat_redis_errors_total", "counter", "Errors of Redis.", bus.errors)
+        yield _one(
+            "commucat_redis_connections_total", "counter", "Connections made to Redis.", bus.connections
+        )
+        yield _one("commucat_redis_unanswered_total", "counter", "Questions without answer.", bus.unanswered)
+        yield _one("commucat_redis_hints_sent_total", "counter", "Hints sent.", bus.hints_sent)
+        yield _one("commucat_redis_hints_received_total", "counter", "Hints received.", bus.hints_received)
+        yield _one("commucat_redis_hints_dropped_total", "counter", "Hints dropped.", bus.hints_dropped)
+
+
+def _one(name: str, kind: str, text: str, value: float) -> Metric:
+    metric = Metric(name, text, kind)
+    metric.add_sample(name, {}, value)
+    return metric
+
+
+def _by(name: str, kind: str, text: str, label: str, table: Mapping[str, float]) -> Metric:
+    metric = Metric(name, text, kind)
+    for key, value in sorted(table.items()):
+        metric.add_sample(name, {label: key}, value)
+    return metric
+
+
+def _times(name: str, text: str, series: list[tuple[dict[str, str], Timings]]) -> Metric:
+    metric = Metric(name, text, "histogram")
+    for labels, timings in series:
+        cumulative = timings.cumulative()
+        for bound, number in cumulative:
+            shown = "+Inf" if bound == float("inf") else str(bound)
+            metric.add_sample(f"{name}_bucket", {**labels, "le": shown}, number)
+        metric.add_sample(f"{name}_count", labels, cumulative[-1][1])
+        metric.add_sample(f"{name}_sum", labels, timings.total)
+    return metric
