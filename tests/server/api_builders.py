@@ -8,9 +8,6 @@ import trio
 
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
-from commucat_server.identity.admissions import AdmissionPolicy
-from commucat_server.provision import Shared
-from server.connect_builders import DOMAIN, Server
 
 
 @attrs.frozen
@@ -20,44 +17,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-def api_context(server: Server, **changes: Any) -> ApiContext:
-    """The context of these services; ``changes`` replaces members."""
-    context = server.context
-    members: dict[str, Any] = {
-        "version": "1",
-        "policy": AdmissionPolicy(
-            domain=DOMAIN,
-            auto_approve_devices=True,
-            join_by_handle=False,
-            max_auto_devices_per_user=1,
-            session_ttl=3600,
-        ),
-        "patterns": ("XK",),
-        "keepalive": 3600,
-        "presence_ttl": 30,
-        "noise_keys": context.noise_keys,
-        "storage": context.storage,
-        "issuer": context.issuer,
-        "registry": context.registry,
-        "counters": context.counters,
-        "node": "n",
-        "worker": 0,
-        "shared": Shared(),
-        "started_at": 0.0,
-        "clock": context.clock,
-        "draining": lambda: False,
-        "ledger": context.ledger,
-        # Of other resources; what is asked for in tests of these has them, see rest_builders.
-        "pairing": None,
-        "claim_failures": None,
-        "devices": None,
-        "rotations": None,
-        "key_histories": None,
-        "purge_soon": None,
-    }
-    return ApiContext(**(members | changes))
 
 
 class Api:

@@ -15,8 +15,9 @@ from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.security.admin import AdminAccess, ConfiguredToken
 from commucat_storage import StorageUnavailableError
 from commucat_storage.bus import BusCounters
-from server.api_builders import Api, api_context
+from server.api_builders import Api
 from server.connect_builders import NOW, Person, Server, running_server
+from server.rest_builders import api_context
 
 ALICE, BOB = Person(handle="alice"), Person(handle="bob")
 CHANNEL = 7

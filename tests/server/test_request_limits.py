@@ -12,9 +12,10 @@ from commucat_server.config import Networks, ProxyHeader, ServerConfig
 from commucat_server.security.clients import ClientAddresses
 from commucat_server.security.limits import RateLimits
 from commucat_server.security.messages import MessageLimits
-from server.api_builders import Api, api_context
+from server.api_builders import Api
 from server.config_builders import load_text
 from server.connect_builders import MemoryConnectStream, Person, Server, running_server
+from server.rest_builders import api_context
 
 ALICE, BOB = Person(handle="alice"), Person(handle="bob")
 CHANNEL = 7
