@@ -20,6 +20,7 @@ def cluster_of(
             folder = home / f"node{index}"
             folder.mkdir()
             text = f'[storage]\npostgres_dsn = "{dsn}"\n[crypto]\nfederation_seed = "{seed}"\n'
+            text += "[rotation.device]\nmin_interval = 0\n"
             text += "[server]\nauto_approve_devices = true\n"
             if nodes:
                 key = nodes[0].ca_file.with_name("key.pem")

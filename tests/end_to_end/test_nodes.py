@@ -1,15 +1,18 @@
 """Several nodes on one PostgreSQL database: real servers, a real database, kills."""
 
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
 
 from commucat_cli.client import Connection
-from commucat_cli.errors import CliError
+from commucat_cli.errors import CliError, ServerBusyError
+from commucat_crypto import DeviceKeyPair, rotation_statement
 from commucat_media import AudioCodec, AudioPacket, MediaSource, encode_packet
-from commucat_proto import DELIVERY_ACK, FrameType, json_text
+from commucat_proto import DELIVERY_ACK, SEND_ONLY, FrameType, json_text
 from databases.postgres_cluster import run_sql
 from databases.postgres_databases import PostgresDatabases
 from end_to_end.cluster_nodes import cluster_of
@@ -241,6 +244,33 @@ async def test_a_revocation_on_one_node_ends_the_session_on_the_other(
     async with receiver(other, "bob") as bob:
         run_sql(dsn, f"UPDATE user_device SET status = 'revoked' WHERE opaque_id = '{device_id('bob')}'")
         assert "revoked" in await end_of(bob)
+
+
+async def test_a_new_key_told_to_one_node_ends_sessions_and_tokens_on_the_other(
+    nodes: list[ServerProcess],
+) -> None:
+    one, other = [await reach(node) for node in nodes]
+    old, new = DeviceKeyPair.from_seed(b"rotating" * 32), DeviceKeyPair.generate()
+    name, expires_at = device_id("rotating"), int(time.time()) + 60
+    statement = rotation_statement(name, new.public, expires_at=expires_at, nonce=b"")
+    body = {
+        "public_key": new.public.hex(),
+        "signature": old.sign(statement).hex(),
+        "expires_at": datetime.fromtimestamp(expires_at, UTC).isoformat(),
+    }
+    async with (
+        receiver(other, "rotating") as listening,
+        device(other, "rotating", SEND_ONLY) as sending,
+        device(one, "rotating", SEND_ONLY) as asking,
+    ):
+        await asking.post("/api/device/csr", body)
+        began = trio.current_time()
+        for session in (asking, sending, listening):
+            await end_of(session)
+        # A second is promised; the rest is for a machine that has other things to do.
+        assert trio.current_time() - began < 5
+        with pytest.raises(ServerBusyError, match="401"):
+            await sending.get("/api/devices")
 
 
 async def test_typing_and_presence_reach_devices_on_the_other_node(nodes: list[ServerProcess]) -> None:

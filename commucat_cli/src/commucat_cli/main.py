@@ -10,11 +10,14 @@ import typer
 from commucat_cli.chaos.command import chaos
 from commucat_cli.commands.chat import chat
 from commucat_cli.commands.conformance import conformance_app
+from commucat_cli.commands.devices import devices_app
 from commucat_cli.commands.fingerprint import fingerprint
+from commucat_cli.commands.keys import keys_app
 from commucat_cli.commands.listen import listen
 from commucat_cli.commands.login import login
 from commucat_cli.commands.operator import register as register_operator_commands
 from commucat_cli.commands.outcome import FAILURE, INTERRUPTED
+from commucat_cli.commands.pair import claim, pair
 from commucat_cli.commands.send import send
 from commucat_cli.errors import CliError
 from commucat_cli.terminal import abandon_output, occupy_standard_streams, print_now, report_error
@@ -28,8 +31,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (login, send, listen, chat, fingerprint):
+for _command in (login, pair, claim, send, listen, chat, fingerprint):
     app.command()(_command)
+app.add_typer(devices_app, name="devices")
+app.add_typer(keys_app, name="keys")
 app.add_typer(conformance_app, name="conformance")
 register_operator_commands(app)
 app.command("chaos")(chaos)

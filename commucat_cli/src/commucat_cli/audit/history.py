@@ -11,7 +11,7 @@ import orjson
 from commucat_ledger import BadLine, parse_line
 from commucat_ledger.key_chain import KeyChainEvent, links_of
 
-ACTIONS: Final = ("register", "rotate", "certificate")
+ACTIONS: Final = ("register", "rotate", "certificate", "revoke")
 SAME_MOMENT: Final = 60.0
 """Seconds between an event and a record without the event's id that may be of it."""
 UNDER_WAY: Final = 10.0

@@ -15,6 +15,8 @@ from commucat_cli.errors import (
 )
 from commucat_proto import is_message_id
 
+WAITS = "the device waits for approval"
+
 _REFUSALS = {
     "unknown_device": "the server knows no such device",
     "revoked": "the device was revoked",
@@ -122,11 +124,17 @@ def handshake_refusal(value: Mapping[str, Any], *, with_code: bool) -> CliError:
     told = f"{detail} ({reason})" if reason and reason != detail else detail
     if value.get("retry") is True or detail == "handshake timeout":
         return ServerBusyError(f"the server could not admit the device: {told}")
+    if reason == WAITS:
+        return HandshakeRefused(
+            "this device waits for approval; agree on another device of the same user with: "
+            "commucat-cli devices approve, or ask the server's operator"
+        )
     if value.get("pairing_required") is True or detail.startswith("pairing required"):
         if with_code:
             return HandshakeRefused(f"the server refuses the code: {told}; ask its operator for a new one")
         return HandshakeRefused(
             f"the server admits this device only with a code: {told}; "
+            "pair it with another device of the same user (commucat-cli pair there, claim here), or "
             "ask its operator for a one-time code and repeat with --code"
         )
     if detail == "invalid request":

@@ -187,6 +187,17 @@ class Connection:
             response = await self._client.get(path, headers)
         return read_json(response, path)
 
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A REST POST of a JSON object, likewise."""
+        headers = [
+            ("authorization", f"Bearer {self.info.token}"),
+            ("content-type", "application/json"),
+            ("accept", "application/json"),
+        ]
+        with answer_within(self._timeouts.request, f"the server does not answer {path}"):
+            response = await self._client.request("POST", path, headers, json_text.dumps(body))
+        return read_json(response, path)
+
     # -- inside -----------------------------------------------------------------------------------
 
     async def establish(self, *, with_code: bool) -> None:

@@ -5,6 +5,7 @@ dies in between, the server delivers it again, and its id says whether it was sh
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -15,11 +16,11 @@ from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Notice
 from commucat_cli.client.tasks import finish_within
 from commucat_cli.errors import PeerKeyError, RestError
-from commucat_cli.profile import Cursor, Profile, keep_undecryptable
+from commucat_cli.profile import Cursor, Profile, ProfileKeys, keep_undecryptable
 from commucat_crypto import CryptoError
 from commucat_proto import DeliveryReport, Frame, FrameType, is_delivery_report, read_delivery_report
 from commucat_proto.hello import MAX_DEVICE_ID_LEN
-from commucat_proto.sealing import SealingError, open_envelope
+from commucat_proto.sealing import Opened, SealingError, open_envelope
 
 DURABLE = frozenset(
     {
@@ -142,7 +143,7 @@ class InboxReader:
 
     async def _open(self, frame: Frame, directory: PeerDirectory) -> ReceivedMessage:
         keys = self._profile.keys
-        opened = open_envelope(frame.payload, keys.device_id, keys.device)
+        opened = _open_with(frame.payload, keys)
         content = opened.content
         if content.channel != frame.channel:
             raise SealingError("it was written for another channel")
@@ -174,3 +175,18 @@ class InboxReader:
         ids = [(message.sender, message.message_id) for message in batch]
         await trio.to_thread.run_sync(self._profile.state.settle, cursor, ids)
         connection.confirm(number)
+
+
+def _open_with(payload: bytes, keys: ProfileKeys) -> Opened:
+    """Open a message that was sealed to the device's key, or to one that it had before.
+
+    Raises:
+        SealingError: to none of them, or it is damaged.
+    """
+    try:
+        return open_envelope(payload, keys.device_id, keys.device)
+    except SealingError:
+        for pair in keys.previous:
+            with suppress(SealingError):
+                return open_envelope(payload, keys.device_id, pair)
+        raise

@@ -6,9 +6,12 @@ from commucat_cli.client.answers import Answer
 from commucat_cli.client.connection import Connection
 from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Backoff, Notice, open_session
-from commucat_cli.errors import RetryableError
+from commucat_cli.errors import HandshakeRefused, RetryableError, ServerBusyError
 from commucat_cli.profile import Profile
 from commucat_cli.transport import Timeouts, Via
+
+PATIENCE = 5
+"""Refusals in a row that are borne while the device's key is being changed."""
 
 
 async def keep_connected(
@@ -33,6 +36,7 @@ async def keep_connected(
         notice(f"the server refused a frame: {answer.text}")
 
     backoff = Backoff(notice)
+    refusals = 0
     while True:
         try:
             async with open_session(
@@ -41,7 +45,21 @@ async def keep_connected(
                 connection.on_complaint = complain
                 directory = PeerDirectory(profile.state, profile.account().device_ca, connection)
                 backoff.succeeded()
+                refusals = 0
                 await work(connection, directory)
                 return
+        except HandshakeRefused as exc:
+            # Another command changes the device's key: between the server's answer and its note of that the
+            # old key is refused.
+            refusals += 1
+            if refusals > PATIENCE or not _key_may_have_changed(profile):
+                raise
+            await backoff.after(ServerBusyError(str(exc)))
         except RetryableError as exc:
             await backoff.after(exc)
+
+
+def _key_may_have_changed(profile: Profile) -> bool:
+    before = profile.keys
+    now = profile.reload_keys()
+    return now.next is not None or now.device.public != before.device.public

@@ -50,8 +50,8 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 f"profile {profile.directory} belongs to handle {before.handle!r}; "
                 "use another profile for another handle"
             )
-    ca = None if request.ca_file is None else _read_ca(request.ca_file)
-    trust = _chosen_trust(request, before)
+    ca = None if request.ca_file is None else read_ca(request.ca_file)
+    trust = chosen_trust(insecure=request.insecure, ca_file=request.ca_file, before=before)
     checked = Trust(ca_file=request.ca_file, pem=ca) if ca is not None else trust_of(profile.directory, trust)
     via = request.via or (Via.BINARY if before is None else before.via)
     async with open_http(request.address, checked, via, timeouts) as client:
@@ -75,7 +75,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 via=via,
             )
             # Pinned before the server learns of this device: what a repeated login must find.
-            _keep(profile, account, ca)
+            keep_account(profile, account, ca)
         if account.pattern.value not in info.patterns:
             offered = ", ".join(sorted(info.patterns))
             raise CliError(f"the server does not offer the pattern {account.pattern.value}, only {offered}")
@@ -99,7 +99,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
             if completed and connection.info.user_id != account.user_id:
                 raise TrustError("the server takes this device for another user than at the first login")
             account = attrs.evolve(account, user_id=connection.info.user_id, certificate=certificate)
-            _keep(profile, account, ca)
+            keep_account(profile, account, ca)
             watch_ledger(profile, account, connection.info)
     return account
 
@@ -113,16 +113,21 @@ def _same_server(account: Account, info: ServerInfo) -> Account:
     return account
 
 
-def _chosen_trust(request: LoginRequest, before: Account | None) -> str:
+def chosen_trust(*, insecure: bool, ca_file: Path | None, before: Account | None) -> str:
     """How TLS is to be checked from now on."""
-    if request.insecure:
+    if insecure:
         return "insecure"
-    if request.ca_file is not None:
+    if ca_file is not None:
         return "file"
     return before.trust if before is not None and before.trust == "file" else "system"
 
 
-def _read_ca(path: Path) -> str:
+def read_ca(path: Path) -> str:
+    """The certificates in a PEM file.
+
+    Raises:
+        TrustError: it cannot be read, or holds none.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CA_LEN + 1)
@@ -134,7 +139,7 @@ def _read_ca(path: Path) -> str:
     return data.decode("ascii", "ignore")
 
 
-def _keep(profile: Profile, account: Account, ca: str | None) -> None:
+def keep_account(profile: Profile, account: Account, ca: str | None) -> None:
     """Remember an account, and a copy of the CA file: the profile must not depend on its place.
 
     Not before the server was found to be the right one by it: a wrong file given to a

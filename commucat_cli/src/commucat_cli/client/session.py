@@ -19,11 +19,11 @@ from commucat_cli.errors import (
     RetryableError,
     TrustError,
 )
-from commucat_cli.profile import TLS_CA_NAME, Account, Profile
+from commucat_cli.profile import TLS_CA_NAME, Account, Profile, ProfileKeys
 from commucat_cli.terminal import warn
 from commucat_cli.transport import HttpClient, ServerAddress, Timeouts, Trust, Via, open_http
 from commucat_crypto import CryptoError, DeviceCertificate
-from commucat_proto import DELIVERY_ACK, DELIVERY_STATUS, SEND_ONLY, ClientParameters, Resume
+from commucat_proto import DELIVERY_ACK, DELIVERY_STATUS, SEND_ONLY, ClientParameters, Resume, UserHint
 
 Notice = Callable[[str], None]
 """Tells a person one line."""
@@ -48,9 +48,10 @@ async def open_session(
     reported: bool = False,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     via: Via | None = None,
+    keys: ProfileKeys | None = None,
 ) -> AsyncIterator[Connection]:
     """A session of this device. One that does not receive leaves the inbox and other sessions alone.
-    ``reported``: the server is to report what becomes of the messages.
+    ``reported``: the server is to report what becomes of the messages. ``keys``: instead of the profile's.
 
     ``via`` None: the way that was chosen at login.
 
@@ -59,14 +60,18 @@ async def open_session(
         CliError: whatever else went wrong.
     """
     account = profile.account()
+    keys = keys or profile.reload_keys()
     cursor = profile.state.cursor() if receives else None
     parameters = ClientParameters(
         domain=account.domain,
         server_static=account.server_static,
-        device_id=profile.keys.device_id,
-        device_keys=profile.keys.device,
-        static=profile.keys.static,
+        device_id=keys.device_id,
+        device_keys=keys.device,
+        static=keys.static,
         pattern=account.pattern,
+        # A device that waited for approval has no certificate yet. The server tells it that it still waits
+        # only if it knows whose device it is.
+        user=UserHint(handle=account.handle if account.certificate is None else None),
         capabilities=(
             DELIVERY_ACK,
             *(() if receives else (SEND_ONLY,)),
@@ -81,7 +86,7 @@ async def open_session(
         try:
             async with attach(client, parameters, timeouts) as connection:
                 established = True
-                _learn(profile, account, connection.info)
+                _learn(profile, account, connection.info, keys)
                 yield connection
         except (HandshakeRefused, NotCommuCatError):
             if not established:
@@ -89,12 +94,12 @@ async def open_session(
             raise
 
 
-def _learn(profile: Profile, account: Account, info: SessionInfo) -> None:
+def _learn(profile: Profile, account: Account, info: SessionInfo, keys: ProfileKeys) -> None:
     if info.user_id != account.user_id:
         raise TrustError("the server takes this device for another user than at login")
-    certificate = read_own_certificate(info, device_id=profile.keys.device_id, account=account)
+    certificate = read_own_certificate(info, device_id=keys.device_id, account=account)
     if certificate is not None and certificate != account.certificate:
-        if certificate.public_key != profile.keys.device.public:
+        if certificate.public_key != keys.device.public:
             raise TrustError("the server's certificate for this device holds another key")
         profile.state.save_certificate(certificate)
     watch_ledger(profile, account, info)

@@ -16,18 +16,56 @@ from commucat_cli.profile.state import Account, ProfileState, open_state
 
 TLS_CA_NAME = "tls-ca.pem"
 LOCK_NAME = "lock"
+ROTATION_LOCK_NAME = "rotation.lock"
 _OWN_NAMES = frozenset(
-    {LOCK_NAME, TLS_CA_NAME, "undecryptable", "profile.db", "profile.db-wal", "profile.db-shm"}
+    {
+        LOCK_NAME,
+        ROTATION_LOCK_NAME,
+        TLS_CA_NAME,
+        "undecryptable",
+        "profile.db",
+        "profile.db-wal",
+        "profile.db-shm",
+    }
 )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Profile:
     """An open profile."""
 
-    directory: Path
+    directory: Path = attrs.field(on_setattr=attrs.setters.frozen)
     keys: ProfileKeys
-    state: ProfileState
+    """As they were last read: another command may change the device's key."""
+    state: ProfileState = attrs.field(on_setattr=attrs.setters.frozen)
+
+    def reload_keys(self) -> ProfileKeys:
+        """Read the keys again.
+
+        Raises:
+            ProfileError: the file is gone, damaged, or open to others.
+        """
+        keys = load_keys(self.directory)
+        if keys is None:
+            raise ProfileError(f"{self.directory / KEYS_NAME} is gone; restore it from a backup")
+        self.keys = keys
+        return keys
+
+    @contextmanager
+    def changing_keys(self) -> Iterator[None]:
+        """Keep other commands from changing the device's key.
+
+        Raises:
+            ProfileError: one does so already.
+        """
+        with _locked(self.directory, ROTATION_LOCK_NAME, "devices rotate"):
+            self.reload_keys()
+            yield
+
+    def save_keys(self, keys: ProfileKeys) -> None:
+        """Write the keys; for those who hold :meth:`changing_keys`."""
+        save_keys(self.directory, keys)
+        self.keys = keys
 
     def account(self) -> Account:
         """The account of a completed login.
@@ -135,8 +173,8 @@ def _check_nothing_else(directory: Path) -> None:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    path = directory / LOCK_NAME
+def _locked(directory: Path, name: str = LOCK_NAME, who: str = "listen, chat or login") -> Iterator[None]:
+    path = directory / name
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
@@ -147,7 +185,7 @@ def _locked(directory: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ProfileError(
-                f"another commucat-cli (listen, chat or login) uses profile {directory}; stop it first"
+                f"another commucat-cli ({who}) uses profile {directory}; stop it first"
             ) from None
         yield
     finally:

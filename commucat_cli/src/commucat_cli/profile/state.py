@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ SHOWN_MESSAGES = 65_536
 REMEMBERED_LEDGERS = 64
 """A server has one for each of its processes; a hostile one could name any number."""
 BUSY_TIMEOUT = 10.0  # seconds; another command's transaction takes milliseconds
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -68,7 +68,12 @@ CREATE TABLE ledger_head (
     ledger TEXT NOT NULL UNIQUE,
     document TEXT NOT NULL
 ) STRICT;
-PRAGMA user_version = 3;
+CREATE TABLE key_history (
+    device_id TEXT PRIMARY KEY,
+    link BLOB NOT NULL CHECK (length(link) = 32),
+    document TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 4;
 COMMIT;
 """
 
@@ -87,6 +92,18 @@ CREATE TABLE ledger_head (
     document TEXT NOT NULL
 ) STRICT;
 PRAGMA user_version = 3;
+COMMIT;
+"""
+
+
+_FROM_3 = """
+BEGIN IMMEDIATE;
+CREATE TABLE key_history (
+    device_id TEXT PRIMARY KEY,
+    link BLOB NOT NULL CHECK (length(link) = 32),
+    document TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 4;
 COMMIT;
 """
 
@@ -232,6 +249,22 @@ class ProfileState:
                 (REMEMBERED_LEDGERS,),
             )
 
+    def key_history(self, device_id: str) -> bytes | None:
+        """The link up to which the key events of a device were seen."""
+        with self._reading():
+            row = self._db.execute(
+                "SELECT link FROM key_history WHERE device_id = ?", (device_id,)
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def keep_key_history(self, device_id: str, link: bytes, document: Mapping[str, object]) -> None:
+        """Remember a link, and what the server has signed about it."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO key_history VALUES (?, ?, ?)",
+                (device_id, link, json.dumps(dict(document))),
+            )
+
     def peer_key(self, device_id: str) -> bytes | None:
         """The pinned Ed25519 key of another device."""
         with self._reading():
@@ -330,8 +363,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(_SCHEMA)
-        elif version in (1, 2):
-            for older in (_FROM_1, _FROM_2)[version - 1 :]:
+        elif version in (1, 2, 3):
+            for older in (_FROM_1, _FROM_2, _FROM_3)[version - 1 :]:
                 connection.executescript(older)
         elif version != _SCHEMA_VERSION:
             raise ProfileError(f"{path} was written by another version of commucat-cli (layout {version})")

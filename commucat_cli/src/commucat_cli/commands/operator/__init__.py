@@ -3,6 +3,7 @@
 import typer
 
 from commucat_cli.commands.operator.accounts import register_user
+from commucat_cli.commands.operator.autopair import autopair
 from commucat_cli.commands.operator.backup import backup, restore
 from commucat_cli.commands.operator.bench import bench_app
 from commucat_cli.commands.operator.diagnose import diagnose
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the operator's commands to ``app``."""
     app.command("migrate")(migrate)
     app.command("register-user")(register_user)
+    app.command("autopair")(autopair)
     app.command("diagnose")(diagnose)
     app.command("backup")(backup)
     app.command("restore")(restore)

@@ -1,0 +1,291 @@
+"""``commucat-cli autopair``: a complete device for a program that cannot type codes."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import typer
+
+from commucat_cli.client.rest import answer_within, read_json
+from commucat_cli.client.server_info import PATH as INFO_PATH
+from commucat_cli.client.server_info import fetch_server_info
+from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError, explained, load
+from commucat_cli.commands.options import encodable
+from commucat_cli.commands.outcome import finish, run_interruptibly
+from commucat_cli.errors import AddressError, NotCommuCatError, RestError
+from commucat_cli.profile.files import write_private
+from commucat_cli.terminal import print_now, printable, printable_json
+from commucat_cli.transport import ServerAddress, Timeouts, Trust, Via, open_http
+from commucat_crypto import DeviceKeyPair, claim_statement
+from commucat_proto import json_text
+from commucat_server.config import LedgerMode, ServerConfig
+from commucat_server.identity.admissions import user_json
+from commucat_server.identity.certificates import CertificateIssuer, row_of
+from commucat_server.identity.pairing import SOURCE, key_event_of
+from commucat_server.identity.tokens import enrolment_code_hash, new_enrolment_code, new_id
+from commucat_server.ops.audit import OPERATOR, Audit
+from commucat_server.ops.notes import Notes
+from commucat_server.provision import NOISE_SECRET, open_store
+from commucat_server.provision.federation_seed import read_federation_keys
+from commucat_storage import (
+    Admission,
+    AdmissionKind,
+    AdmissionRefusedError,
+    Device,
+    DeviceStatus,
+    EnrolmentCode,
+    Storage,
+    User,
+)
+
+CODE_LIFETIME = 60
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """Whose device it shall be."""
+
+    handle: str | None
+    user_id: str | None
+    name: str | None
+
+
+def autopair(
+    handle: Annotated[
+        str | None,
+        typer.Option("--handle", metavar="NAME", callback=encodable, show_default=False, help="Whose."),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", metavar="ID", callback=encodable, show_default=False, help="Likewise, by id."),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server", metavar="URL", show_default=False, help="Pair over the network, with --session."
+        ),
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            metavar="TOKEN",
+            envvar="COMMUCAT_SESSION",
+            show_default=False,
+            help="Session token of a device of the user. Others see it on a command line: better in "
+            "COMMUCAT_SESSION.",
+        ),
+    ] = None,
+    ttl: Annotated[
+        int | None,
+        typer.Option("--ttl", min=1, max=86_400, metavar="SECONDS", show_default=False, help="Of the code."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", callback=encodable, show_default=False, help="Of the device."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", show_default=False, help="Write there (mode 0600)."),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", metavar="FILE", show_default=False, help="PEM file to trust.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the TLS certificate.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Make a device of a user, and print all it needs to connect: keys, certificate, the server's keys.
+
+    With --server and --session by a pairing code, else directly in the store. The bundle holds a private key.
+    """
+    if server is not None or session is not None:
+        if server is None or session is None:
+            raise typer.BadParameter("--server and --session belong together")
+        if handle is not None or user is not None:
+            raise typer.BadParameter("--session says whose device it is: leave --handle and --user out")
+        try:
+            address = ServerAddress.parse(server)
+        except AddressError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--server") from exc
+        if insecure and tls_ca is not None:
+            raise typer.BadParameter("--tls-ca and --insecure exclude each other")
+        trust = Trust(ca_file=tls_ca, insecure=insecure)
+
+        def over_the_network() -> int:
+            bundle = run_interruptibly(lambda: _pair(address, trust, session, ttl, name))
+            _write(bundle, out)
+            return 0
+
+        finish(over_the_network)
+    if (handle is None) == (user is None):
+        raise typer.BadParameter("name the user by either --handle or --user")
+    wanted = Wanted(handle=handle, user_id=user, name=name)
+
+    def in_the_store() -> int:
+        with explained():
+            settings = load(config, data_dir)
+            if settings.storage.postgres_dsn is None and not settings.storage.path.exists():
+                raise OperatorError(f"there is no database at {settings.storage.path}; start the server once")
+            bundle = run_interruptibly(lambda: _enrol(settings, wanted))
+        _write(bundle, out)
+        return 0
+
+    finish(in_the_store)
+
+
+def _write(bundle: dict[str, Any], out: Path | None) -> None:
+    text = json.dumps(bundle, indent=2) + "\n"
+    if out is None:
+        print_now(printable_json(text.rstrip("\n")))
+        return
+    write_private(out, text.encode())
+    for name in ("device_id", "user_id"):
+        print_now(f"{name}={printable(str(bundle[name]))}")
+    print_now(f"bundle={printable(str(out))}")
+
+
+def _bundle(keys: DeviceKeyPair, answer: dict[str, Any], server: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "device_id": answer["device_id"],
+        "user_id": answer["user_id"],
+        "user": answer["user"],
+        "private_key": keys.private.hex(),
+        "public_key": keys.public.hex(),
+        "status": answer["status"],
+        "device_certificate": answer.get("device_certificate"),
+        **server,
+    }
+
+
+# -- over the network ------------------------------------------------------------------------------------
+
+
+async def _pair(
+    address: ServerAddress, trust: Trust, token: str, ttl: int | None, name: str | None
+) -> dict[str, Any]:
+    timeouts = Timeouts()
+    keys, device_id = DeviceKeyPair.generate(), new_id()
+    async with open_http(address, trust, Via.BINARY, timeouts) as client:
+        info = await fetch_server_info(client, timeouts)
+
+        async def post(path: str, body: dict[str, Any], *headers: tuple[str, str]) -> dict[str, Any]:
+            kind = ("content-type", "application/json")
+            with answer_within(timeouts.request, f"the server does not answer {path}"):
+                response = await client.request("POST", path, [kind, *headers], json_text.dumps(body))
+            return read_json(response, path)
+
+        try:
+            offer = await post(
+                "/api/pair", {} if ttl is None else {"ttl": ttl}, ("authorization", f"Bearer {token}")
+            )
+        except RestError as exc:
+            raise OperatorError(f"no code was made: {exc}") from exc
+        code = offer.get("pair_code")
+        if not isinstance(code, str):
+            raise NotCommuCatError("the answer to /api/pair holds no code; is this a CommuCat server?")
+        statement = claim_statement(
+            domain=info.domain, code=code, device_id=device_id, public_key=keys.public
+        )
+        body = {
+            "pair_code": code,
+            "device_id": device_id,
+            "device_name": name,
+            "public_key": keys.public.hex(),
+            "proof": keys.sign(statement).hex(),
+        }
+        answer = await post("/api/pair/claim", body)
+    missing = [each for each in ("device_id", "user_id", "user", "status") if each not in answer]
+    if missing:
+        raise NotCommuCatError(f"the answer to the claim lacks {', '.join(missing)} (see {INFO_PATH})")
+    return _bundle(
+        keys,
+        answer,
+        {
+            "server": address.url,
+            "domain": info.domain,
+            "device_ca_public": info.device_ca.hex(),
+            "noise_public": info.noise_public.hex(),
+            "noise_keys": sorted(key.hex() for key in info.noise_keys),
+        },
+    )
+
+
+# -- in the store ----------------------------------------------------------------------------------------
+
+
+async def _enrol(settings: ServerConfig, wanted: Wanted) -> dict[str, Any]:
+    authority = read_federation_keys(settings)
+    async with open_store(settings) as storage:
+        user = await _user(storage, wanted, settings.server.domain)
+        keys, now = DeviceKeyPair.generate(), int(time.time())
+        device = Device(
+            device_id=new_id(),
+            user_id=user.user_id,
+            public_key=keys.public,
+            status=DeviceStatus.ACTIVE,
+            created_at=now,
+        )
+        secrets = await storage.active_secrets(NOISE_SECRET, now)
+        noise = [secret.public.hex() for secret in secrets if secret.public is not None]
+        if not noise:
+            raise OperatorError("the server has no Noise key yet; start it once")
+        issuer = CertificateIssuer(authority, storage, time.time)
+        certificate = issuer.issue(user_id=user.user_id, device_id=device.device_id, public_key=keys.public)
+        event = key_event_of(device, now)
+        # A code that nobody sees: used up by the admission, in one transaction with the device.
+        code_hash = enrolment_code_hash(new_enrolment_code())
+        code = EnrolmentCode(
+            code_hash=code_hash, user_id=user.user_id, created_at=now, expires_at=now + CODE_LIFETIME
+        )
+        await storage.add_enrolment_code(code)
+        try:
+            await storage.admit(
+                Admission(
+                    kind=AdmissionKind.BY_CODE,
+                    device=device,
+                    code_hash=code_hash,
+                    certificate=row_of(certificate, SOURCE),
+                    key_event=event,
+                    now=now,
+                )
+            )
+        except AdmissionRefusedError as exc:
+            raise OperatorError(f"the device was not admitted: {exc}") from exc
+        if settings.ledger.mode is not LedgerMode.NULL:
+            notes = Notes()
+            audit = Audit(notes)
+            audit.device_key(certificate, "certificate", OPERATOR, event.event_id)
+            audit.device_paired(device, OPERATOR, "claim")
+            await notes.leave(storage)
+    answer = {
+        "device_id": device.device_id,
+        "user_id": user.user_id,
+        "user": user_json(user),
+        "status": device.status.value,
+        "device_certificate": certificate.to_wire(),
+    }
+    server = {
+        "server": None,
+        "domain": settings.server.domain,
+        "device_ca_public": authority.public.hex(),
+        "noise_public": noise[0],
+        "noise_keys": sorted(noise),
+    }
+    return _bundle(keys, answer, server)
+
+
+async def _user(storage: Storage, wanted: Wanted, domain: str) -> User:
+    if wanted.user_id is not None:
+        user = await storage.load_user(wanted.user_id)
+    else:
+        assert wanted.handle is not None, "one of them is named"
+        user = await storage.load_user_by_handle(wanted.handle, domain)
+    if user is None:
+        raise OperatorError(
+            f"there is no user {wanted.handle or wanted.user_id} in {domain}; "
+            "make one with: commucat-cli register-user"
+        )
+    return user
