@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the tests use when they are missing: strace counts the disk syncs
-# between a commit and its acknowledgement, and a private PostgreSQL and a private Redis are started for the
-# store's tests.
+# between a commit and its acknowledgement, a private PostgreSQL and a private Redis are started for the
+# store's tests, and systemd-analyze reads the unit.
 set -eu
 missing=""
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
@@ -10,6 +10,7 @@ if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb 
     missing="$missing postgresql"
 fi
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     sudo=""

@@ -14,6 +14,7 @@ from commucat_server.connect.modes.text import EventStream, LineStream
 from commucat_server.connect.modes.upstream import Upstream
 from commucat_server.connect.modes.websocket import WebSocketStream
 from commucat_server.listener import StreamLostError
+from commucat_server.ops.counters import SocketCounters
 from end_to_end.mode_transports import ws_frame
 from server.connect_builders import MemoryConnectStream
 
@@ -271,3 +272,17 @@ async def test_an_answered_ping_starts_the_count_anew(
             inner.write(ws_frame(10, server_frames(data)[-1][1]))
     assert not inner.lost
     nursery.cancel_scope.cancel()
+
+
+async def test_signs_of_life_and_violations_are_counted() -> None:
+    inner = request()
+    counters = SocketCounters()
+    stream = WebSocketStream(inner, counters)
+    inner.write(
+        ws_frame(9, b"a") + ws_frame(10, b"unasked") + ws_frame(9, b"b") + ws_frame(3, b"no such opcode")
+    )
+    inner.close()
+    while await stream.receive():
+        pass
+
+    assert counters == SocketCounters(pings_received=2, pongs_sent=2, pongs_received=1, errors=1)

@@ -15,8 +15,9 @@ from commucat_proto import FrameType
 from commucat_server.identity.tokens import token_hash
 from commucat_server.ops.delivery_log import DeliveryLog
 from commucat_server.ops.tracing import trace_of
-from server.api_builders import Api, api_context
+from server.api_builders import Api
 from server.connect_builders import MemoryConnectStream, Person, Server, running_server
+from server.rest_builders import api_context
 
 ALICE, BOB = Person(handle="alice"), Person(handle="bob")
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+from structlog.testing import capture_logs
 
+from commucat_server.config import ConfigError
 from commucat_server.provision import prepare_data_dir
 from commucat_server.workers import supervisor
 from commucat_server.workers.supervisor import Supervisor
@@ -64,3 +67,52 @@ async def test_a_worker_that_is_ready_only_then_is_told_to_end_once(
     monkeypatch.setattr(trio.Process, "terminate", count)
     await stop_at_its_start(tmp_path, LATE)
     assert len(told) == 1
+
+
+# Ready at once; it ends when it is told to.
+READY = """import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("listening on https://localhost:1", flush=True)
+signal.sigwait([signal.SIGTERM])
+"""
+
+
+async def test_a_configuration_with_a_mistake_renews_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    terminate = trio.Process.terminate
+    checked, renewed = trio.Event(), trio.Event()
+    mistakes = ["there is a mistake"]
+
+    def check() -> None:
+        if mistakes:
+            checked.set()
+            raise ConfigError(mistakes.pop())
+
+    def count(process: trio.Process) -> None:
+        told.append(process.pid)
+        renewed.set()
+        terminate(process)
+
+    monkeypatch.setattr(trio.Process, "terminate", count)
+    config = load_text(
+        tmp_path, '[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[timeouts]\ndrain = 0.1\n', data_dir=tmp_path
+    )
+    ready = trio.Event()
+    monkeypatch.setattr(Supervisor, "_announce", lambda *_: ready.set())
+    with prepare_data_dir(config) as data_dir, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Supervisor(config, data_dir, (sys.executable, "-c", READY), check).run)
+            await ready.wait()
+            with capture_logs() as lines:
+                os.kill(os.getpid(), signal.SIGHUP)
+                await checked.wait()
+                await trio.testing.wait_all_tasks_blocked()
+            assert told == []
+            os.kill(os.getpid(), signal.SIGHUP)
+            await renewed.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+    [refused] = [line for line in lines if line["log_level"] == "error"]
+    assert refused["event"] == "configuration not reloaded, the old one stays"
+    assert refused["reason"] == "there is a mistake"

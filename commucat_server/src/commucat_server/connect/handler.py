@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from commucat_crypto import StaticKeyPair
 from commucat_proto import ServerSession, json_text
@@ -67,12 +67,14 @@ class ConnectHandler:
             await _answer(stream, GONE)
             return
         upstream = self.upstreams.open() if name == NEW else None
+        bind_contextvars(**trace_of(stream.headers.get("traceparent")))
         try:
-            with bound_contextvars(**trace_of(stream.headers.get("traceparent"))):
-                await self._serve(stream, upstream, identity)
+            await self._serve(stream, upstream, identity)
         except StreamLostError:
             pass  # the peer went away first: an ordinary end
         finally:
+            # Not a context manager around it all: it would stay in memory as long as the session.
+            unbind_contextvars("session_hash", "trace_id", "parent_id")
             if upstream is not None:
                 self.upstreams.close(upstream)
 
@@ -104,19 +106,16 @@ class ConnectHandler:
             # What is needed for the beginning only must not stay for hours.
             opened.headers = stream.headers = _NO_HEADERS
             del session, welcome
-            await self._run(established, mode_of(opened).value)
-
-    async def _run(self, established: EstablishedSession, mode: str) -> None:
-        sessions = self._context.counters.sessions
-        sessions[mode] = sessions.get(mode, 0) + 1
-        try:
+            mode, sessions = mode_of(opened).value, self._context.counters.sessions
+            sessions[mode] = sessions.get(mode, 0) + 1
             # Tasks that are started for the session inherit it.
-            with bound_contextvars(session_hash=established.token_hash[:SHOWN_HASH]):
+            bind_contextvars(session_hash=established.token_hash[:SHOWN_HASH])
+            try:
                 log.debug("handshake established", device=established.device_id, mode=mode)
                 await established.run()
                 log.debug("connection closed", device=established.device_id)
-        finally:
-            sessions[mode] -= 1
+            finally:
+                sessions[mode] -= 1
 
 
 async def _answer(stream: ConnectStream, refusal: Refusal | None) -> None:
