@@ -11,6 +11,7 @@ from commucat_storage import (
     ConfirmedMessage,
     ConfirmOutcome,
     DeviceStatus,
+    Friend,
     GroupRole,
     StorageError,
     StorageUnavailableError,
@@ -155,7 +156,14 @@ async def test_a_database_of_another_server_is_taken_over_with_its_rows(empty: s
         ]
         [outcome] = await send(storage, message("ann"))
         assert accepted(outcome) == {"ann": 3}
-    assert run_sql(empty, "SELECT payload FROM user_blob") == "[]"
+        assert await storage.friends_of("user-ann") == (
+            Friend(user_id="user-bo", alias="B"),
+            Friend(user_id="old"),
+        )
+    # What could not be read as a list, and what is no list, is left.
+    assert (
+        run_sql(empty, "SELECT user_id, key FROM user_blob ORDER BY key") == "user-bo|friends\nuser-bo|other"
+    )
     # Adopted once: opening it again changes nothing.
     async with open_postgres(empty) as storage:
         assert numbers(await stored(storage, "ann")) == [1, 2, 3]

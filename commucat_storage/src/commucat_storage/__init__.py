@@ -7,6 +7,7 @@ embedded backend, which needs nothing installed or configured.
 """
 
 from commucat_storage.admission import Admission, AdmissionKind, Admitted
+from commucat_storage.attachments import Attachment, AttachmentQuotaError
 from commucat_storage.bus import ALL_NODES, MISSED, NodeBus
 from commucat_storage.errors import (
     AdmissionRefusal,
@@ -16,6 +17,15 @@ from commucat_storage.errors import (
     SchemaError,
     StorageError,
     StorageUnavailableError,
+)
+from commucat_storage.friends import (
+    MAX_FRIENDS,
+    DeviceSnapshot,
+    Friend,
+    FriendRefusal,
+    FriendRefusedError,
+    FriendRequest,
+    RequestStatus,
 )
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
@@ -75,6 +85,7 @@ from commucat_storage.sqlite import (
 __all__ = [
     "ALL_NODES",
     "DEAD_AFTER",
+    "MAX_FRIENDS",
     "MAX_INBOX_NUMBER",
     "MISSED",
     "Admission",
@@ -83,6 +94,8 @@ __all__ = [
     "AdmissionRefusedError",
     "Admitted",
     "AlreadyExistsError",
+    "Attachment",
+    "AttachmentQuotaError",
     "CertificateRow",
     "ChangeGroup",
     "CommitFailedError",
@@ -91,11 +104,16 @@ __all__ = [
     "ConfirmedMessage",
     "CreateGroup",
     "Device",
+    "DeviceSnapshot",
     "DeviceStatus",
     "Done",
     "DropRoute",
     "EnrolmentCode",
     "ExpiredMessage",
+    "Friend",
+    "FriendRefusal",
+    "FriendRefusedError",
+    "FriendRequest",
     "Group",
     "GroupAction",
     "GroupOutcome",
@@ -116,6 +134,7 @@ __all__ = [
     "Purged",
     "Refusal",
     "RefusalReason",
+    "RequestStatus",
     "Resolve",
     "ResolveOutcome",
     "Route",
