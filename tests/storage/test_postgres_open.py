@@ -72,7 +72,8 @@ async def test_an_empty_database_gets_every_migration_once(empty: str) -> None:
     assert list(before.pending) == applied
     assert applied[0] == "initial"
     assert after.pending == ()
-    assert after.schema_version == after.latest_version == len(applied)
+    assert after.schema_version == after.latest_version
+    assert len(applied) == len(bundled_migrations())
     assert await migrate_postgres(empty) == []
 
 
@@ -113,7 +114,7 @@ async def test_several_processes_may_migrate_at_once(empty: str) -> None:
             nursery.start_soon(migrate)
 
     names = [name for each in applied for name in each]
-    assert len(names) == len(set(names)) == (await postgres_status(empty)).latest_version
+    assert len(names) == len(set(names)) == len(bundled_migrations())
 
 
 async def test_every_table_is_there_under_both_names(empty: str) -> None:
