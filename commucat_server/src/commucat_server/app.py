@@ -45,6 +45,7 @@ from commucat_server.provision import (
     open_store,
 )
 from commucat_server.routing.cluster import Cluster
+from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
@@ -56,6 +57,8 @@ from commucat_storage import Node, Storage
 log = structlog.get_logger("commucat")
 
 SHUTDOWN = {"error": "shutdown", "title": "Server stops", "detail": "connect again later", "retry": True}
+NOTIFY_CHANNEL = 0
+"""Of what the server tells a device about its user."""
 
 
 Relay: TypeAlias = tuple[WorkerRelay, socket.socket]
@@ -368,4 +371,12 @@ def _api_context(
         clock=services.clock,
         draining=lambda: shutdown.requested,
         ledger=ledger,
+        friend_notices=FriendNotices(
+            services.inbox,
+            storage,
+            domain=services.policy.domain,
+            channel=NOTIFY_CHANNEL,
+            lifetime=config.limits.relay_ttl,
+            clock=services.clock,
+        ),
     )

@@ -9,6 +9,7 @@ from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion, Shared
+from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.registry import Registry
 from commucat_storage import Storage
 
@@ -36,3 +37,5 @@ class ApiContext:
     clock: Callable[[], float]
     draining: Callable[[], bool]
     ledger: Ledger
+    friend_notices: FriendNotices | None = None
+    """Tells users of requests; without it nobody is told."""
