@@ -77,17 +77,22 @@ class Api:
             body = orjson.dumps(json)
         pieces = [body] if isinstance(body, bytes) else list(body)
         sent: list[dict[str, Any]] = []
+        answered = trio.Event()
 
         async def receive() -> dict[str, Any]:
             await trio.lowlevel.checkpoint()
             if pieces:
                 piece = pieces.pop(0)
                 return {"type": "http.request", "body": piece, "more_body": bool(pieces) or leaves}
+            if not leaves:
+                await answered.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
             await trio.lowlevel.checkpoint()
             sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                answered.set()
 
         fields = dict(headers or {}) | ({"authorization": f"Bearer {self.tokens[who]}"} if who else {})
         raw_path, _, query = path.partition("?")

@@ -22,6 +22,8 @@ from commucat_proto import ServerParameters
 from commucat_proto.server_session import ServerKey
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
+from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits
+from commucat_server.blobs.avatars import AvatarFolder
 from commucat_server.calls.service import CallService
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
@@ -222,7 +224,8 @@ async def _serve_services(
     tls = tls_context(data_dir.tls_certificate, data_dir.tls_key)
     context = _connect_context(config, storage, ledger, services, relay and relay[0])
     handler = ConnectHandler(context)
-    application = build_application(_api_context(config, storage, ledger, services, shutdown))
+    attachments = _attachments(config, storage, services.clock)
+    application = build_application(_api_context(config, storage, ledger, services, shutdown, attachments))
     if sockets:
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
     else:
@@ -252,6 +255,8 @@ async def _serve_services(
             )
             nursery.start_soon(archive.run)
         nursery.start_soon(upkeep.run)
+        if attachments is not None:
+            nursery.start_soon(attachments.run)
         nursery.start_soon(services.cluster.run)
         if relay is not None:
             local = trio.socket.from_stdlib_socket(relay[1])
@@ -351,7 +356,12 @@ def _rate_limit(scope: str, burst: int, period: float, shared: Shared) -> Shared
 
 
 def _api_context(
-    config: ServerConfig, storage: Storage, ledger: Ledger, services: _Services, shutdown: ShutdownSignal
+    config: ServerConfig,
+    storage: Storage,
+    ledger: Ledger,
+    services: _Services,
+    shutdown: ShutdownSignal,
+    attachments: AttachmentFolder | None,
 ) -> ApiContext:
     return ApiContext(
         version=server_version(),
@@ -379,4 +389,25 @@ def _api_context(
             lifetime=config.limits.relay_ttl,
             clock=services.clock,
         ),
+        avatars=_avatars(config, storage),
+        attachments=attachments,
     )
+
+
+def _avatars(config: ServerConfig, storage: Storage) -> AvatarFolder | None:
+    section = config.uploads
+    base_url = section.base_url or f"https://{config.server.domain}/uploads"
+    return AvatarFolder(section.dir, base_url.rstrip("/"), storage) if section.enabled else None
+
+
+def _attachments(
+    config: ServerConfig, storage: Storage, clock: Callable[[], float]
+) -> AttachmentFolder | None:
+    section = config.attachments
+    limits = AttachmentLimits(
+        max_bytes=section.max_bytes,
+        user_bytes=section.user_bytes,
+        lifetime=section.ttl,
+        upload_lifetime=section.upload_ttl,
+    )
+    return AttachmentFolder(section.dir, limits, storage, clock) if section.enabled else None

@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Litestar
 from litestar.exceptions import HTTPException
 
-from commucat_server.api import devices, friends, health, info
+from commucat_server.api import attachments, devices, friends, health, info, uploads
 from commucat_server.api.answers import Handlers
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import (
@@ -24,6 +24,8 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     info.handlers,
     devices.handlers,
     friends.handlers,
+    uploads.handlers,
+    attachments.handlers,
 )
 """Each gives the handlers of its resource over the given services."""
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import attrs
 
 from commucat_ledger import Ledger
+from commucat_server.blobs.attachments import AttachmentFolder
+from commucat_server.blobs.avatars import AvatarFolder
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
@@ -39,3 +41,7 @@ class ApiContext:
     ledger: Ledger
     friend_notices: FriendNotices | None = None
     """Tells users of requests; without it nobody is told."""
+    avatars: AvatarFolder | None = None
+    """None: uploads are switched off."""
+    attachments: AttachmentFolder | None = None
+    """The same for attachments."""

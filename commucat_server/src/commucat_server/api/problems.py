@@ -17,6 +17,7 @@ TITLES = {
     403: "Forbidden",
     404: "NotFound",
     409: "Conflict",
+    416: "RangeNotSatisfiable",
     429: "Too Many Requests",
     500: "InternalError",
     503: "ServiceUnavailable",
@@ -32,10 +33,13 @@ _DEFAULT_DETAILS = {
 class ProblemError(Exception):
     """Answer the request with this problem."""
 
-    def __init__(self, status: int, detail: str | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str | None = None, *, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers
 
 
 def problem(
@@ -58,7 +62,7 @@ def problem(
 
 
 def on_problem(_: Request[Any, Any, Any], exc: ProblemError) -> Response[bytes]:
-    return problem(exc.status, detail=exc.detail or _DEFAULT_DETAILS.get(exc.status))
+    return problem(exc.status, detail=exc.detail or _DEFAULT_DETAILS.get(exc.status), headers=exc.headers)
 
 
 def on_storage_error(_: Request[Any, Any, Any], exc: StorageError) -> Response[bytes]:

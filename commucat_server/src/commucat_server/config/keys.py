@@ -20,6 +20,8 @@ SECTIONS: Final[dict[str, type]] = {
     "transport": sections.TransportSection,
     "timeouts": sections.TimeoutsSection,
     "security": sections.SecuritySection,
+    "uploads": sections.UploadsSection,
+    "attachments": sections.AttachmentsSection,
     "logging": sections.LoggingSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(
@@ -46,7 +48,6 @@ _UNSUPPORTED: Final = (
     ("federation", "COMMUCAT_FEDERATION_PEERS", "federation with other servers"),
     ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
     ("admin", "COMMUCAT_ADMIN_", "an administrative token"),
-    ("uploads", "COMMUCAT_UPLOADS_", "file upload"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
     ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),

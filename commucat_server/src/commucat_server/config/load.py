@@ -23,6 +23,8 @@ _DATA_DIR: Final = "commucat-data"
 _FILE: Final = "commucat.toml"
 _DATABASE: Final = "commucat.db"
 _LEDGER: Final = "ledger.jsonl"
+_UPLOADS: Final = "uploads"
+_ATTACHMENTS: Final = "attachments"
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +44,8 @@ class ServerConfig:
     transport: sections.TransportSection
     timeouts: sections.TimeoutsSection
     security: sections.SecuritySection
+    uploads: sections.UploadsSection
+    attachments: sections.AttachmentsSection
     logging: sections.LoggingSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
@@ -123,6 +127,8 @@ def load_config(
     defaults: dict[str, object] = {
         "storage.path": directory / _DATABASE,
         "ledger.target": directory / _LEDGER,
+        "uploads.dir": directory / _UPLOADS,
+        "attachments.dir": directory / _ATTACHMENTS,
     }
     if file is None:
         defaults["server.auto_approve_devices"] = True
