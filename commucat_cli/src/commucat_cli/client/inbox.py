@@ -6,11 +6,13 @@ dies in between, the server delivers it again, and its id says whether it was sh
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import attrs
 import trio
 
 from commucat_cli.client.connection import Connection
+from commucat_cli.client.friend_notices import friend_notice
 from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Notice
 from commucat_cli.client.tasks import finish_within
@@ -18,6 +20,7 @@ from commucat_cli.errors import PeerKeyError, RestError
 from commucat_cli.profile import Cursor, Profile, keep_undecryptable
 from commucat_crypto import CryptoError
 from commucat_proto import DeliveryReport, Frame, FrameType, is_delivery_report, read_delivery_report
+from commucat_proto.attachment import AttachmentError, AttachmentNote
 from commucat_proto.hello import MAX_DEVICE_ID_LEN
 from commucat_proto.sealing import SealingError, open_envelope
 
@@ -54,6 +57,10 @@ class ReceivedMessage:
     sent_at: int
     """Unix milliseconds by the sender's clock."""
     text: str = attrs.field(repr=False)
+    attachment: AttachmentNote | None = None
+    """The file that the text describes."""
+    saved: Path | None = None
+    """Where that is now."""
 
 
 class InboxReader:
@@ -120,6 +127,8 @@ class InboxReader:
             report = read_delivery_report(frame)
             if report is not None and self._on_report is not None:
                 await self._on_report(report)
+        elif (told := friend_notice(frame)) is not None:
+            self._notice(told)
         else:
             self._notice(
                 f"a {frame.type.wire_name} frame was left out: this client has no groups and no calls"
@@ -156,6 +165,7 @@ class InboxReader:
             number=frame.sequence,
             sent_at=content.sent_at,
             text=content.text,
+            attachment=_note_of(content.text),
         )
 
     async def _flush(self, connection: Connection, epoch: str) -> None:
@@ -174,3 +184,10 @@ class InboxReader:
         ids = [(message.sender, message.message_id) for message in batch]
         await trio.to_thread.run_sync(self._profile.state.settle, cursor, ids)
         connection.confirm(number)
+
+
+def _note_of(text: str) -> AttachmentNote | None:
+    try:
+        return AttachmentNote.from_text(text)
+    except AttachmentError:
+        return None  # then it is a text like any other
