@@ -108,6 +108,53 @@ async def test_head_has_no_body() -> None:
     assert (status, headers["content-length"], body) == (200, "5", b"")
 
 
+async def test_the_rest_of_an_answer_to_head_is_not_asked_for() -> None:
+    """It may be a long file, and nobody would get it."""
+    sent: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"500")]})
+        for number in range(500):
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            sent.append(number)
+
+    with structlog.testing.capture_logs() as logs:
+        async with served(echo, app) as test:
+            stream_id = await test.peer.request("/", method="HEAD", end=True)
+            status, headers, body = await test.peer.answer(stream_id)
+    assert (status, headers["content-length"], body) == (200, "500", b"")
+    assert sent == []
+    assert logs == []
+
+
+async def test_a_body_is_taken_no_faster_than_the_application_reads() -> None:
+    """What it has not read waits with the client, not in our memory."""
+    received = 0
+    go_on = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal received
+        while True:
+            message = await receive()
+            received += len(message["body"])
+            if not go_on.is_set():
+                await go_on.wait()
+            if not message["more_body"]:
+                return await respond(send, b"")
+
+    async with served(echo, app) as test:
+        stream_id = await test.peer.request("/")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: test.peer.send(stream_id, bytes(900_000), end=True))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert received < 400_000
+            window = test.peer.protocol.local_flow_control_window(stream_id)
+            assert window < 400_000
+            go_on.set()
+        assert (await test.peer.answer(stream_id))[0] == 200
+    assert received == 900_000
+
+
 @pytest.mark.parametrize("status", [204, 304])
 async def test_bodiless_statuses_have_no_body(status: int) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -102,7 +102,10 @@ def fill(dsn: str) -> None:
         INSERT INTO server_secret (name, version, secret, public, valid_after, rotates_at, expires_at) VALUES
             ('noise-static', 3, 'private', 'public', {CREATED}, {LATE}, {LATE});
         INSERT INTO inbox_offset VALUES ('ann', 'inbox:ann', 'e2', {CREATED});
-        INSERT INTO user_blob VALUES ('user-ann', 'friends', '[]', {CREATED});
+        INSERT INTO user_blob VALUES
+            ('user-ann', 'friends', '[{{"user_id": "user-bo", "alias": "B"}}, {{"id": "old", "x": 1}}]',
+                {CREATED}),
+            ('user-bo', 'friends', '[{{"alias": "nobody"}}]', {CREATED}), ('user-bo', 'other', '', {CREATED});
         INSERT INTO relay_queue VALUES {", ".join(rows)};
         """,
     )

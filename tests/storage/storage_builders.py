@@ -19,6 +19,7 @@ from commucat_storage import (
     Device,
     DeviceStatus,
     EnrolmentCode,
+    FriendRequest,
     GroupAction,
     GroupOutcome,
     GroupRole,
@@ -120,6 +121,17 @@ def session(token: str, name: str, refreshed_at: int = NOW, ttl_seconds: int = 1
 def code(text: str, name: str, expires_at: int = LATER) -> EnrolmentCode:
     return EnrolmentCode(
         code_hash=key_of(text), user_id=f"user-{name}", created_at=NOW, expires_at=expires_at
+    )
+
+
+def friend_request(asker: str, asked: str, at: int = NOW * 1_000_000 + 123_456) -> FriendRequest:
+    """``at``: microseconds."""
+    return FriendRequest(
+        request_id=f"{asker}-asks-{asked}",
+        from_user_id=asker,
+        to_user_id=asked,
+        created_at=at,
+        updated_at=at,
     )
 
 

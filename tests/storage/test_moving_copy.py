@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from commucat_storage import (
+    Attachment,
     CommitFailedError,
     Confirm,
     CreateGroup,
+    Friend,
     GroupRole,
     SchemaError,
     SqliteSettings,
@@ -44,6 +46,7 @@ from storage.storage_builders import (
     asking,
     certificate,
     code,
+    friend_request,
     known,
     message,
     new_user,
@@ -106,6 +109,14 @@ async def fill(home: Home) -> None:
         await storage.insert_secret(secret(1))
         await storage.insert_secret(secret(2))
         await storage.add_enrolment_code(code("1234", "a"))
+        await storage.replace_friends(
+            "user-a", [Friend(user_id="user-b", alias="b\u00e9"), Friend(user_id="x")]
+        )
+        await storage.request_friend(friend_request("user-c", "user-b"))
+        await storage.add_attachment(
+            Attachment(id_hash="0" * 64, user_id="user-a", size=2**40, created_at=NOW, expires_at=LATER),
+            quota=2**41,
+        )
         group = CreateGroup(
             "a", 3, "g\0roup", (("b", GroupRole.MEMBER), ("c", GroupRole.ADMIN)), True, 10, b"new", LATER, NOW
         )
@@ -130,6 +141,7 @@ async def test_everything_arrives(homes: tuple[Home, Home]) -> None:
     await fill(old)
     before = await contents(old)
     assert all(before[name] for name in ("app_user", "device", "relay_payload", "relay_queue", "route"))
+    assert all(before[name] for name in ("friend", "friend_requests", "attachment"))
     async with old.open() as storage:
         waiting = {name: await stored(storage, name) for name in ("a", "b", "c")}
         epochs = {name: await storage.inbox_state(name) for name in waiting}

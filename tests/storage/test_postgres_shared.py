@@ -10,6 +10,7 @@ import trio
 from commucat_storage import (
     Confirm,
     DropRoute,
+    Friend,
     GroupAction,
     GroupRole,
     Operation,
@@ -19,7 +20,7 @@ from commucat_storage import (
     Storage,
     SubmissionOutcome,
 )
-from commucat_storage.postgres import open_postgres
+from commucat_storage.postgres import PostgresSettings, open_postgres
 from databases.postgres_cluster import run_sql
 from databases.postgres_databases import PostgresDatabases
 from storage.storage_builders import (
@@ -30,9 +31,11 @@ from storage.storage_builders import (
     by_route,
     change,
     create,
+    friend_request,
     group_route,
     invite,
     join_room,
+    known,
     message,
     notified,
     numbers,
@@ -40,6 +43,7 @@ from storage.storage_builders import (
     refused,
     route,
     send,
+    session,
     stored,
 )
 
@@ -99,6 +103,60 @@ async def test_a_device_revoked_by_another_process_refuses_at_once(dsn: str) -> 
 
         assert refused(outcomes[0]) == {"a": RefusalReason.REVOKED}
         assert refused(outcomes[1]) == {"": RefusalReason.REVOKED}
+
+
+async def test_friends_changed_by_another_process_count_at_once(dsn: str) -> None:
+    limits = PostgresSettings(stranger_rows=1)
+    async with open_postgres(dsn, settings=limits) as one, open_postgres(dsn, settings=limits) as other:
+        await add_devices(one, "a", "b")
+        batch = [message("a", sender="b")] * 2
+        assert [bool(accepted(each)) for each in await send(one, *batch)] == [True, False]
+
+        await other.request_friend(friend_request("user-b", "user-a"))
+        await other.answer_friend_request("user-b", "user-a", accept=True, now=NOW)
+
+        assert [bool(accepted(each)) for each in await send(one, *batch)] == [True, True]
+        await other.remove_friend("user-a", "user-b")
+        assert [bool(accepted(each)) for each in await send(one, *batch)] == [False, False]
+
+
+async def test_friends_devices_and_messages_that_change_together_never_lock_each_other_for_good(
+    dsn: str,
+) -> None:
+    async with open_postgres(dsn) as one, open_postgres(dsn) as other:
+        await add_devices(one, "a", "b", "c")
+
+        async def change_friends(storage: Storage, name: str) -> None:
+            for turn in range(15):
+                await storage.replace_friends(
+                    f"user-{name}", [Friend(user_id=f"user-{each}") for each in "abc"[: turn % 4]]
+                )
+
+        async def connect(storage: Storage, name: str) -> None:
+            for turn in range(15):
+                admission = attrs.evolve(known(name), session=session(f"{name}{turn}", name))
+                await storage.admit(admission)
+
+        async def add(storage: Storage) -> None:
+            for turn in range(15):
+                await add_siblings(storage, "a", f"a{turn}")
+
+        async def write(storage: Storage) -> None:
+            for _ in range(15):
+                await send(storage, message("a", "b", "c", sender="b"), message("c", "a", sender="a"))
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for name in "abc":
+                    nursery.start_soon(change_friends, other, name)
+                    nursery.start_soon(connect, one, name)
+                nursery.start_soon(add, one)
+                nursery.start_soon(write, one)
+                nursery.start_soon(write, other)
+
+        # And what the journals remember in the end is what is stored.
+        await one.replace_friends("user-a", [Friend(user_id="user-c")])
+        assert [each.user_id for each in await other.friends_of("user-a")] == ["user-c"]
 
 
 async def test_the_same_group_created_twice_at_once_exists_once(dsn: str) -> None:

@@ -123,7 +123,7 @@ async def test_the_writer_remembers_a_bounded_number_of_inboxes(path: Path) -> N
     connection = connect_writer(path, SqliteSettings())
     cache = InboxCache(connection, capacity=2)
     loads: list[str] = []
-    connection.set_trace_callback(lambda text: loads.append(text) if "user_device" in text else None)
+    connection.set_trace_callback(lambda text: loads.append(text) if "JOIN inbox_offset" in text else None)
 
     def loaded(*names: str) -> int:
         before = len(loads)

@@ -12,11 +12,13 @@ from commucat_cli.commands.chat import chat
 from commucat_cli.commands.conformance import conformance_app
 from commucat_cli.commands.devices import devices_app
 from commucat_cli.commands.fingerprint import fingerprint
+from commucat_cli.commands.friends import friends_app
 from commucat_cli.commands.keys import keys_app
 from commucat_cli.commands.listen import listen
 from commucat_cli.commands.login import login
 from commucat_cli.commands.operator import register as register_operator_commands
 from commucat_cli.commands.outcome import FAILURE, INTERRUPTED
+from commucat_cli.commands.own_profile import profile_app
 from commucat_cli.commands.pair import claim, pair
 from commucat_cli.commands.send import send
 from commucat_cli.errors import CliError
@@ -35,6 +37,8 @@ for _command in (login, pair, claim, send, listen, chat, fingerprint):
     app.command()(_command)
 app.add_typer(devices_app, name="devices")
 app.add_typer(keys_app, name="keys")
+app.add_typer(friends_app, name="friends")
+app.add_typer(profile_app, name="profile")
 app.add_typer(conformance_app, name="conformance")
 register_operator_commands(app)
 app.command("chaos")(chaos)

@@ -22,6 +22,8 @@ from commucat_proto import ServerParameters
 from commucat_proto.server_session import ServerKey
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
+from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits
+from commucat_server.blobs.avatars import AvatarFolder
 from commucat_server.calls.service import CallService
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
@@ -61,6 +63,7 @@ from commucat_server.provision import (
     open_store,
 )
 from commucat_server.routing.cluster import Cluster
+from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
@@ -75,6 +78,8 @@ from commucat_storage.key_archive import ARCHIVE_NAME
 log = structlog.get_logger("commucat")
 
 SHUTDOWN = {"error": "shutdown", "title": "Server stops", "detail": "connect again later", "retry": True}
+NOTIFY_CHANNEL = 0
+"""Of what the server tells a device about its user."""
 
 
 Relay: TypeAlias = tuple[WorkerRelay, socket.socket]
@@ -304,7 +309,10 @@ async def _serve_services(
         expired=None if services.deliveries is None else services.deliveries.expired,
         record=services.audit.record,
     )
-    application = build_application(_api_context(config, storage, ledger, services, shutdown, upkeep))
+    attachments = _attachments(config, storage, services.clock)
+    application = build_application(
+        _api_context(config, storage, ledger, services, shutdown, upkeep, attachments)
+    )
     reload = Reload(
         config,
         tls=tls,
@@ -328,6 +336,8 @@ async def _serve_services(
             )
             nursery.start_soon(archive.run)
         nursery.start_soon(upkeep.run)
+        if attachments is not None:
+            nursery.start_soon(attachments.run)
         nursery.start_soon(services.cluster.run)
         if relay is not None:
             local = trio.socket.from_stdlib_socket(relay[1])
@@ -431,6 +441,7 @@ def _api_context(
     services: _Services,
     shutdown: ShutdownSignal,
     upkeep: Upkeep,
+    attachments: AttachmentFolder | None,
 ) -> ApiContext:
     def takes_work() -> bool:
         return not shutdown.requested
@@ -486,4 +497,33 @@ def _api_context(
         clients=services.clients,
         limits=services.limits,
         exposition=metrics.exposition,
+        friend_notices=FriendNotices(
+            services.inbox,
+            storage,
+            domain=services.policy.domain,
+            channel=NOTIFY_CHANNEL,
+            lifetime=config.limits.relay_ttl,
+            clock=services.clock,
+        ),
+        avatars=_avatars(config, storage),
+        attachments=attachments,
     )
+
+
+def _avatars(config: ServerConfig, storage: Storage) -> AvatarFolder | None:
+    section = config.uploads
+    base_url = section.base_url or f"https://{config.server.domain}/uploads"
+    return AvatarFolder(section.dir, base_url.rstrip("/"), storage) if section.enabled else None
+
+
+def _attachments(
+    config: ServerConfig, storage: Storage, clock: Callable[[], float]
+) -> AttachmentFolder | None:
+    section = config.attachments
+    limits = AttachmentLimits(
+        max_bytes=section.max_bytes,
+        user_bytes=section.user_bytes,
+        lifetime=section.ttl,
+        upload_lifetime=section.upload_ttl,
+    )
+    return AttachmentFolder(section.dir, limits, storage, clock) if section.enabled else None

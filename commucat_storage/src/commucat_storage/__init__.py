@@ -7,6 +7,7 @@ embedded backend, which needs nothing installed or configured.
 """
 
 from commucat_storage.admission import Admission, AdmissionKind, Admitted
+from commucat_storage.attachments import Attachment, AttachmentQuotaError
 from commucat_storage.bus import ALL_NODES, MISSED, NodeBus
 from commucat_storage.errors import (
     AdmissionRefusal,
@@ -16,6 +17,15 @@ from commucat_storage.errors import (
     SchemaError,
     StorageError,
     StorageUnavailableError,
+)
+from commucat_storage.friends import (
+    MAX_FRIENDS,
+    DeviceSnapshot,
+    Friend,
+    FriendRefusal,
+    FriendRefusedError,
+    FriendRequest,
+    RequestStatus,
 )
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
@@ -90,6 +100,7 @@ from commucat_storage.timings import Timings
 __all__ = [
     "ALL_NODES",
     "DEAD_AFTER",
+    "MAX_FRIENDS",
     "MAX_INBOX_NUMBER",
     "MISSED",
     "Admission",
@@ -98,6 +109,8 @@ __all__ = [
     "AdmissionRefusedError",
     "Admitted",
     "AlreadyExistsError",
+    "Attachment",
+    "AttachmentQuotaError",
     "AuditNote",
     "CertificateRow",
     "ChangeGroup",
@@ -108,11 +121,16 @@ __all__ = [
     "ConfirmedMessage",
     "CreateGroup",
     "Device",
+    "DeviceSnapshot",
     "DeviceStatus",
     "Done",
     "DropRoute",
     "EnrolmentCode",
     "ExpiredMessage",
+    "Friend",
+    "FriendRefusal",
+    "FriendRefusedError",
+    "FriendRequest",
     "Group",
     "GroupAction",
     "GroupOutcome",
@@ -141,6 +159,7 @@ __all__ = [
     "QueueState",
     "Refusal",
     "RefusalReason",
+    "RequestStatus",
     "Resolve",
     "ResolveOutcome",
     "Rotation",

@@ -64,7 +64,7 @@ class Audiences:
             return False
         origin = self._inboxes.get(sender)
         return not (
-            (origin.user_id == inbox.user_id and origin.known)
+            (origin.known and (origin.user_id == inbox.user_id or origin.user_id in inbox.friends))
             or not inbox.accepted_groups.isdisjoint(origin.groups)
             or any(sender in route.members for route in routes.values())
         )

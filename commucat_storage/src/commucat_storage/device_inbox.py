@@ -20,6 +20,7 @@ class Inbox:
         "confirmed",
         "earliest",
         "epoch",
+        "friends",
         "groups",
         "inbox",
         "next_number",
@@ -55,6 +56,8 @@ class Inbox:
         self.routes: dict[int, Route] = {}
         self.route_members = 0
         self.user_id = ""
+        self.friends: frozenset[str] = frozenset()
+        """Users that its user lists; their devices are no strangers to it."""
         self.groups: set[str] = set()
         self.accepted_groups: set[str] = set()
         """Those of the groups whose members are no strangers to the device."""

@@ -27,7 +27,7 @@ class RefusalReason(enum.Enum):
     QUOTA = "quota"
     """The inbox is full, or its share for senders to which the recipient has no relation: none of its
     routes names them, they are in no group that it joined or was put into by somebody it has a relation
-    to, and they are no device of the same user."""
+    to, and they are no device of the same user nor of one that its user lists as a friend."""
     DISK_LOW = "disk_low"
     """The store takes no messages until there is room on its disk again; try later."""
     NO_ROUTE = "no_route"

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from commucat_storage.admission import Admission, Admitted
+from commucat_storage.attachments import AttachmentStore
 from commucat_storage.errors import CommitFailedError
+from commucat_storage.friends import FriendStore
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface_devices import DeviceStore
 from commucat_storage.metering import MeteredStorage
@@ -32,7 +34,7 @@ from commucat_storage.records import (
 Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
-class Storage(NodeStorage, DeviceStore, MeteredStorage, abc.ABC):
+class Storage(NodeStorage, DeviceStore, FriendStore, AttachmentStore, MeteredStorage, abc.ABC):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
     # -- the journal ---------------------------------------------------------------------------
@@ -116,8 +118,9 @@ class Storage(NodeStorage, DeviceStore, MeteredStorage, abc.ABC):
     @abc.abstractmethod
     async def peers_of(self, device_id: str, limit: int) -> tuple[str, ...]:
         """Active devices that may know of this one's presence, at most ``limit``: members of its groups
-        (both must have agreed to be in it, or a stranger could put them together), and devices of which
-        each has a route to the other on the same channel."""
+        (both must have agreed to be in it, or a stranger could put them together), devices of which
+        each has a route to the other on the same channel, and devices of users of which each lists the
+        other as a friend."""
 
     async def peers_of_each(self, device_ids: Sequence[str], limit: int) -> tuple[tuple[str, ...], ...]:
         """:meth:`peers_of` for each of the devices, in their order."""
@@ -132,6 +135,18 @@ class Storage(NodeStorage, DeviceStore, MeteredStorage, abc.ABC):
         Raises:
             AlreadyExistsError: the handle or the id is taken.
         """
+
+    @abc.abstractmethod
+    async def set_avatar(self, user_id: str, avatar_url: str) -> str | None:
+        """Give the user another avatar; the address of the one before, if nobody has that any more.
+
+        Raises:
+            StorageError: there is no such user.
+        """
+
+    @abc.abstractmethod
+    async def has_avatar(self, avatar_url: str) -> bool:
+        """Whether a user has this avatar."""
 
     @abc.abstractmethod
     async def add_enrolment_code(self, code: EnrolmentCode) -> None:

@@ -19,7 +19,7 @@ from commucat_cli.client.answers import (
 )
 from commucat_cli.client.rest import answer_within, read_json, read_problem
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError
-from commucat_cli.transport import HttpClient, SessionStream, Timeouts
+from commucat_cli.transport import Headers, HttpClient, Response, SessionStream, Timeouts
 from commucat_proto import (
     AuthReceived,
     ClientEvent,
@@ -187,15 +187,28 @@ class Connection:
             response = await self._client.get(path, headers)
         return read_json(response, path)
 
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        patience: float | None = None,
+    ) -> Response:
+        """A REST request of this device, whatever its answer; ``patience`` in seconds.
+
+        Raises:
+            CliError: the connection was lost, or there is no answer in time.
+        """
+        fields = [("authorization", f"Bearer {self.info.token}"), *headers]
+        with answer_within(patience or self._timeouts.request, f"the server does not answer {method}"):
+            return await self._client.request(method, path, fields, body)
+
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A REST POST of a JSON object, likewise."""
-        headers = [
-            ("authorization", f"Bearer {self.info.token}"),
-            ("content-type", "application/json"),
-            ("accept", "application/json"),
-        ]
-        with answer_within(self._timeouts.request, f"the server does not answer {path}"):
-            response = await self._client.request("POST", path, headers, json_text.dumps(body))
+        """A REST POST of a JSON object, as :meth:`get`."""
+        headers = [("content-type", "application/json"), ("accept", "application/json")]
+        response = await self.exchange("POST", path, headers, json_text.dumps(body))
         return read_json(response, path)
 
     # -- inside -----------------------------------------------------------------------------------

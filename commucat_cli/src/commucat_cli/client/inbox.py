@@ -7,11 +7,13 @@ dies in between, the server delivers it again, and its id says whether it was sh
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import attrs
 import trio
 
 from commucat_cli.client.connection import Connection
+from commucat_cli.client.friend_notices import friend_notice
 from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Notice
 from commucat_cli.client.tasks import finish_within
@@ -19,6 +21,7 @@ from commucat_cli.errors import PeerKeyError, RestError
 from commucat_cli.profile import Cursor, Profile, ProfileKeys, keep_undecryptable
 from commucat_crypto import CryptoError
 from commucat_proto import DeliveryReport, Frame, FrameType, is_delivery_report, read_delivery_report
+from commucat_proto.attachment import AttachmentError, AttachmentNote
 from commucat_proto.hello import MAX_DEVICE_ID_LEN
 from commucat_proto.sealing import Opened, SealingError, open_envelope
 
@@ -55,6 +58,10 @@ class ReceivedMessage:
     sent_at: int
     """Unix milliseconds by the sender's clock."""
     text: str = attrs.field(repr=False)
+    attachment: AttachmentNote | None = None
+    """The file that the text describes."""
+    saved: Path | None = None
+    """Where that is now."""
 
 
 class InboxReader:
@@ -121,6 +128,8 @@ class InboxReader:
             report = read_delivery_report(frame)
             if report is not None and self._on_report is not None:
                 await self._on_report(report)
+        elif (told := friend_notice(frame)) is not None:
+            self._notice(told)
         else:
             self._notice(
                 f"a {frame.type.wire_name} frame was left out: this client has no groups and no calls"
@@ -157,6 +166,7 @@ class InboxReader:
             number=frame.sequence,
             sent_at=content.sent_at,
             text=content.text,
+            attachment=_note_of(content.text),
         )
 
     async def _flush(self, connection: Connection, epoch: str) -> None:
@@ -190,3 +200,10 @@ def _open_with(payload: bytes, keys: ProfileKeys) -> Opened:
             with suppress(SealingError):
                 return open_envelope(payload, keys.device_id, pair)
         raise
+
+
+def _note_of(text: str) -> AttachmentNote | None:
+    try:
+        return AttachmentNote.from_text(text)
+    except AttachmentError:
+        return None  # then it is a text like any other

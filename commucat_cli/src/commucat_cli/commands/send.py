@@ -29,6 +29,7 @@ from commucat_cli.commands.options import (
     warn_if_insecure,
 )
 from commucat_cli.commands.outcome import run_command
+from commucat_cli.commands.transfers import upload
 from commucat_cli.errors import CliError
 from commucat_cli.profile import Profile, open_profile
 from commucat_cli.terminal import LineReader, Output, warn
@@ -42,6 +43,15 @@ def send(
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The message.")] = None,
     channel: ChannelOption = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Send each line of standard input.")] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            metavar="PATH",
+            dir_okay=False,
+            help="Encrypt this file, upload it, and send what opens it.",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds to wait for the next acknowledgement.")
     ] = 30.0,
@@ -62,15 +72,16 @@ def send(
     Runs beside a `listen` of the same profile, but not with --wait-delivered, which reads the inbox for the
     server's reports; messages in it stay there. Empty lines of standard input are left out.
     """
-    if (text is None) == (not stdin):
-        raise typer.BadParameter("give either TEXT or --stdin", param_hint="TEXT")
-    run_command(partial(_send, profile, to, text, channel, timeout, wait_delivered, via))
+    if (text is not None) + stdin + (file is not None) != 1:
+        raise typer.BadParameter("give either TEXT, --stdin or --file", param_hint="TEXT")
+    run_command(partial(_send, profile, to, text, file, channel, timeout, wait_delivered, via))
 
 
 async def _send(
     directory: Path,
     to: str,
     text: str | None,
+    file: Path | None,
     channel: int | None,
     patience: float,
     wait: float | None,
@@ -80,6 +91,9 @@ async def _send(
         if wait is not None:
             stack.enter_context(profile.reading_inbox())
         warn_if_insecure(profile.account().trust)
+        if file is not None:
+            # The message goes only when there is something to fetch.
+            text = (await upload(profile, file, patience, via)).to_text()
         await _Sending(profile, to, channel, patience, wait, via).run(text)
     return 0
 

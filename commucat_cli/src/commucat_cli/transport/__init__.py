@@ -6,7 +6,7 @@ from commucat_cli.transport.h1_client import H1Client
 from commucat_cli.transport.h2_client import H2Client
 from commucat_cli.transport.h2_stream import H2Stream
 from commucat_cli.transport.open import Timeouts, closing, open_h2, open_http, running
-from commucat_cli.transport.stream import HttpClient, RawStream, Response, SessionStream
+from commucat_cli.transport.stream import Headers, HttpClient, RawStream, Response, SessionStream
 from commucat_cli.transport.trust import HTTP1, HTTP2, Trust, client_context
 from commucat_cli.transport.via import WAYS, Form, Via
 
@@ -18,6 +18,7 @@ __all__ = [
     "H1Client",
     "H2Client",
     "H2Stream",
+    "Headers",
     "HttpClient",
     "RawStream",
     "Response",

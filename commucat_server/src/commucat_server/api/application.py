@@ -6,7 +6,9 @@ from litestar import Litestar
 from litestar.exceptions import HTTPException
 
 from commucat_server.api import (
+    attachments,
     devices,
+    friends,
     health,
     info,
     landing,
@@ -15,6 +17,7 @@ from commucat_server.api import (
     rotation,
     sessions,
     statistics,
+    uploads,
 )
 from commucat_server.api.answers import Handlers
 from commucat_server.api.context import ApiContext
@@ -39,6 +42,9 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     devices.handlers,
     rotation.handlers,
     statistics.handlers,
+    friends.handlers,
+    uploads.handlers,
+    attachments.handlers,
 )
 """Each gives the handlers of its resource over the given services, and documents them, see ``openapi``."""
 

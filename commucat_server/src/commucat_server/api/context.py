@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from commucat_ledger import Ledger
+from commucat_server.blobs.attachments import AttachmentFolder
+from commucat_server.blobs.avatars import AvatarFolder
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.devices import Devices
@@ -13,6 +15,7 @@ from commucat_server.identity.pairing import Pairing
 from commucat_server.identity.rotation import Rotations
 from commucat_server.ops.counters import Counters
 from commucat_server.provision import NoiseKeyVersion, Shared
+from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.registry import Registry
 from commucat_server.security.admin import AdminAccess
 from commucat_server.security.clients import ClientAddresses
@@ -58,3 +61,9 @@ class ApiContext:
     """None: nothing is limited."""
     exposition: Callable[[], Awaitable[bytes]] | None = None
     """The text of ``/metrics``; None: there is no such path."""
+    friend_notices: FriendNotices | None = None
+    """Tells users of requests; without it nobody is told."""
+    avatars: AvatarFolder | None = None
+    """None: uploads are switched off."""
+    attachments: AttachmentFolder | None = None
+    """The same for attachments."""

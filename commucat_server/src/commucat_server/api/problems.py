@@ -18,6 +18,7 @@ TITLES = {
     403: "Forbidden",
     404: "NotFound",
     409: "Conflict",
+    416: "RangeNotSatisfiable",
     429: "Too Many Requests",
     500: "InternalError",
     503: "ServiceUnavailable",

@@ -23,6 +23,8 @@ SECTIONS: Final[dict[str, type]] = {
     "security.rate_limit": access_sections.RateLimitSection,
     "admin": access_sections.AdminSection,
     "proxy": access_sections.ProxySection,
+    "uploads": sections.UploadsSection,
+    "attachments": sections.AttachmentsSection,
     "logging": sections.LoggingSection,
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
@@ -51,7 +53,6 @@ OTHER_VARIABLES: Final = frozenset(
 _UNSUPPORTED: Final = (
     ("federation", "COMMUCAT_FEDERATION_PEERS", "federation with other servers"),
     ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
-    ("uploads", "COMMUCAT_UPLOADS_", "file upload"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
     ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),

@@ -23,6 +23,8 @@ _DATA_DIR: Final = "commucat-data"
 _FILE: Final = "commucat.toml"
 _DATABASE: Final = "commucat.db"
 _LEDGER: Final = "ledger.jsonl"
+_UPLOADS: Final = "uploads"
+_ATTACHMENTS: Final = "attachments"
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +47,8 @@ class ServerConfig:
     security_rate_limit: access_sections.RateLimitSection
     admin: access_sections.AdminSection
     proxy: access_sections.ProxySection
+    uploads: sections.UploadsSection
+    attachments: sections.AttachmentsSection
     logging: sections.LoggingSection
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection
@@ -129,6 +133,8 @@ def load_config(
     defaults: dict[str, object] = {
         "storage.path": directory / _DATABASE,
         "ledger.target": directory / _LEDGER,
+        "uploads.dir": directory / _UPLOADS,
+        "attachments.dir": directory / _ATTACHMENTS,
     }
     if file is None:
         defaults["server.auto_approve_devices"] = True

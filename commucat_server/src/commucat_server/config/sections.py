@@ -396,6 +396,57 @@ class SecuritySection:
     """Encrypts the server's secrets at rest."""
 
 
+def _uploads_address(_section: Any, _attribute: "attrs.Attribute[Any]", value: str | None) -> None:
+    if value is not None and (not value.startswith(("https://", "http://")) or not value.isprintable()):
+        raise InvalidValueError("must look like https://chat.example.org/uploads", key="base_url")
+
+
+@attrs.frozen(kw_only=True)
+class UploadsSection:
+    """Section ``[uploads]``: avatars, which everybody can see."""
+
+    dir: Path = attrs.field(metadata=env("COMMUCAT_UPLOADS_DIR"))
+    """Where they are; ``uploads`` in the data directory unless set."""
+    enabled: bool = attrs.field(default=True, metadata=env("COMMUCAT_UPLOADS_ENABLED"))
+    base_url: str | None = attrs.field(
+        default=None, validator=_uploads_address, metadata=env("COMMUCAT_UPLOADS_BASE_URL")
+    )
+    """Where the world finds them; ``https://DOMAIN/uploads`` unless set."""
+
+
+@attrs.frozen(kw_only=True)
+class AttachmentsSection:
+    """Section ``[attachments]``: files that clients encrypt and send to each other by their ids."""
+
+    dir: Path = attrs.field(metadata=env("COMMUCAT_ATTACHMENTS_DIR"))
+    """Where they are; ``attachments`` in the data directory unless set. All servers of a store share it."""
+    enabled: bool = attrs.field(default=True, metadata=env("COMMUCAT_ATTACHMENTS_ENABLED"))
+    max_bytes: int = attrs.field(
+        default=100 * 1024**2, validator=_between(1, 1024**4), metadata=env("COMMUCAT_ATTACHMENT_BYTES")
+    )
+    """Size of one attachment."""
+    user_bytes: int = attrs.field(
+        default=1024**3, validator=_between(1, 1024**5), metadata=env("COMMUCAT_ATTACHMENT_USER_BYTES")
+    )
+    """Size of all attachments of a user that the server keeps."""
+    ttl: int = attrs.field(
+        default=30 * _DAY, validator=_between(1, 10 * _YEAR), metadata=env("COMMUCAT_ATTACHMENT_TTL")
+    )
+    """How long an attachment is kept."""
+    upload_ttl: int = attrs.field(
+        default=_DAY, validator=_between(1, 10 * _YEAR), metadata=env("COMMUCAT_ATTACHMENT_UPLOAD_TTL")
+    )
+    """How long an upload that makes no progress is kept."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.user_bytes < self.max_bytes:
+            raise InvalidValueError(
+                f"must be at least attachments.max_bytes ({self.max_bytes}), or an attachment of that size "
+                "could never be stored",
+                key="user_bytes",
+            )
+
+
 @attrs.frozen(kw_only=True)
 class PairingSection:
     """Section ``[pairing]``: further devices of a user."""

@@ -147,6 +147,12 @@ class _Exchange:
             if status in _BODILESS or not (body or more):
                 self._without_body = True
             self._stream.send_head(status, headers, end=self._without_body)
+        if self._without_body and more:
+            # The answer to a HEAD: nobody wants the rest, and it may be long.
+            self.complete = True
+            await self._stream.end()
+            await self._stop()
+            return
         if not self._without_body:
             with trio.move_on_after(self._settings.stall_timeout) as waiting:
                 await self._stream.send(bytes(body))

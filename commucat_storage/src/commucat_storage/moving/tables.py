@@ -1,8 +1,8 @@
 """What a store consists of, said without SQL: the tables and columns that backups and transfers carry.
 
-Times are whole Unix seconds where a record of the interface has them so, and microseconds in the tables that
-only PostgreSQL has. The epoch of an inbox is not among the columns on purpose: whoever fills a store makes
-new ones, so that no client takes numbers of the old store for numbers of the new one.
+Times are whole Unix seconds where a record of the interface has them so, and microseconds in friend requests
+and in the tables that only PostgreSQL has. The epoch of an inbox is not among the columns on purpose: whoever
+fills a store makes new ones, so that no client takes numbers of the old store for numbers of the new one.
 """
 
 import enum
@@ -192,6 +192,34 @@ TABLES: Final = (
         postgres_order="position",
     ),
     Table(
+        name="friend",
+        columns=(
+            *_text("user_id", "friend_id"),
+            *_text("alias", optional=True),
+            *_int("position"),
+        ),
+        order="user_id, friend_id",
+    ),
+    Table(
+        name="friend_requests",
+        columns=(
+            *_text("id", "from_user_id", "to_user_id", "status"),
+            *_text("message", optional=True),
+            *_moments("created_at", "updated_at"),
+        ),
+        order="id",
+    ),
+    Table(
+        name="attachment",
+        columns=(
+            *_text("id_hash", "user_id"),
+            *_int("size", "received"),
+            Column("created_at", Kind.SECONDS),
+            Column("expires_at", Kind.SECONDS),
+        ),
+        order="id_hash",
+    ),
+    Table(
         name="enrolment_code",
         columns=(
             Column("code_hash", Kind.BYTES),
@@ -283,16 +311,6 @@ TABLES: Final = (
         name="user_blob",
         columns=(*_text("user_id", "key", "payload"), *_moments("updated_at")),
         order="user_id, key",
-        sqlite=False,
-    ),
-    Table(
-        name="friend_requests",
-        columns=(
-            *_text("id", "from_user_id", "to_user_id", "status"),
-            *_text("message", optional=True),
-            *_moments("created_at", "updated_at"),
-        ),
-        order="id",
         sqlite=False,
     ),
     Table(

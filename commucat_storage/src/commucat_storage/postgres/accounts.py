@@ -71,6 +71,25 @@ async def update_profile(
         )
 
 
+async def set_avatar(connection: Connection, user_id: str, avatar_url: str) -> str | None:
+    """The avatar before, if it was another one and nobody has it any more. Raises :class:`StorageError`."""
+    row = await connection.fetchrow(
+        "SELECT avatar_url FROM app_user WHERE user_id = $1 FOR NO KEY UPDATE", user_id
+    )
+    if row is None:
+        raise StorageError(f"there is no user with id {user_id}")
+    await update_profile(connection, user_id, None, avatar_url)
+    before: str | None = row[0]
+    return None if before is None or await has_avatar(connection, before) else before
+
+
+async def has_avatar(connection: Connection, avatar_url: str) -> bool:
+    """Whether a user has this avatar."""
+    return bool(
+        await connection.fetchval("SELECT EXISTS (SELECT 1 FROM app_user WHERE avatar_url = $1)", avatar_url)
+    )
+
+
 async def insert_code(connection: Connection, code: EnrolmentCode) -> None:
     """Raises :class:`StorageError` without the user, :class:`AlreadyExistsError` for a known code."""
     if await load_user(connection, code.user_id) is None:

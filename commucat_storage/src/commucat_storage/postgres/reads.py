@@ -42,6 +42,12 @@ SELECT DISTINCT d.opaque_id FROM (
     FROM route AS own CROSS JOIN LATERAL unnest(own.members) AS named
     JOIN route AS theirs ON theirs.device_id = named AND theirs.channel = own.channel
     WHERE own.device_id = $1 AND $1 = ANY (theirs.members)
+    UNION ALL
+    SELECT theirs.opaque_id
+    FROM user_device AS own JOIN friend AS f ON f.user_id = own.user_id
+    JOIN friend AS back ON back.user_id = f.friend_id AND back.friend_id = f.user_id
+    JOIN user_device AS theirs ON theirs.user_id = f.friend_id
+    WHERE own.opaque_id = $1
 ) AS found JOIN user_device AS d ON d.opaque_id = found.peer
 WHERE d.status = 'active' AND d.opaque_id <> $1 LIMIT $2"""
 
@@ -160,5 +166,5 @@ async def peers_of_each(
 
 
 async def peers_of(connection: Connection, device_id: str, limit: int) -> tuple[str, ...]:
-    """Active devices in its groups, and those with which it shares a channel by mutual routes."""
+    """Active devices in its groups, those it shares a channel with by mutual routes, and those of friends."""
     return tuple(peer for [peer] in await connection.fetch(_PEERS, device_id, limit))

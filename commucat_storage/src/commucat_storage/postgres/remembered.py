@@ -1,7 +1,7 @@
 """What a process remembers of devices and groups between transactions, and how it knows that it is right.
 
-Each device has a counter (``inbox_offset.relations``) that every change of its status, routes or groups
-raises, and each group one for its members (``chat_group.version``). A transaction locks the devices
+Each device has a counter (``inbox_offset.relations``) that every change of its status, routes, groups or
+friends raises, and each group one for its members (``chat_group.version``). A transaction locks the devices
 first and then compares, so what it uses cannot be changed by another process before it has committed:
 whoever changes a group locks all its members.
 """
@@ -27,7 +27,7 @@ WHERE entity_id = ANY ($1) ORDER BY entity_id FOR NO KEY UPDATE"""  # noqa: S608
 
 @attrs.define
 class Relations:
-    """A device's status, owner, routes and groups, as they were when its counter was ``version``."""
+    """A device's status, owner, routes, groups and friends, as they were when its counter was ``version``."""
 
     version: int
     refusal: RefusalReason | None
@@ -36,6 +36,7 @@ class Relations:
     route_members: int = 0
     groups: set[str] = attrs.Factory(set)
     accepted_groups: set[str] = attrs.Factory(set)
+    friends: frozenset[str] = frozenset()
 
 
 @attrs.define
@@ -101,7 +102,7 @@ async def lock_inboxes(
         loaded = await _load_relations(connection, stale)
         relations |= loaded
         for device_id, each in loaded.items():
-            cache.put(device_id, each, 1 + each.route_members + len(each.groups))
+            cache.put(device_id, each, 1 + each.route_members + len(each.groups) + len(each.friends))
     inboxes = {row[0]: inbox_of(row, relations[row[0]]) for row in rows}
     for device_id in wanted:
         if device_id not in inboxes:
@@ -189,6 +190,7 @@ def inbox_of(row: Row, relations: Relations) -> Inbox:
     inbox.user_id = relations.user_id
     inbox.groups = relations.groups
     inbox.accepted_groups = relations.accepted_groups
+    inbox.friends = relations.friends
     return inbox
 
 
@@ -212,4 +214,10 @@ async def _load_relations(connection: Connection, versions: dict[str, int]) -> d
         loaded[device_id].groups.add(group_id)
         if accepted:
             loaded[device_id].accepted_groups.add(group_id)
+    for device_id, friend_ids in await connection.fetch(
+        "SELECT d.opaque_id, array_agg(f.friend_id) FROM user_device AS d "
+        "JOIN friend AS f ON f.user_id = d.user_id WHERE d.opaque_id = ANY ($1) GROUP BY 1",
+        wanted,
+    ):
+        loaded[device_id].friends = frozenset(friend_ids)
     return loaded

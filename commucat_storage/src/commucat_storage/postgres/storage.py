@@ -18,10 +18,12 @@ from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
 from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.postgres import accounts, admit, devices, expiry, key_events, reads
+from commucat_storage.postgres.attachments import PostgresAttachments
 from commucat_storage.postgres.cluster import PostgresNodes
 from commucat_storage.postgres.connection import Connection, connect, translate
 from commucat_storage.postgres.device_store import PostgresDevices
 from commucat_storage.postgres.entries import Within, Work
+from commucat_storage.postgres.friends import PostgresFriends
 from commucat_storage.postgres.journal import Journal
 from commucat_storage.postgres.migrate import (
     PostgresStatus,
@@ -133,7 +135,9 @@ async def with_connection(
         raise translate(exc, dsn) from exc
 
 
-class PostgresStorage(PostgresNodes, PostgresDevices, JournaledStorage[Work]):
+class PostgresStorage(
+    PostgresNodes, PostgresDevices, PostgresFriends, PostgresAttachments, JournaledStorage[Work]
+):
     """The state of a server in a PostgreSQL database. Made by :func:`open_postgres`."""
 
     def __init__(
@@ -193,6 +197,12 @@ class PostgresStorage(PostgresNodes, PostgresDevices, JournaledStorage[Work]):
                 await accounts.insert_code(connection, code)
 
         await self._pool.write(unit)
+
+    async def set_avatar(self, user_id: str, avatar_url: str) -> str | None:
+        return await self._write(accounts.set_avatar, user_id, avatar_url)
+
+    async def has_avatar(self, avatar_url: str) -> bool:
+        return await self._read(accounts.has_avatar, avatar_url)
 
     async def add_enrolment_code(self, code: EnrolmentCode) -> None:
         await self._write(accounts.insert_code, code)

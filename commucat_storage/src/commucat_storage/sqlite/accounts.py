@@ -68,6 +68,22 @@ def update_profile(
         )
 
 
+def set_avatar(connection: sqlite3.Connection, user_id: str, avatar_url: str) -> str | None:
+    """The avatar before, if it was another one and nobody has it any more. Raises :class:`StorageError`."""
+    user = load_user(connection, user_id)
+    if user is None:
+        raise StorageError(f"there is no user with id {user_id}")
+    update_profile(connection, user_id, None, avatar_url)
+    before = user.avatar_url
+    return None if before is None or has_avatar(connection, before) else before
+
+
+def has_avatar(connection: sqlite3.Connection, avatar_url: str) -> bool:
+    """Whether a user has this avatar."""
+    found = connection.execute("SELECT 1 FROM app_user WHERE avatar_url = ? LIMIT 1", (avatar_url,))
+    return found.fetchone() is not None
+
+
 def insert_code(connection: sqlite3.Connection, code: EnrolmentCode) -> None:
     """Raises :class:`StorageError` without the user, :class:`AlreadyExistsError` for a known code."""
     if load_user(connection, code.user_id) is None:

@@ -19,6 +19,11 @@ _LOAD_ROUTES = """
 SELECT r.device_id, r.channel, r.relay, r.members, r.group_id
 FROM json_each(?) AS wanted JOIN route AS r ON r.device_id = wanted.value"""
 
+_LOAD_FRIENDS = """
+SELECT d.device_id, f.friend_id
+FROM json_each(?) AS wanted
+JOIN user_device AS d ON d.device_id = wanted.value JOIN friend AS f ON f.user_id = d.user_id"""
+
 _SIBLINGS = "SELECT device_id FROM user_device WHERE user_id = ? AND status = 'active' ORDER BY device_id"
 _LOAD_GROUPS = """
 SELECT m.device_id, m.group_id, m.accepted
@@ -99,7 +104,7 @@ class InboxCache:
 
     def _keep(self, device_id: str, inbox: Inbox) -> None:
         self._young[device_id] = inbox
-        self._weight += 1 + inbox.route_members + len(inbox.groups)
+        self._weight += 1 + inbox.route_members + len(inbox.groups) + len(inbox.friends)
 
     def _load(self, device_ids: list[str]) -> None:
         # SQLite cuts a text of JSON at a NUL: such an id, which no device has, would find another's rows.
@@ -123,5 +128,10 @@ class InboxCache:
             loaded[device_id].groups.add(group_id)
             if accepted:
                 loaded[device_id].accepted_groups.add(group_id)
+        friends: dict[str, list[str]] = {}
+        for device_id, friend_id in self._connection.execute(_LOAD_FRIENDS, (wanted,)).fetchall():
+            friends.setdefault(device_id, []).append(friend_id)
+        for device_id, user_ids in friends.items():
+            loaded[device_id].friends = frozenset(user_ids)
         for device_id in device_ids:
             self._keep(device_id, loaded.get(device_id) or Inbox(RefusalReason.UNKNOWN_DEVICE))

@@ -47,6 +47,12 @@ SELECT DISTINCT d.device_id FROM (
     CROSS JOIN route AS theirs ON theirs.device_id = named.value AND theirs.channel = own.channel
     WHERE own.device_id = ?1 AND instr(own.members, '\u0000') = 0 AND instr(theirs.members, '\u0000') = 0
         AND EXISTS (SELECT 1 FROM json_each(theirs.members) AS back WHERE back.value = ?1)
+    UNION ALL
+    SELECT theirs.device_id
+    FROM user_device AS own JOIN friend AS f ON f.user_id = own.user_id
+    JOIN friend AS back ON back.user_id = f.friend_id AND back.friend_id = f.user_id
+    JOIN user_device AS theirs ON theirs.user_id = f.friend_id
+    WHERE own.device_id = ?1
 ) JOIN user_device AS d ON d.device_id = peer
 WHERE d.status = 'active' AND d.device_id <> ?1 LIMIT ?2"""
 
@@ -207,7 +213,7 @@ def load_group(connection: sqlite3.Connection, group_id: str) -> Group | None:
 
 
 def peers_of(connection: sqlite3.Connection, device_id: str, limit: int) -> tuple[str, ...]:
-    """Active devices in its groups, and those with which it shares a channel by mutual routes."""
+    """Active devices in its groups, those it shares a channel with by mutual routes, and those of friends."""
     return tuple(peer for [peer] in connection.execute(_PEERS, (device_id, limit)))
 
 

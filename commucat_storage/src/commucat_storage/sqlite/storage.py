@@ -28,8 +28,10 @@ from commucat_storage.records import (
     User,
 )
 from commucat_storage.sqlite import accounts, admit, devices, expiry, key_events, reads
+from commucat_storage.sqlite.attachments import SqliteAttachments
 from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.device_store import SqliteDevices
+from commucat_storage.sqlite.friends import SqliteFriends
 from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
@@ -88,7 +90,7 @@ def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) ->
     return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
-class SqliteStorage(SqliteDevices, JournaledStorage[Work]):
+class SqliteStorage(SqliteDevices, SqliteFriends, SqliteAttachments, JournaledStorage[Work]):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:
@@ -143,6 +145,14 @@ class SqliteStorage(SqliteDevices, JournaledStorage[Work]):
                 accounts.insert_code(transaction.connection, code)
 
         await self._write(work)
+
+    async def set_avatar(self, user_id: str, avatar_url: str) -> str | None:
+        return await self._write(
+            lambda transaction: accounts.set_avatar(transaction.connection, user_id, avatar_url)
+        )
+
+    async def has_avatar(self, avatar_url: str) -> bool:
+        return await self._readers.run(accounts.has_avatar, avatar_url)
 
     async def add_enrolment_code(self, code: EnrolmentCode) -> None:
         await self._write(lambda transaction: accounts.insert_code(transaction.connection, code))

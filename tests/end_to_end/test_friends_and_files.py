@@ -1,0 +1,198 @@
+"""Friends, avatars and files with the client's commands, against the real server."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from end_to_end.client_people import CLI, Person, error_line, login
+from end_to_end.server_process import DEADLINE, ServerProcess, run, server_process
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with server_process(tmp_path_factory.mktemp("server")) as server:
+        yield server
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def alice(server: ServerProcess) -> Person:
+    return login(server, "alice")
+
+
+@pytest.fixture(scope="module")
+def bob(server: ServerProcess) -> Person:
+    return login(server, "bob")
+
+
+def do(person: Person, *command: str) -> "subprocess.CompletedProcess[str]":
+    return run([CLI, *command, "--profile", str(person.profile)], person.home)
+
+
+def listen(person: Person, folder: Path, count: int = 1) -> "subprocess.CompletedProcess[str]":
+    return do(person, "listen", "--count", str(count), "--timeout", "40", "--json", "--save", str(folder))
+
+
+def test_friends_from_the_request_to_the_removal(server: ServerProcess, alice: Person, bob: Person) -> None:
+    asked = do(alice, "friends", "request", "bob", "--message", "it is\talice".replace("\t", " "))
+    assert asked.returncode == 0, asked.stderr
+    assert "status=pending" in asked.stdout
+    # The notice waited in bob's inbox, and is no message.
+    told = do(bob, "listen", "--count", "1", "--timeout", "1")
+    assert "alice@localhost asks to become a friend (it is alice)" in told.stderr
+    waiting = json.loads(do(bob, "friends", "requests", "--json").stdout)
+    assert waiting["incoming"][0]["message"] == "it is alice"
+    assert do(bob, "friends", "requests").stdout.startswith("in id=")
+
+    assert "status=accepted" in do(bob, "friends", "accept", "alice").stdout
+
+    [line] = do(alice, "friends", "list").stdout.splitlines()
+    assert line.endswith(" devices=1")
+    [device] = do(alice, "friends", "devices", "bob").stdout.splitlines()
+    assert device.startswith(f"{bob.device_id} active key=")
+    assert "friend request not found" in error_line(do(alice, "friends", "reject", "bob"))
+    assert "user not found" in error_line(do(alice, "friends", "request", "nobody"))
+    assert "unknown domain: elsewhere.example" in error_line(
+        do(alice, "friends", "request", "carol@elsewhere.example")
+    )
+    assert do(alice, "friends", "request", " ").returncode == 2
+    assert do(alice, "friends", "remove", "bob").returncode == 0
+    assert do(alice, "friends", "list").stdout == ""
+    assert "friend not found" in error_line(do(alice, "friends", "remove", "bob"))
+    [line] = do(bob, "friends", "list").stdout.splitlines()
+    assert line.endswith(" devices=0")
+
+
+def test_an_avatar_is_set_and_what_is_no_picture_is_not(
+    server: ServerProcess, alice: Person, tmp_path: Path
+) -> None:
+    picture, other = tmp_path / "cat.png", tmp_path / "cat.txt"
+    picture.write_bytes(PNG)
+    other.write_bytes(b"meow")
+
+    done = do(alice, "profile", "avatar", str(picture))
+
+    assert done.returncode == 0, done.stderr
+    address = done.stdout.strip().removeprefix("avatar_url=")
+    assert address.startswith("https://localhost/uploads/")
+    assert (server.data_dir / "uploads" / address.rpartition("/")[2]).read_bytes() == PNG
+    assert "is no JPEG, PNG, WebP or GIF picture" in error_line(do(alice, "profile", "avatar", str(other)))
+    assert "cannot be read" in error_line(do(alice, "profile", "avatar", str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("via", ["binary", "websocket"])
+def test_a_file_arrives_unread_by_the_server_and_overwrites_nothing(
+    server: ServerProcess, alice: Person, bob: Person, tmp_path: Path, via: str
+) -> None:
+    data = b"a very secret page\n" * 60_000
+    file = tmp_path / "the plan.txt"
+    file.write_bytes(data)
+    folder = tmp_path / "saved"
+    for _ in range(2):
+        sent = alice.send(bob, "--file", str(file), "--via", via)
+        assert sent.returncode == 0, sent.stderr
+
+    got = listen(bob, folder, 2)
+
+    assert got.returncode == 0, got.stderr
+    messages = [json.loads(line) for line in got.stdout.splitlines()]
+    assert [message["attachment"]["saved"] for message in messages] == [
+        str(folder / "the plan.txt"),
+        str(folder / "the plan (2).txt"),
+    ]
+    assert messages[0]["attachment"]["size"] == len(data)
+    assert sorted(path.name for path in folder.iterdir()) == ["the plan (2).txt", "the plan.txt"]
+    assert {path.read_bytes() for path in folder.iterdir()} == {data}
+    for blob in (server.data_dir / "attachments").rglob("*"):
+        assert not blob.is_file() or b"secret" not in blob.read_bytes()
+
+
+def test_an_empty_file_is_a_file(alice: Person, bob: Person, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    assert alice.send(bob, "--file", str(tmp_path / "empty")).returncode == 0
+
+    assert listen(bob, tmp_path / "saved").returncode == 0
+
+    assert (tmp_path / "saved" / "empty").read_bytes() == b""
+
+
+def test_an_attachment_that_is_not_saved_is_described_well_enough_to_fetch_it_later(
+    alice: Person, bob: Person, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    assert alice.send(bob, "--file", str(tmp_path / "x")).returncode == 0
+
+    [message] = bob.listen(1)
+
+    assert message["attachment"] == {"name": "x", "size": 1, "saved": None}
+    assert '"key"' in message["text"]
+
+
+def test_a_blob_that_was_changed_or_is_gone_is_not_saved_and_the_message_is_shown(
+    server: ServerProcess, alice: Person, bob: Person, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.bin"
+    file.write_bytes(os.urandom(200_000))
+    before = {path for path in (server.data_dir / "attachments").rglob("*") if path.is_file()}
+    assert alice.send(bob, "--file", str(file)).returncode == 0
+    assert alice.send(bob, "--file", str(file)).returncode == 0
+    first, second = {path for path in (server.data_dir / "attachments").rglob("*") if path.is_file()} - before
+    blob = bytearray(first.read_bytes())
+    blob[-1] ^= 1
+    first.write_bytes(blob)
+    second.unlink()
+
+    got = listen(bob, tmp_path / "saved", 2)
+
+    assert got.returncode == 0, got.stderr
+    assert "does not decrypt" in got.stderr
+    assert "attachment not found" in got.stderr
+    assert [json.loads(line)["attachment"]["saved"] for line in got.stdout.splitlines()] == [None, None]
+    assert list((tmp_path / "saved").iterdir()) == []
+
+
+def test_an_upload_goes_on_where_a_killed_server_left_it(
+    server: ServerProcess, alice: Person, bob: Person, tmp_path: Path
+) -> None:
+    data = os.urandom(48 * 2**20)
+    file = tmp_path / "large.bin"
+    file.write_bytes(data)
+    folder = server.data_dir / "attachments"
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    with alice.running("send", "--to", bob.device_id, "--file", str(file)) as sending:
+        end = time.monotonic() + DEADLINE
+        blobs: set[Path] = set()
+        while not any(path.stat().st_size > 2**21 for path in blobs):
+            assert time.monotonic() < end
+            assert sending.process.poll() is None
+            blobs = {path for path in folder.rglob("*") if path.is_file()} - before
+        [blob] = blobs
+        server.kill()
+        reached = blob.stat().st_size
+        server.start()
+        status, _, errors = sending.end()
+    assert status == 0, errors
+    assert 2**21 < reached < len(data)
+    assert len({path for path in folder.rglob("*") if path.is_file()} - before) == 1
+
+    assert listen(bob, tmp_path / "saved").returncode == 0
+
+    assert (tmp_path / "saved" / "large.bin").read_bytes() == data
+
+
+def test_what_cannot_be_sent_is_told_in_one_line(alice: Person, bob: Person, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no file" in error_line(alice.send(bob, "--file", str(tmp_path / "pipe")))
+    assert "cannot be read" in error_line(alice.send(bob, "--file", str(tmp_path / "none")))
+    assert alice.send(bob, "text", "--file", str(tmp_path / "pipe")).returncode == 2
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate(101 * 2**20)
+    assert "attachment too large" in error_line(alice.send(bob, "--file", str(huge)))
