@@ -11,6 +11,7 @@ from typing import NoReturn
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.errors import CommitFailedError
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
+from commucat_storage.interface_operating import OperatingStorage
 from commucat_storage.nodes import NodeStorage
 from commucat_storage.records import (
     CertificateRow,
@@ -30,7 +31,7 @@ from commucat_storage.records import (
 Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
-class Storage(NodeStorage, abc.ABC):
+class Storage(NodeStorage, OperatingStorage, abc.ABC):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
     # -- the journal ---------------------------------------------------------------------------

@@ -218,6 +218,17 @@ TABLES: Final = (
         ),
         order="name, version",
     ),
+    Table(
+        name="operator_record",
+        columns=(
+            Column("record_id", Kind.TEXT),
+            Column("digest", Kind.BYTES),
+            Column("metadata", Kind.JSON),
+            Column("recorded_at", Kind.SECONDS),
+            Column("taken_at", Kind.SECONDS, optional=True),
+        ),
+        order="record_id",
+    ),
     # From here on: what databases of other servers of the protocol bring along.
     Table(
         name="device_pairing",

@@ -28,6 +28,7 @@ from commucat_storage.postgres.migrate import (
     claim,
     status,
 )
+from commucat_storage.postgres.operating_storage import PostgresOperating
 from commucat_storage.postgres.pool import Pool, close_connection
 from commucat_storage.postgres.settings import PostgresSettings
 from commucat_storage.records import (
@@ -131,7 +132,7 @@ async def with_connection(
         raise translate(exc, dsn) from exc
 
 
-class PostgresStorage(PostgresNodes, JournaledStorage[Work]):
+class PostgresStorage(PostgresNodes, PostgresOperating, JournaledStorage[Work]):
     """The state of a server in a PostgreSQL database. Made by :func:`open_postgres`."""
 
     def __init__(

@@ -31,6 +31,7 @@ from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
+from commucat_storage.sqlite.operating_storage import SqliteOperating
 from commucat_storage.sqlite.reads import ReaderPool
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
@@ -86,11 +87,11 @@ def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) ->
     return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
-class SqliteStorage(JournaledStorage[Work]):
+class SqliteStorage(SqliteOperating, JournaledStorage[Work]):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:
-        super().__init__(journal)
+        JournaledStorage.__init__(self, journal)
         self._readers = readers
         self._known_devices: JointReads[str, KnownDevice | None] = JointReads(readers, _known_devices)
 
