@@ -19,7 +19,6 @@ import trio
 
 from commucat_ledger import HeadPolicy, Ledger, Rotation, Signer, open_ledger
 from commucat_proto import ServerParameters
-from commucat_proto.server_session import ServerKey
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
 from commucat_server.calls.service import CallService
@@ -27,18 +26,21 @@ from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.connect.relay import WorkerRelay
+from commucat_server.identity.admin_tokens import AdminTokens
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.listener import ListenerSettings, ShutdownSignal, open_tcp, serve_listeners, tls_context
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.delivery_audit import DeliveryAudit
 from commucat_server.ops.key_event_archive import KeyEventArchive
+from commucat_server.ops.operator_watch import OperatorWatch
+from commucat_server.ops.secret_rotation import SecretRotation
 from commucat_server.ops.upkeep import Upkeep
 from commucat_server.provision import (
     NOISE_SECRET,
     DataDir,
-    NoiseKeyVersion,
     Shared,
     load_noise_keys,
     open_shared,
@@ -87,7 +89,8 @@ class _Services:
     calls: CallService
     issuer: CertificateIssuer
     policy: AdmissionPolicy
-    noise_keys: tuple[NoiseKeyVersion, ...]
+    noise_keys: NoiseCatalogue
+    admin_tokens: AdminTokens
     shared: Shared
     clock: Callable[[], float]
     audit: Audit
@@ -175,10 +178,12 @@ async def _build_services(
         deliveries = DeliveryAudit(audit, lambda device_id: registry.receiver(device_id) is not None)
         inbox.on_commit = deliveries.committed
     known_version = await storage.latest_secret_version(NOISE_SECRET)
-    noise_keys = await load_noise_keys(storage, config, int(clock()))
-    for key in noise_keys:
+    versions = await load_noise_keys(storage, config, int(clock()))
+    for key in versions:
         if key.version > known_version:
             audit.secret_created(NOISE_SECRET, key.version, key.keys.public)
+    admin_tokens = AdminTokens()
+    await admin_tokens.refresh(storage)
     return _Services(
         registry=registry,
         counters=counters,
@@ -197,7 +202,19 @@ async def _build_services(
             max_auto_devices_per_user=server.max_auto_devices_per_user,
             session_ttl=server.keepalive,
         ),
-        noise_keys=noise_keys,
+        noise_keys=NoiseCatalogue(
+            versions,
+            ServerParameters(
+                domain=server.domain,
+                keys=(),
+                prologue=config.crypto.prologue.encode(),
+                patterns=config.crypto.supported_patterns,
+                max_frame_len=limits.max_frame,
+            ),
+            clock=clock,
+            authority=data_dir.federation_keys,
+        ),
+        admin_tokens=admin_tokens,
         shared=shared,
         clock=clock,
         audit=audit,
@@ -236,7 +253,24 @@ async def _serve_services(
         revoked=services.audit.revoked_session_ended,
         expired=None if services.deliveries is None else services.deliveries.expired,
     )
+    rotation = SecretRotation(
+        storage=storage,
+        config=config,
+        catalogue=services.noise_keys,
+        admin_tokens=services.admin_tokens,
+        clock=services.clock,
+    )
+    watch = OperatorWatch(
+        storage=storage,
+        registry=services.registry,
+        ledger=ledger,
+        counters=services.counters,
+        clock=services.clock,
+        refresh_secrets=rotation.tick,
+    )
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(rotation.run)
+        nursery.start_soon(watch.run)
         if services.deliveries is not None:
             nursery.start_soon(services.deliveries.run)
         if config.ledger.key_event_retention:
@@ -315,13 +349,6 @@ def _connect_context(
             clear_frames=config.transport.clear_frames,
             open_join=config.channels.open_join,
             max_handshakes=limits.handshakes,
-        ),
-        parameters=ServerParameters(
-            domain=config.server.domain,
-            keys=[ServerKey(version=key.version, keys=key.keys) for key in services.noise_keys],
-            prologue=config.crypto.prologue.encode(),
-            patterns=config.crypto.supported_patterns,
-            max_frame_len=limits.max_frame,
         ),
         noise_keys=services.noise_keys,
         storage=storage,

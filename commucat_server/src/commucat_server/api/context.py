@@ -7,8 +7,9 @@ import attrs
 from commucat_ledger import Ledger
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.ops.counters import Counters
-from commucat_server.provision import NoiseKeyVersion, Shared
+from commucat_server.provision import Shared
 from commucat_server.routing.registry import Registry
 from commucat_storage import Storage
 
@@ -22,7 +23,7 @@ class ApiContext:
     patterns: tuple[str, ...]
     keepalive: int
     presence_ttl: int
-    noise_keys: tuple[NoiseKeyVersion, ...]
+    noise_keys: NoiseCatalogue
     storage: Storage
     issuer: CertificateIssuer
     node: str

@@ -8,7 +8,6 @@ from commucat_proto import SUPPORTED_VERSIONS
 from commucat_server.api.answers import Handlers, json_answer
 from commucat_server.api.context import ApiContext
 from commucat_server.connect.handshake import keepalive_interval
-from commucat_server.ops.times import rfc3339
 
 
 def handlers(context: ApiContext) -> Handlers:
@@ -17,16 +16,7 @@ def handlers(context: ApiContext) -> Handlers:
     @get(["/api/server-info", "/api/server/info"], sync_to_thread=False)
     def server_info() -> Response[dict[str, Any]]:
         policy = context.policy
-        keys = [
-            {
-                "version": key.version,
-                "public": key.keys.public.hex(),
-                "valid_after": rfc3339(key.valid_after),
-                "rotates_at": rfc3339(key.rotates_at),
-                "expires_at": rfc3339(key.expires_at),
-            }
-            for key in context.noise_keys
-        ]
+        keys = context.noise_keys.entries()
         return json_answer(
             {
                 "domain": policy.domain,

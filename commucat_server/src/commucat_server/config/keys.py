@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from commucat_server.config import sections
+from commucat_server.config import rotation_section, sections
 
 PREFIX: Final = "COMMUCAT_"
 SECTIONS: Final[dict[str, type]] = {
@@ -20,6 +20,7 @@ SECTIONS: Final[dict[str, type]] = {
     "transport": sections.TransportSection,
     "timeouts": sections.TimeoutsSection,
     "security": sections.SecuritySection,
+    "security.rotation": rotation_section.RotationSection,
     "logging": sections.LoggingSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(
@@ -49,7 +50,6 @@ _UNSUPPORTED: Final = (
     ("uploads", "COMMUCAT_UPLOADS_", "file upload"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
-    ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),
     ("security.rate_limit", "COMMUCAT_RATE_", "rate limits with windows and penalties"),
     ("rotation", "COMMUCAT_ROTATION_", "device key rotation"),
     ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import cattrs
 
-from commucat_server.config import sections
+from commucat_server.config import rotation_section, sections
 from commucat_server.config.errors import ConfigError, InvalidValueError, one_line
 from commucat_server.config.keys import SECTIONS
 from commucat_server.config.sources import (
@@ -42,6 +42,7 @@ class ServerConfig:
     transport: sections.TransportSection
     timeouts: sections.TimeoutsSection
     security: sections.SecuritySection
+    security_rotation: rotation_section.RotationSection
     logging: sections.LoggingSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
@@ -141,7 +142,8 @@ def load_config(
             "the embedded store watches the free space of its disk by itself"
         )
     warnings += _clear_frames_warning(built["transport"].clear_frames, built["limits"].max_frame)
-    return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **built)
+    attributes = {name.replace(".", "_"): section for name, section in built.items()}
+    return ServerConfig(data_dir=directory, file=file, warnings=tuple(map(one_line, warnings)), **attributes)
 
 
 def _clear_frames_warning(mode: sections.ClearFrames, max_frame: int) -> list[str]:

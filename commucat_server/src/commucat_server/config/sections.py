@@ -54,6 +54,10 @@ def _between(low: float, high: float) -> Validator:
     return check
 
 
+between = _between
+"""For the sections of other modules: a validator of numbers in a range, ends included."""
+
+
 def _seconds(_section: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
     # Zero would mean "give up at once" to some readers and "never" to others.
     if not (math.isfinite(value) and 0 < value <= 3600):

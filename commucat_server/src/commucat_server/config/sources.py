@@ -113,14 +113,24 @@ def settings_from_file(path: Path) -> dict[str, Given]:
         _check_supported(path, section, table)
         if section not in SECTIONS:
             raise ConfigError(_unknown_section(path, section, table))
-        if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {section}: must be a section, [{section}], not {described(table)}")
-        for name, value in table.items():
-            key = f"{section}.{name}"
-            _check_supported(path, key, value)
-            if key not in KEYS:
-                raise ConfigError(_unknown_key(path, section, name))
+        settings |= _settings_of(path, section, table)
+    return settings
+
+
+def _settings_of(path: Path, section: str, table: object) -> dict[str, Given]:
+    """The settings of one section, and of the sections below it."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {section}: must be a section, [{section}], not {described(table)}")
+    settings: dict[str, Given] = {}
+    for name, value in table.items():
+        key = f"{section}.{name}"
+        _check_supported(path, key, value)
+        if key in SECTIONS:
+            settings |= _settings_of(path, key, value)
+        elif key in KEYS:
             settings[key] = Given(value=value, origin=f"{path}: {key}")
+        else:
+            raise ConfigError(_unknown_key(path, section, name))
     return settings
 
 
@@ -146,9 +156,9 @@ def _unknown_key(path: Path, section: str, name: str) -> str:
     # A key that exists elsewhere is more often in the wrong section than misspelt.
     home = next((key for key in sorted(KEYS) if key.endswith(f".{name}")), None)
     if home is not None:
-        advice = f"it belongs to section [{home.split('.')[0]}]"
+        advice = f"it belongs to section [{home.rpartition('.')[0]}]"
     else:
-        names = [key.split(".")[1] for key in KEYS if key.startswith(f"{section}.")]
+        names = [key.rpartition(".")[2] for key in KEYS if key.rpartition(".")[0] == section]
         advice = _advice(name, names, "keys")
     return f"{path}: {section}.{name[:100]}: unknown key; {advice}"
 

@@ -5,15 +5,14 @@ from collections.abc import Callable
 import attrs
 
 from commucat_ledger import Ledger
-from commucat_proto import ServerParameters
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.relay import WorkerRelay
 from commucat_server.identity.admissions import Admissions
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.listener import Turnstile
 from commucat_server.ops.counters import Counters
-from commucat_server.provision import NoiseKeyVersion
 from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
@@ -50,8 +49,7 @@ class ConnectContext:
     """The services behind `/connect`; built once by the composition root."""
 
     settings: ConnectSettings
-    parameters: ServerParameters
-    noise_keys: tuple[NoiseKeyVersion, ...]
+    noise_keys: NoiseCatalogue
     storage: Storage
     ledger: Ledger
     admissions: Admissions

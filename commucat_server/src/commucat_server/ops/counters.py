@@ -30,3 +30,8 @@ class Counters:
     sessions_displaced: int = 0
     """Sessions that ended because their device connected to another node."""
     rate_limited: int = 0
+    secret_rotations_noise: int = 0
+    """Rotations that this node has told the ledger of, whoever made them."""
+    secret_rotations_admin: int = 0
+    messages_purged: int = 0
+    """Messages that operators' commands have deleted; they are among ``messages_expired`` as well."""

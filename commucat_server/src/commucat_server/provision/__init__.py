@@ -4,7 +4,7 @@ server's Ed25519 identity, a TLS certificate, the Noise keys. Needs nothing conf
 
 from commucat_server.provision.certificate import self_signed
 from commucat_server.provision.data_dir import DataDir, prepare_data_dir
-from commucat_server.provision.errors import DataDirBusyError, ProvisionError
+from commucat_server.provision.errors import DataDirBusyError, ProvisionError, TooManyKeysError
 from commucat_server.provision.federation_seed import read_federation_keys
 from commucat_server.provision.moving import (
     Moved,
@@ -13,7 +13,13 @@ from commucat_server.provision.moving import (
     unmark_store,
     write_backup,
 )
-from commucat_server.provision.noise_keys import NOISE_SECRET, NoiseKeyVersion, load_noise_keys
+from commucat_server.provision.noise_keys import (
+    NOISE_SECRET,
+    NoiseKeyVersion,
+    load_noise_keys,
+    read_noise_keys,
+    rotate_noise_keys,
+)
 from commucat_server.provision.shared import Shared, open_shared
 from commucat_server.provision.store import (
     StoreStatus,
@@ -32,6 +38,7 @@ __all__ = [
     "ProvisionError",
     "Shared",
     "StoreStatus",
+    "TooManyKeysError",
     "load_noise_keys",
     "migrate_store",
     "open_shared",
@@ -39,7 +46,9 @@ __all__ = [
     "place_of_store",
     "prepare_data_dir",
     "read_federation_keys",
+    "read_noise_keys",
     "restore_backup",
+    "rotate_noise_keys",
     "self_signed",
     "store_status",
     "transfer_store",
