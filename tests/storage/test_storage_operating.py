@@ -151,10 +151,10 @@ async def test_ended_sessions_are_gone_for_whoever_asks(storage: Storage) -> Non
         await storage.admit(attrs.evolve(known(name), session=session(token, name)))
 
     assert await storage.sessions_gone(["a", "b", "c", "d'); --"]) == {"d'); --"}
-    assert await storage.end_sessions("alice", record("r")) == 2
+    assert await storage.end_sessions("alice", lambda count: record(f"{count} ended")) == 2
     assert await storage.sessions_gone(["a", "b", "c"]) == {"a", "b"}
     assert await storage.end_sessions("nobody") == 0
-    assert await storage.operator_records(10) == (record("r"),)
+    assert await storage.operator_records(10) == (record("2 ended"),)
 
 
 # -- queues ---------------------------------------------------------------------------------------
@@ -184,10 +184,10 @@ async def test_an_expired_queue_is_read_by_nobody_and_purged_with_its_reports(st
         await add_devices(storage, name)
     await storage.commit([message("bob", "alice"), asking(b"ref", "bob", sender="alice")])
 
-    assert await storage.expire_queue("bob", record("r")) == 2
+    assert await storage.expire_queue("bob", lambda count: record(f"{count} expired")) == 2
     assert await storage.expire_queue("bob") == 0
-    assert await storage.expire_queue("nobody", record("s")) is None
-    assert await storage.operator_records(10) == (record("r"),)
+    assert await storage.expire_queue("nobody", lambda count: record("s")) is None
+    assert await storage.operator_records(10) == (record("2 expired"),)
 
     page = await storage.read_after("bob", 0, limit_rows=9, limit_bytes=99, now=NOW)
     assert page.rows == ()

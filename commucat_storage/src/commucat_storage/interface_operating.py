@@ -5,7 +5,8 @@ takes an :class:`OperatorRecord`, which is stored in the same transaction.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from commucat_storage.operating import (
     CleanedUp,
@@ -18,6 +19,8 @@ from commucat_storage.operating import (
 )
 from commucat_storage.records import CertificateRow, KeyEvent, Secret
 
+RecordOf: TypeAlias = Callable[[int], OperatorRecord]
+"""Makes the record of a change that concerned so many; called inside the transaction, perhaps again."""
 TAKEN_KEPT = 60
 """Seconds for which a record stays after it was taken, so that every node sees it."""
 IDEMPOTENCY_KEPT = 7 * 86_400
@@ -85,7 +88,7 @@ class OperatingStorage(abc.ABC):
         """Bearer sessions that have not expired, the newest first."""
 
     @abc.abstractmethod
-    async def end_sessions(self, device_id: str, record: OperatorRecord | None = None) -> int:
+    async def end_sessions(self, device_id: str, record: RecordOf | None = None) -> int:
         """Delete the sessions of a device; how many. A live one ends once its server notices."""
 
     @abc.abstractmethod
@@ -99,7 +102,7 @@ class OperatingStorage(abc.ABC):
         """Inboxes, the one with most messages first; also empty ones. Of one device if it is named."""
 
     @abc.abstractmethod
-    async def expire_queue(self, device_id: str, record: OperatorRecord | None = None) -> int | None:
+    async def expire_queue(self, device_id: str, record: RecordOf | None = None) -> int | None:
         """Let everything that waits for the device expire now; how many messages, None for no device.
 
         Nobody can read them from now on. The next purge of a server deletes them, counts them, and tells

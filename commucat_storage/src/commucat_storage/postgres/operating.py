@@ -6,7 +6,7 @@ Functions that write are called inside a transaction; the others on any connecti
 from collections.abc import Sequence
 
 from commucat_storage.errors import StorageError
-from commucat_storage.interface_operating import IDEMPOTENCY_KEPT, TAKEN_KEPT
+from commucat_storage.interface_operating import IDEMPOTENCY_KEPT, TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
     GroupListing,
     OperatorRecord,
@@ -161,10 +161,10 @@ async def list_sessions(
     )
 
 
-async def end_sessions(connection: Connection, device_id: str, record: OperatorRecord | None) -> int:
+async def end_sessions(connection: Connection, device_id: str, record: RecordOf | None) -> int:
     """How many there were."""
     count = _count(await connection.execute("DELETE FROM session WHERE device_id = $1", device_id))
-    await add_record(connection, record)
+    await add_record(connection, record and record(count))
     return count
 
 
@@ -220,7 +220,7 @@ async def queues(
     )
 
 
-async def expire_queue(connection: Connection, device_id: str, record: OperatorRecord | None) -> int | None:
+async def expire_queue(connection: Connection, device_id: str, record: RecordOf | None) -> int | None:
     """Let everything that waits for the device expire; None for no device."""
     # A change of relations: what processes remember of the inbox does not hold any more.
     inbox = await connection.fetchval(
@@ -238,7 +238,7 @@ async def expire_queue(connection: Connection, device_id: str, record: OperatorR
             inbox,
         )
     )
-    await add_record(connection, record)
+    await add_record(connection, record and record(count))
     return count
 
 
@@ -271,6 +271,9 @@ async def replace_device_key(
 ) -> bool:
     """False if there is no such active device of that user."""
     device_id = certificate.device_id
+    # First, as everybody does who changes a device: connects and senders wait, and see the new key.
+    if not await accounts.lock_device(connection, device_id, changes=True):
+        return False
     changed = await connection.execute(
         "UPDATE user_device SET pubkey = $1 WHERE opaque_id = $2 AND user_id = $3 AND status = 'active'",
         certificate.public_key,

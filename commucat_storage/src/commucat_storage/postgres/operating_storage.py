@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from commucat_storage.interface_operating import OperatingStorage
+from commucat_storage.interface_operating import OperatingStorage, RecordOf
 from commucat_storage.journaled import until_less
 from commucat_storage.operating import (
     CleanedUp,
@@ -61,7 +61,7 @@ class PostgresOperating(OperatingStorage):
             lambda connection: operating.list_sessions(connection, now, limit, device_id, user_id)
         )
 
-    async def end_sessions(self, device_id: str, record: OperatorRecord | None = None) -> int:
+    async def end_sessions(self, device_id: str, record: RecordOf | None = None) -> int:
         return await self._pool.write(
             lambda connection: operating.end_sessions(connection, device_id, record)
         )
@@ -74,7 +74,7 @@ class PostgresOperating(OperatingStorage):
     ) -> tuple[QueueStanding, ...]:
         return await self._pool.read(lambda connection: operating.queues(connection, now, limit, device_id))
 
-    async def expire_queue(self, device_id: str, record: OperatorRecord | None = None) -> int | None:
+    async def expire_queue(self, device_id: str, record: RecordOf | None = None) -> int | None:
         return await self._pool.write(
             lambda connection: operating.expire_queue(connection, device_id, record)
         )

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from commucat_storage.errors import StorageError
-from commucat_storage.interface_operating import TAKEN_KEPT
+from commucat_storage.interface_operating import TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
     GroupListing,
     OperatorRecord,
@@ -143,10 +143,10 @@ def list_sessions(
     )
 
 
-def end_sessions(connection: sqlite3.Connection, device_id: str, record: OperatorRecord | None) -> int:
+def end_sessions(connection: sqlite3.Connection, device_id: str, record: RecordOf | None) -> int:
     """How many there were."""
     count = connection.execute("DELETE FROM session WHERE device_id = ?", (device_id,)).rowcount
-    add_record(connection, record)
+    add_record(connection, record and record(count))
     return count
 
 
@@ -200,7 +200,7 @@ def queues(
     return tuple(found)
 
 
-def expire_queue(connection: sqlite3.Connection, device_id: str, record: OperatorRecord | None) -> int | None:
+def expire_queue(connection: sqlite3.Connection, device_id: str, record: RecordOf | None) -> int | None:
     """Let everything that waits for the device expire; None for no device."""
     row = connection.execute("SELECT inbox FROM user_device WHERE device_id = ?", (device_id,)).fetchone()
     if row is None:
@@ -211,7 +211,7 @@ def expire_queue(connection: sqlite3.Connection, device_id: str, record: Operato
         (base, base + 2**32 - 1),
     ).rowcount
     connection.execute("UPDATE inbox_offset SET earliest = 0 WHERE inbox = ? AND rows > 0", (row[0],))
-    add_record(connection, record)
+    add_record(connection, record and record(count))
     return count
 
 

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from commucat_storage.interface_operating import OperatingStorage
+from commucat_storage.interface_operating import OperatingStorage, RecordOf
 from commucat_storage.operating import (
     CleanedUp,
     GroupListing,
@@ -74,7 +74,7 @@ class SqliteOperating(OperatingStorage, abc.ABC):
     ) -> tuple[SessionListing, ...]:
         return await self._readers.run(operating.list_sessions, now, limit, device_id, user_id)
 
-    async def end_sessions(self, device_id: str, record: OperatorRecord | None = None) -> int:
+    async def end_sessions(self, device_id: str, record: RecordOf | None = None) -> int:
         return await self._write(
             lambda transaction: operating.end_sessions(transaction.connection, device_id, record)
         )
@@ -87,7 +87,7 @@ class SqliteOperating(OperatingStorage, abc.ABC):
     ) -> tuple[QueueStanding, ...]:
         return await self._readers.run(operating.queues, now, limit, device_id)
 
-    async def expire_queue(self, device_id: str, record: OperatorRecord | None = None) -> int | None:
+    async def expire_queue(self, device_id: str, record: RecordOf | None = None) -> int | None:
         def work(transaction: Transaction) -> int | None:
             transaction.inboxes.forget(device_id)
             return operating.expire_queue(transaction.connection, device_id, record)
