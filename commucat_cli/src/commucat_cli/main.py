@@ -13,6 +13,7 @@ from commucat_cli.commands.conformance import conformance_app
 from commucat_cli.commands.fingerprint import fingerprint
 from commucat_cli.commands.listen import listen
 from commucat_cli.commands.login import login
+from commucat_cli.commands.manual import register as register_manual_commands
 from commucat_cli.commands.operator import register as register_operator_commands
 from commucat_cli.commands.outcome import FAILURE, INTERRUPTED
 from commucat_cli.commands.send import send
@@ -33,6 +34,7 @@ for _command in (login, send, listen, chat, fingerprint):
 app.add_typer(conformance_app, name="conformance")
 register_operator_commands(app)
 app.command("chaos")(chaos)
+register_manual_commands(app)
 
 
 def _show_version(wanted: bool) -> None:
