@@ -4,7 +4,6 @@ import struct
 
 import attrs
 import pytest
-from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,8 +24,12 @@ def test_the_signed_bytes_are_those_of_the_protocol() -> None:
     domain = b"chat.example.org"
     text = b"commucat:noise-key:v1" + struct.pack(">H", 16) + domain + struct.pack(">Q", 3) + bytes([9]) * 32
     text += struct.pack(">QQQ", 1_800_000_000, 1_800_604_800, 1_803_196_800)
-    assert STATEMENT.digest() == blake3(text).digest()
-    assert STATEMENT.digest().hex() == "f16f905e8fe0378f237b5f3973c7fc96448d91e3286ef1adc62ef322812b0cba"
+    assert STATEMENT.signed_bytes() == text
+    assert len(text) == 21 + 2 + 16 + 8 + 32 + 24
+    assert STATEMENT.sign(AUTHORITY).hex() == (
+        "da5dfc413d4c48e3d115d066fd3858f67c18c991cf8b21b6facac48303108579"
+        "0d761ae166ae941d6db76362aa37c22fc3a345b303169cbc31bb697e97b3f504"
+    )
 
 
 def test_a_signature_is_that_of_the_authority_alone() -> None:

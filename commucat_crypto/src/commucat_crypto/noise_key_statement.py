@@ -1,19 +1,19 @@
 """What a server's Ed25519 key says about one of its Noise static keys.
 
 Clients keep the Ed25519 key, the certificate authority, from their first login on, and learn by it which
-Noise keys are the server's, wherever they hear of them. Signed is the BLAKE3 digest (32 bytes) of::
+Noise keys are the server's, wherever they hear of them. Signed is::
 
     "commucat:noise-key:v1" | u16 length of domain | domain, UTF-8 | u64 version | public (32)
         | u64 valid_after | u64 rotates_at | u64 expires_at
 
-with big-endian numbers; times are Unix seconds.
+with big-endian numbers; times are Unix seconds. No certificate (JSON), event (32 bytes) or ledger head begins
+like this, so that no signature of the same key can be taken for one of these.
 """
 
 import struct
 from typing import Final
 
 import attrs
-from blake3 import blake3
 
 from .device_keys import DeviceKeyPair, verify_signature
 from .errors import InvalidKeyError
@@ -51,21 +51,16 @@ class NoiseKeyStatement:
         if len(self.domain.encode()) > _MAX_DOMAIN:
             raise InvalidKeyError("the domain is too long")
 
-    def digest(self) -> bytes:
-        """What is signed: 32 bytes."""
+    def signed_bytes(self) -> bytes:
+        """What is signed, in the layout of this module."""
         domain = self.domain.encode()
-        return blake3(
-            _CONTEXT
-            + struct.pack(">H", len(domain))
-            + domain
-            + struct.pack(">Q", self.version)
-            + self.public
-            + struct.pack(">QQQ", self.valid_after, self.rotates_at, self.expires_at)
-        ).digest()
+        numbers = struct.pack(">QQQ", self.valid_after, self.rotates_at, self.expires_at)
+        head = _CONTEXT + struct.pack(">H", len(domain)) + domain
+        return head + struct.pack(">Q", self.version) + self.public + numbers
 
     def sign(self, authority: DeviceKeyPair) -> bytes:
         """The signature of the server's key, 64 bytes."""
-        return authority.sign(self.digest())
+        return authority.sign(self.signed_bytes())
 
     def verify(self, authority_public: bytes, signature: bytes) -> None:
         """Check that the server with this Ed25519 key says so. Times are not part of this check.
@@ -73,4 +68,4 @@ class NoiseKeyStatement:
         Raises:
             SignatureError: it does not.
         """
-        verify_signature(authority_public, self.digest(), signature)
+        verify_signature(authority_public, self.signed_bytes(), signature)
