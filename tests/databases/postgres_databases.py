@@ -52,7 +52,7 @@ def clear(dsn: str) -> None:
     """Delete what a test left; everything else hangs on these rows."""
     # Faster than to create a database, or to truncate tables: both make dozens of files.
     tables = ("app_user", "relay_queue", "relay_payload", "server_secret", "readiness", "chat_group")
-    tables += ("cluster_node", "cluster_lease", "friend_requests")
+    tables += ("cluster_node", "cluster_lease", "friend_requests", "operator_record")
     deletions = "".join(f"DELETE FROM {table}; " for table in tables)
     run_sql(dsn, f"{deletions}UPDATE cluster SET domain = NULL")
 

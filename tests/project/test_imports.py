@@ -26,6 +26,7 @@ SERVER_FOR_CLI = (
     # What operators share with it: the rules of handles and codes, and how it opens its certificate.
     "commucat_server.identity.admissions",
     "commucat_server.identity.tokens",
+    "commucat_server.identity.admin_tokens",
     "commucat_server.listener.errors",
     "commucat_server.listener.tls",
 )

@@ -30,13 +30,13 @@ from commucat_proto import (
     encode_frame,
     json_text,
 )
-from commucat_proto.server_session import ServerKey
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.listener import ConnectStream, StreamLostError, StreamMisuseError
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.upkeep import Upkeep
@@ -446,12 +446,12 @@ async def running_server(
         )
         context = ConnectContext(
             settings=ConnectSettings(**(limits | (settings or {}))),
-            parameters=ServerParameters(
-                domain=DOMAIN,
-                keys=[ServerKey(version=1, keys=SERVER_KEYS)],
-                max_frame_len=max_frame_len,
+            noise_keys=NoiseCatalogue(
+                [key],
+                ServerParameters(domain=DOMAIN, keys=(), max_frame_len=max_frame_len),
+                clock=clock,
+                authority=AUTHORITY,
             ),
-            noise_keys=(key,),
             storage=storage,
             ledger=ledger,
             admissions=Admissions(storage, issuer, AdmissionPolicy(**(rules | (policy or {}))), clock),

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from commucat_storage.errors import AlreadyExistsError
+from commucat_storage.operating import OperatorRecord, SecretRotation
 from commucat_storage.records import Secret
 
 
@@ -15,18 +16,25 @@ class SecretTable:
 
     def __init__(self, *rows: Secret) -> None:
         self.rows = list(rows)
+        self.records: list[OperatorRecord] = []
 
-    async def insert_secret(self, secret: Secret) -> None:
+    async def secret_versions(self, name: str | None = None) -> tuple[Secret, ...]:
+        rows = [row for row in self.rows if name in (None, row.name)]
+        return tuple(sorted(rows, key=lambda row: (row.name, -row.version)))
+
+    async def rotate_secret(self, rotation: SecretRotation) -> None:
+        secret = rotation.secret
         if any((row.name, row.version) == (secret.name, secret.version) for row in self.rows):
             raise AlreadyExistsError("this version exists")
+        self.rows = [
+            attrs.evolve(row, expires_at=rotation.until.get(row.version, row.expires_at))
+            if row.name == secret.name
+            else row
+            for row in self.rows
+        ]
         self.rows.append(secret)
-
-    async def active_secrets(self, name: str, now: int) -> tuple[Secret, ...]:
-        active = [row for row in self.rows if row.name == name and row.valid_after <= now < row.expires_at]
-        return tuple(sorted(active, key=lambda row: -row.version))
-
-    async def latest_secret_version(self, name: str) -> int:
-        return max((row.version for row in self.rows if row.name == name), default=0)
+        if rotation.record is not None:
+            self.records.append(rotation.record)
 
 
 class KilledError(BaseException):

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -13,7 +12,6 @@ from commucat_proto import DELIVERY_ACK, SEND_ONLY, FrameType, Hello, decode_fra
 from commucat_proto.hello import parse_hello
 from commucat_server.config import ClearFrames
 from commucat_server.connect.clear import is_clear, is_client_of_2025, linger, watch_window
-from commucat_server.connect.handler import ConnectHandler
 from commucat_server.provision import NoiseKeyVersion
 from server.connect_builders import NOW, MemoryConnectStream, Person, Server, running_server, until_dropped
 
@@ -98,12 +96,13 @@ async def test_its_ack_names_only_the_newest_key(server: Server) -> None:
     older = NoiseKeyVersion(
         version=0, keys=StaticKeyPair.generate(), valid_after=0, rotates_at=NOW, expires_at=NOW * 2
     )
-    context = attrs.evolve(server.context, noise_keys=(*server.context.noise_keys, older))
-    server = attrs.evolve(server, context=context, handler=ConnectHandler(context))
+    catalogue = server.context.noise_keys
+    catalogue.replace((*catalogue.versions, older))
 
     clear, encrypted = await server.connect_clear(BOB), await server.connect(ALICE)
 
     assert [key["version"] for key in clear.ack["noise_keys"]] == [1]
+    assert "signature" not in clear.ack["noise_keys"][0]
     assert [key["version"] for key in encrypted.ack["noise_keys"]] == [1, 0]
 
 

@@ -124,7 +124,6 @@ def test_unknown_sections_and_keys_are_named(tmp_path: Path, toml: str, parts: t
         ("[ice.turn.main]\nurls = 'x'", "ice.turn.main.urls"),
         ("[crypto]\npq_kem_public = 'x'", "crypto.pq_kem_public"),
         ("[crypto]\npq_kem_secret = 'x'", "crypto.pq_kem_secret"),
-        ("[security.rotation]\nnoise_interval_hours = 1", "security.rotation.noise_interval_hours"),
         ("[transport]\nreality_cert = 'x'", "transport.reality_cert"),
         ("[transport]\nreality_fingerprint = 'x'", "transport.reality_fingerprint"),
     ],
@@ -141,7 +140,6 @@ def test_keys_of_missing_capabilities_are_refused_by_name(tmp_path: Path, toml: 
         "COMMUCAT_ICE_LITE_ENABLED",
         "COMMUCAT_PQ_KEM_PUBLIC",
         "COMMUCAT_PQ_KEM_SECRET",
-        "COMMUCAT_ROTATE_NOISE_INTERVAL_HOURS",
         "COMMUCAT_REALITY_CERT",
     ],
 )

@@ -1,5 +1,6 @@
-"""The Noise keys: made once, kept in the store, encrypted there when a key is configured."""
+"""The Noise keys: made at first use, kept in the store, rotated with overlap, encrypted when configured."""
 
+import json
 from pathlib import Path
 
 import attrs
@@ -9,9 +10,18 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from commucat_crypto import StaticKeyPair
-from commucat_server.provision import NOISE_SECRET, ProvisionError, load_noise_keys
+from commucat_server.provision import (
+    NOISE_SECRET,
+    ProvisionError,
+    TooManyKeysError,
+    load_noise_keys,
+    read_noise_keys,
+    rotate_noise_keys,
+)
+from commucat_server.provision.noise_keys import ACTIVATION
 from commucat_server.security.secret_box import SecretBox, SecretBoxError
 from commucat_storage import open_sqlite
+from commucat_storage.operating import SecretRotation
 from commucat_storage.records import Secret
 from server.config_builders import hex_key, load_text, noise_variables
 from server.provision_builders import SecretTable
@@ -46,7 +56,7 @@ async def test_the_first_start_makes_a_key_and_later_ones_find_it(tmp_path: Path
     assert first.keys.private == again.keys.private
     assert first.valid_after == NOW
     assert first.rotates_at == NOW + 168 * HOUR
-    assert first.expires_at == NOW + 10 * 365 * 24 * HOUR
+    assert first.expires_at == NOW + (168 + 720) * HOUR
     [row] = store.rows
     assert (row.name, row.secret, row.public) == ("noise-static", first.keys.private, first.keys.public)
 
@@ -63,29 +73,30 @@ async def test_a_configured_pair_seeds_an_empty_store_once(tmp_path: Path) -> No
     assert "no effect" in line["event"]
 
 
-async def test_active_rows_come_newest_first_and_expired_ones_do_not(tmp_path: Path) -> None:
+async def test_accepted_keys_come_newest_first_and_expired_ones_do_not(tmp_path: Path) -> None:
+    # Version 9 is accepted before clients are told of it: other nodes tell them perhaps a moment earlier.
     store = SecretTable(
         stored(2), stored(4), stored(3), stored(1, expires_at=NOW), stored(9, valid_after=NOW + 1)
     )
     versions = await load_noise_keys(store, load_text(tmp_path), NOW)
-    assert [version.version for version in versions] == [4, 3, 2]
+    assert [version.version for version in versions] == [9, 4, 3, 2]
     assert len(store.rows) == 5
 
 
-async def test_after_all_keys_expired_the_next_version_is_made(tmp_path: Path) -> None:
-    store = SecretTable(stored(7, expires_at=NOW))
+async def test_the_newest_key_never_expires(tmp_path: Path) -> None:
+    # A server that was down for longer than interval and grace time: its clients know no other key.
+    store = SecretTable(stored(6, expires_at=NOW - 1), stored(7, expires_at=NOW))
     [key] = await load_noise_keys(store, load_text(tmp_path), NOW)
-    assert key.version == 8
+    assert key.version == 7
 
 
 async def test_a_process_that_was_faster_wins(tmp_path: Path) -> None:
     winner = stored(1)
 
     class RacedTable(SecretTable):
-        async def insert_secret(self, secret: Secret) -> None:
+        async def rotate_secret(self, rotation: SecretRotation) -> None:
             self.rows.append(winner)
-            self.rows.sort(key=lambda row: row.version)
-            await super().insert_secret(secret)
+            await super().rotate_secret(rotation)
 
     [key] = await load_noise_keys(RacedTable(), load_text(tmp_path), NOW)
     assert key.keys.private == winner.secret
@@ -147,13 +158,90 @@ async def test_rows_without_a_public_half_are_read(tmp_path: Path) -> None:
     assert len(key.keys.public) == 32
 
 
-async def test_a_row_that_is_not_active_right_after_it_was_stored(tmp_path: Path) -> None:
+async def test_a_row_that_is_not_there_right_after_it_was_stored(tmp_path: Path) -> None:
     class ForgetfulTable(SecretTable):
-        async def insert_secret(self, secret: Secret) -> None:
-            assert secret.version == 1
+        async def rotate_secret(self, rotation: SecretRotation) -> None:
+            assert rotation.secret.version == 1
 
     with pytest.raises(ProvisionError, match="no Noise key right after"):
         await load_noise_keys(ForgetfulTable(), load_text(tmp_path), NOW)
+
+
+async def test_reading_makes_no_key(tmp_path: Path) -> None:
+    store = SecretTable()
+    with pytest.raises(ProvisionError, match="no Noise key yet; start the server once"):
+        await read_noise_keys(store, load_text(tmp_path), NOW)
+    assert store.rows == []
+
+
+# -- rotation -------------------------------------------------------------------------------------
+
+
+async def test_a_rotated_key_is_shown_later_and_the_one_before_lives_on(tmp_path: Path) -> None:
+    config = load_text(tmp_path, environ={"COMMUCAT_SECRET_KEY": hex_key()})
+    store = SecretTable()
+    [first] = await load_noise_keys(store, config, NOW)
+
+    later = NOW + 160 * HOUR
+    fresh = await rotate_noise_keys(store, config, later, by="operator")
+
+    assert fresh.version == 2
+    assert fresh.valid_after == later + ACTIVATION
+    assert fresh.rotates_at == fresh.valid_after + 168 * HOUR
+    assert fresh.expires_at == fresh.rotates_at + 720 * HOUR
+    newest, before = await read_noise_keys(store, config, later)
+    assert newest == fresh
+    assert before.keys.private == first.keys.private
+    # It was promised until 888 hours after its making, and gets no less than that.
+    assert before.expires_at == max(first.expires_at, fresh.valid_after + 720 * HOUR)
+    assert all('"cipher"' in row.metadata for row in store.rows)
+
+
+async def test_a_rotation_that_comes_late_gives_the_whole_grace_time(tmp_path: Path) -> None:
+    store, config = SecretTable(), load_text(tmp_path)
+    [first] = await load_noise_keys(store, config, NOW)
+    much_later = first.expires_at + 1000 * HOUR
+
+    fresh = await rotate_noise_keys(store, config, much_later, by="schedule")
+
+    _, before = await read_noise_keys(store, config, much_later)
+    assert before.expires_at == fresh.valid_after + 720 * HOUR
+
+
+async def test_a_rotation_records_the_public_halves_and_nothing_secret(tmp_path: Path) -> None:
+    store, config = SecretTable(), load_text(tmp_path)
+    await load_noise_keys(store, config, NOW)
+    fresh = await rotate_noise_keys(store, config, NOW, by="operator")
+    [record] = store.records
+    metadata = json.loads(record.metadata)
+    assert (metadata["scope"], metadata["event"], metadata["name"]) == ("secret", "rotate", "noise-static")
+    assert (metadata["version"], metadata["previous"], metadata["by"]) == (2, 1, "operator")
+    assert metadata["public"] == fresh.keys.public.hex()
+    assert fresh.keys.private.hex() not in record.metadata
+
+
+async def test_no_key_is_cut_off_for_a_rotation(tmp_path: Path) -> None:
+    config = load_text(tmp_path, "[security.rotation]\nnoise_max_versions = 2\nnoise_grace_hours = 48")
+    store = SecretTable()
+    await load_noise_keys(store, config, NOW)
+    await rotate_noise_keys(store, config, NOW, by="operator")
+
+    with pytest.raises(TooManyKeysError, match="2 Noise keys already, as many as") as caught:
+        await rotate_noise_keys(store, config, NOW, by="operator")
+    assert caught.value.first_expires_at == NOW + (168 + 48) * HOUR
+    assert len(store.rows) == 2
+
+    assert (await rotate_noise_keys(store, config, NOW, by="operator", beyond_limit=True)).version == 3
+    assert (await rotate_noise_keys(store, config, NOW + 500 * HOUR, by="operator")).version == 4
+
+
+async def test_an_interval_of_zero_means_never(tmp_path: Path) -> None:
+    config = load_text(tmp_path, "[security.rotation]\nnoise_interval_hours = 0")
+    [first] = await load_noise_keys(SecretTable(), config, NOW)
+    assert first.rotates_at > NOW + 9 * 365 * 24 * HOUR
+
+
+# -- secrets at rest ------------------------------------------------------------------------------
 
 
 def row_of(box: SecretBox, name: str, version: int, secret: bytes) -> Secret:

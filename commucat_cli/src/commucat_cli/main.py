@@ -16,6 +16,7 @@ from commucat_cli.commands.friends import friends_app
 from commucat_cli.commands.keys import keys_app
 from commucat_cli.commands.listen import listen
 from commucat_cli.commands.login import login
+from commucat_cli.commands.manual import register as register_manual_commands
 from commucat_cli.commands.operator import register as register_operator_commands
 from commucat_cli.commands.outcome import FAILURE, INTERRUPTED
 from commucat_cli.commands.own_profile import profile_app
@@ -42,6 +43,7 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(conformance_app, name="conformance")
 register_operator_commands(app)
 app.command("chaos")(chaos)
+register_manual_commands(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -31,6 +31,7 @@ from .errors import (
 )
 from .hybrid import HybridRole, HybridSession, combine_secrets, derive_key_material, derive_message_key
 from .noise_handshake import HANDSHAKE_OVERHEAD, NoiseHandshake, NoisePattern
+from .noise_key_statement import NoiseKeyStatement
 from .noise_transport import MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT, TAG_LEN, NoiseTransport
 from .pq import (
     KemEncapsulation,
@@ -71,6 +72,7 @@ __all__ = [
     "KemKeyPair",
     "NoiseError",
     "NoiseHandshake",
+    "NoiseKeyStatement",
     "NoisePattern",
     "NoiseTransport",
     "PqDecapsulationError",

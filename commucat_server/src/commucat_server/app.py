@@ -19,7 +19,6 @@ import trio
 
 from commucat_ledger import HeadPolicy, Ledger, Rotation, Signer, open_ledger
 from commucat_proto import ServerParameters
-from commucat_proto.server_session import ServerKey
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
 from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits
@@ -29,10 +28,12 @@ from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.connect.relay import WorkerRelay
+from commucat_server.identity.admin_tokens import AdminTokens
 from commucat_server.identity.admissions import AdmissionPolicy, Admissions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.devices import Devices
 from commucat_server.identity.key_history import KeyHistories
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.identity.pairing import Pairing, PairingPolicy
 from commucat_server.identity.pairing_codes import PairingCodeHashes
 from commucat_server.identity.rotation import RotationPolicy, Rotations
@@ -50,13 +51,14 @@ from commucat_server.ops.delivery_audit import DeliveryAudit
 from commucat_server.ops.delivery_log import DeliveryLog
 from commucat_server.ops.key_event_archive import KeyEventArchive
 from commucat_server.ops.metrics import Metrics, Sources
+from commucat_server.ops.operator_watch import OperatorWatch
 from commucat_server.ops.reload import Reload
+from commucat_server.ops.secret_rotation import SecretRotation
 from commucat_server.ops.upkeep import Upkeep
 from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.provision import (
     NOISE_SECRET,
     DataDir,
-    NoiseKeyVersion,
     Shared,
     load_noise_keys,
     open_shared,
@@ -68,7 +70,7 @@ from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.admin import AdminAccess, ConfiguredToken
+from commucat_server.security.admin import AdminAccess, AnyToken, ConfiguredToken
 from commucat_server.security.clients import ClientAddresses
 from commucat_server.security.limits import RateLimits
 from commucat_server.version import server_version
@@ -112,7 +114,8 @@ class _Services:
     calls: CallService
     issuer: CertificateIssuer
     policy: AdmissionPolicy
-    noise_keys: tuple[NoiseKeyVersion, ...]
+    noise_keys: NoiseCatalogue
+    admin_tokens: AdminTokens
     shared: Shared
     clock: Callable[[], float]
     audit: Audit
@@ -208,12 +211,14 @@ async def _build_services(
         deliveries = DeliveryAudit(audit, lambda device_id: registry.receiver(device_id) is not None)
         inbox.on_commit = deliveries.committed
     known_version = await storage.latest_secret_version(NOISE_SECRET)
-    noise_keys = await load_noise_keys(storage, config, int(clock()))
-    for key in noise_keys:
+    versions = await load_noise_keys(storage, config, int(clock()))
+    for key in versions:
         if key.version > known_version:
             audit.secret_created(NOISE_SECRET, key.version, key.keys.public)
     issuer = CertificateIssuer(data_dir.federation_keys, storage, clock, audit.certificate_renewed)
     rotation = config.rotation_device
+    admin_tokens = AdminTokens()
+    await admin_tokens.refresh(storage)
     return _Services(
         registry=registry,
         counters=counters,
@@ -232,7 +237,19 @@ async def _build_services(
             max_auto_devices_per_user=server.max_auto_devices_per_user,
             session_ttl=server.keepalive,
         ),
-        noise_keys=noise_keys,
+        noise_keys=NoiseCatalogue(
+            versions,
+            ServerParameters(
+                domain=server.domain,
+                keys=(),
+                prologue=config.crypto.prologue.encode(),
+                patterns=config.crypto.supported_patterns,
+                max_frame_len=limits.max_frame,
+            ),
+            clock=clock,
+            authority=data_dir.federation_keys,
+        ),
+        admin_tokens=admin_tokens,
         shared=shared,
         clock=clock,
         audit=audit,
@@ -321,9 +338,26 @@ async def _serve_services(
         connect=context,
         deliveries=DeliveryLog(services.inbox, services.registry),
     )
+    rotation = SecretRotation(
+        storage=storage,
+        config=config,
+        catalogue=services.noise_keys,
+        admin_tokens=services.admin_tokens,
+        clock=services.clock,
+    )
+    watch = OperatorWatch(
+        storage=storage,
+        registry=services.registry,
+        ledger=ledger,
+        counters=services.counters,
+        clock=services.clock,
+        refresh_secrets=rotation.tick,
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.loop_lag.run)
         nursery.start_soon(services.pauses.run)
+        nursery.start_soon(rotation.run)
+        nursery.start_soon(watch.run)
         if services.deliveries is not None:
             nursery.start_soon(services.deliveries.run)
         if config.ledger.key_event_retention:
@@ -406,13 +440,6 @@ def _connect_context(
             open_join=config.channels.open_join,
             max_handshakes=limits.handshakes,
         ),
-        parameters=ServerParameters(
-            domain=config.server.domain,
-            keys=[ServerKey(version=key.version, keys=key.keys) for key in services.noise_keys],
-            prologue=config.crypto.prologue.encode(),
-            patterns=config.crypto.supported_patterns,
-            max_frame_len=limits.max_frame,
-        ),
         noise_keys=services.noise_keys,
         storage=storage,
         ledger=ledger,
@@ -490,7 +517,7 @@ def _api_context(
         key_histories=services.key_histories,
         purge_soon=upkeep.purge_soon,
         admin=AdminAccess(
-            authority=ConfiguredToken(config.admin.token),
+            authority=AnyToken(ConfiguredToken(config.admin.token), services.admin_tokens),
             anonymous=config.admin.allow_anonymous_metrics,
             bind_host=config.server.bind.host,
         ),

@@ -21,6 +21,7 @@ from commucat_server.ops.logs import configure_logs
 from commucat_server.ops.notify import READY, STOPPING, notify, reloading
 from commucat_server.ops.reload import Reload, check_configuration
 from commucat_server.provision import DataDir, ProvisionError, prepare_data_dir
+from commucat_server.provision.open_files import allow_connections
 from commucat_server.version import server_version
 from commucat_server.workers.inheritance import Inheritance, request_at_end_of_parent
 from commucat_server.workers.supervisor import Supervisor, WorkerFailedError, worker_command
@@ -100,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 def _announce(config: ServerConfig, data_dir: DataDir) -> None:
     for line in config.summary():
         log.info("configuration", line=line)
-    for warning in (*config.warnings, *data_dir.warnings):
+    shortage = allow_connections(config.server.max_connections)
+    for warning in (*config.warnings, *data_dir.warnings, *([shortage] if shortage else [])):
         log.warning(warning)
 
 

@@ -56,6 +56,15 @@ from commucat_storage.inbox import (
 from commucat_storage.interface import Done, Storage
 from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.nodes import DEAD_AFTER, Held, Node, Standing
+from commucat_storage.operating import (
+    CleanedUp,
+    GroupListing,
+    OperatorRecord,
+    QueueStanding,
+    Resealed,
+    SecretRotation,
+    SessionListing,
+)
 from commucat_storage.pairing import (
     AuditNote,
     ClaimedPairing,
@@ -115,6 +124,7 @@ __all__ = [
     "CertificateRow",
     "ChangeGroup",
     "ClaimedPairing",
+    "CleanedUp",
     "CommitFailedError",
     "Confirm",
     "ConfirmOutcome",
@@ -133,6 +143,7 @@ __all__ = [
     "FriendRequest",
     "Group",
     "GroupAction",
+    "GroupListing",
     "GroupOutcome",
     "GroupRole",
     "Held",
@@ -147,6 +158,7 @@ __all__ = [
     "Node",
     "NodeBus",
     "Operation",
+    "OperatorRecord",
     "Outcome",
     "PairingClaim",
     "PairingOffer",
@@ -156,10 +168,12 @@ __all__ = [
     "PoolState",
     "Presence",
     "Purged",
+    "QueueStanding",
     "QueueState",
     "Refusal",
     "RefusalReason",
     "RequestStatus",
+    "Resealed",
     "Resolve",
     "ResolveOutcome",
     "Rotation",
@@ -169,6 +183,8 @@ __all__ = [
     "RouteOutcome",
     "SchemaError",
     "Secret",
+    "SecretRotation",
+    "SessionListing",
     "SessionRow",
     "SetRoute",
     "SqliteSettings",

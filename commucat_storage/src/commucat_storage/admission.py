@@ -5,6 +5,7 @@ import enum
 import attrs
 
 from commucat_storage.inbox import InboxState
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.records import CertificateRow, Device, KeyEvent, SessionRow, User
 
 RENEWAL_NUMBER = 2**31
@@ -45,6 +46,8 @@ class Admission:
     display_name: str | None = None
     avatar_url: str | None = None
     """Profile changes to apply; None leaves the stored value."""
+    record: OperatorRecord | None = None
+    """For admissions by an operator's command: what the ledger is to be told."""
     now: int
 
 

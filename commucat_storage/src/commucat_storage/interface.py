@@ -14,6 +14,7 @@ from commucat_storage.errors import CommitFailedError
 from commucat_storage.friends import FriendStore
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface_devices import DeviceStore
+from commucat_storage.interface_operating import OperatingStorage
 from commucat_storage.metering import MeteredStorage
 from commucat_storage.nodes import NodeStorage
 from commucat_storage.records import (
@@ -34,7 +35,9 @@ from commucat_storage.records import (
 Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
-class Storage(NodeStorage, DeviceStore, FriendStore, AttachmentStore, MeteredStorage, abc.ABC):
+class Storage(
+    NodeStorage, DeviceStore, FriendStore, AttachmentStore, MeteredStorage, OperatingStorage, abc.ABC
+):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
     # -- the journal ---------------------------------------------------------------------------

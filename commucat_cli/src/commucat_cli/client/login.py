@@ -1,9 +1,11 @@
 """The first connection of a profile: pin the server, be admitted, keep the certificate."""
 
+import time
 from pathlib import Path
 
 import attrs
 
+from commucat_cli.client.noise_keys import follow
 from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import ServerInfo, fetch_server_info
 from commucat_cli.client.session import read_own_certificate, trust_of, watch_ledger
@@ -61,6 +63,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
             account = _same_server(
                 attrs.evolve(before, server=request.address.url, trust=trust, via=via), info
             )
+            account = follow(list(info.noise_entries), account, time.time()) or account
             if request.pattern is not None:
                 account = attrs.evolve(account, pattern=request.pattern)
         else:
@@ -74,6 +77,7 @@ async def log_in(profile: Profile, request: LoginRequest, timeouts: Timeouts = T
                 handle=request.handle,
                 via=via,
             )
+            account = follow(list(info.noise_entries), account, time.time()) or account
             # Pinned before the server learns of this device: what a repeated login must find.
             keep_account(profile, account, ca)
         if account.pattern.value not in info.patterns:

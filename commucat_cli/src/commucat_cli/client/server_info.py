@@ -25,6 +25,8 @@ class ServerInfo:
     device_ca: bytes
     """Ed25519 key that signs device certificates."""
     patterns: frozenset[str]
+    noise_entries: tuple[object, ...] = ()
+    """The keys as they were listed, perhaps with signatures."""
 
 
 async def fetch_server_info(client: HttpClient, timeouts: Timeouts) -> ServerInfo:
@@ -52,6 +54,7 @@ async def fetch_server_info(client: HttpClient, timeouts: Timeouts) -> ServerInf
         noise_public=newest,
         noise_keys=frozenset([newest, *(_key(one, "public") for one in entries if isinstance(one, dict))]),
         device_ca=_key(value, "device_ca_public"),
+        noise_entries=tuple(entries),
         patterns=frozenset(p for p in patterns if isinstance(p, str))
         if isinstance(patterns, list)
         else frozenset(),

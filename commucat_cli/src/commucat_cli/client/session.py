@@ -2,14 +2,17 @@
 
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import trio
 
 from commucat_cli.audit.watch import judge
 from commucat_cli.client.connection import Connection, SessionInfo
+from commucat_cli.client.noise_keys import follow
 from commucat_cli.client.opening import attach
 from commucat_cli.client.server_info import fetch_server_info
 from commucat_cli.errors import (
@@ -82,16 +85,23 @@ async def open_session(
     address = ServerAddress.parse(account.server)
     trust = trust_of(profile.directory, account.trust)
     async with open_http(address, trust, via or account.via, timeouts) as client:
-        established = False
-        try:
-            async with attach(client, parameters, timeouts) as connection:
-                established = True
-                _learn(profile, account, connection.info, keys)
-                yield connection
-        except (HandshakeRefused, NotCommuCatError):
-            if not established:
-                await _check_server(client, account, timeouts)
-            raise
+        for last_try in (False, True):
+            established = False
+            try:
+                async with attach(client, parameters, timeouts) as connection:
+                    established = True
+                    _learn(profile, account, connection.info, keys)
+                    yield connection
+                return
+            except (HandshakeRefused, NotCommuCatError):
+                if established:
+                    raise
+                renewed = await _check_server(client, account, timeouts)
+                if renewed is None or last_try:
+                    raise
+                # Away for so long that the server has forgotten the key: it has signed a newer one.
+                account = _keep_server_key(profile, renewed)
+                parameters = attrs.evolve(parameters, server_static=account.server_static)
 
 
 def _learn(profile: Profile, account: Account, info: SessionInfo, keys: ProfileKeys) -> None:
@@ -102,7 +112,15 @@ def _learn(profile: Profile, account: Account, info: SessionInfo, keys: ProfileK
         if certificate.public_key != keys.device.public:
             raise TrustError("the server's certificate for this device holds another key")
         profile.state.save_certificate(certificate)
+    renewed = follow(info.ack.get("noise_keys"), account, time.time())
+    if renewed is not None:
+        _keep_server_key(profile, renewed)
     watch_ledger(profile, account, info)
+
+
+def _keep_server_key(profile: Profile, account: Account) -> Account:
+    profile.state.save_server_key(account.server_static, account.server_key_version)
+    return account
 
 
 def watch_ledger(profile: Profile, account: Account, info: SessionInfo) -> None:
@@ -135,12 +153,18 @@ def read_own_certificate(info: SessionInfo, *, device_id: str, account: Account)
     return certificate
 
 
-async def _check_server(client: HttpClient, account: Account, timeouts: Timeouts) -> None:
-    """A refused handshake may only mean that this is another server: say so if it is."""
+async def _check_server(client: HttpClient, account: Account, timeouts: Timeouts) -> Account | None:
+    """A refused handshake may only mean that this is another server: say so if it is.
+
+    The account with the server's newer Noise key, if it has one that this device can believe.
+    """
     try:
         info = await fetch_server_info(client, timeouts)
     except CliError:
-        return  # the refusal itself tells more than this
+        return None  # the refusal itself tells more than this
+    same = info.domain == account.domain and info.device_ca == account.device_ca
+    if same and (renewed := follow(list(info.noise_entries), account, time.time())) is not None:
+        return renewed
     changed = [
         name
         for name, same in (
@@ -155,6 +179,7 @@ async def _check_server(client: HttpClient, account: Account, timeouts: Timeouts
             f"{account.server} is not the server this profile was made for: other {', '.join(changed)}; "
             "if the server was set up anew, log in with a new profile"
         )
+    return None
 
 
 class Backoff:

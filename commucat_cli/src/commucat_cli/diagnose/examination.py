@@ -6,6 +6,7 @@ from functools import partial
 from commucat_cli.diagnose.audit import check_clock, check_ledger
 from commucat_cli.diagnose.directory import check_directory
 from commucat_cli.diagnose.finding import Finding, failure, ok, warning
+from commucat_cli.diagnose.limits import check_limits, check_port
 from commucat_cli.diagnose.listening import check_server
 from commucat_cli.diagnose.shared import check_shared
 from commucat_cli.diagnose.store import check_store
@@ -31,6 +32,8 @@ def examine(config: ServerConfig, *, full: bool = False) -> Iterator[Finding]:
         "database": partial(check_store, full=full),
         "redis": check_shared,
         "ledger": check_ledger,
+        "open-files": check_limits,
+        "port": check_port,
         "server": check_server,
     }
     for name, check in checks.items():

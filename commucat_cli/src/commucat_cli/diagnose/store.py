@@ -2,35 +2,27 @@
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import trio
 
-from commucat_cli.diagnose.finding import Finding, failure, ok
+from commucat_cli.diagnose.finding import Finding, failure, ok, warning
 from commucat_server.config import ServerConfig
 from commucat_server.provision import (
     ProvisionError,
     StoreStatus,
-    load_noise_keys,
     open_store,
     place_of_store,
+    read_noise_keys,
     store_status,
 )
-from commucat_storage import Secret, Storage, StorageError
+from commucat_storage import Storage, StorageError
 
 CHECKED_BYTES = 64 * 2**20
 """Databases up to this size are read as a whole, which takes well below a second."""
 _MIB = 2**20
-
-
-class _KeysAsTheyAre:
-    """The store's keys for reading: without a key the server makes one, an examination must not."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.active_secrets = storage.active_secrets
-        self.latest_secret_version = storage.latest_secret_version
-
-    async def insert_secret(self, secret: Secret) -> None:
-        raise ProvisionError("the store has no Noise key yet; start the server once")
+_LATE = 3600
+"""Seconds after which a rotation that is due is overdue: a server looks every minute."""
 
 
 def check_store(config: ServerConfig, *, full: bool) -> Iterator[Finding]:
@@ -91,9 +83,18 @@ async def _check_writing(storage: Storage) -> Finding:
 
 
 async def _check_noise_keys(storage: Storage, config: ServerConfig) -> Finding:
+    now = int(time.time())
     try:
-        keys = await load_noise_keys(_KeysAsTheyAre(storage), config, int(time.time()))
+        keys = await read_noise_keys(storage, config, now)
     except ProvisionError as exc:
         return failure("noise-keys", str(exc))
     newest = keys[0]
-    return ok("noise-keys", f"{len(keys)} active, version {newest.version} is {newest.keys.public.hex()}")
+    text = f"{len(keys)} accepted, version {newest.version} is {newest.keys.public.hex()}"
+    if config.security_rotation.noise_interval and newest.rotates_at + _LATE < now:
+        when = datetime.fromtimestamp(newest.rotates_at, UTC)
+        return warning(
+            "noise-keys",
+            f"{text}; the next one is due since {when:%Y-%m-%d %H:%M} UTC: no server runs, or there are as "
+            "many as security.rotation.noise_max_versions allows; see commucat-cli secrets list",
+        )
+    return ok("noise-keys", text)

@@ -27,7 +27,7 @@ SHOWN_MESSAGES = 65_536
 REMEMBERED_LEDGERS = 64
 """A server has one for each of its processes; a hostile one could name any number."""
 BUSY_TIMEOUT = 10.0  # seconds; another command's transaction takes milliseconds
-_SCHEMA_VERSION = 4
+_SCHEMA_VERSION = 5
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -42,7 +42,8 @@ CREATE TABLE account (
     handle TEXT NOT NULL,
     user_id TEXT,
     certificate TEXT,
-    via TEXT NOT NULL DEFAULT 'binary'
+    via TEXT NOT NULL DEFAULT 'binary',
+    server_key_version INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE inbox_cursor (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -73,7 +74,7 @@ CREATE TABLE key_history (
     link BLOB NOT NULL CHECK (length(link) = 32),
     document TEXT NOT NULL
 ) STRICT;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 COMMIT;
 """
 
@@ -95,7 +96,6 @@ PRAGMA user_version = 3;
 COMMIT;
 """
 
-
 _FROM_3 = """
 BEGIN IMMEDIATE;
 CREATE TABLE key_history (
@@ -104,6 +104,13 @@ CREATE TABLE key_history (
     document TEXT NOT NULL
 ) STRICT;
 PRAGMA user_version = 4;
+COMMIT;
+"""
+
+_FROM_4 = """
+BEGIN IMMEDIATE;
+ALTER TABLE account ADD COLUMN server_key_version INTEGER NOT NULL DEFAULT 0;
+PRAGMA user_version = 5;
 COMMIT;
 """
 
@@ -126,6 +133,8 @@ class Account:
     certificate: DeviceCertificate | None = None
     via: Via = Via.BINARY
     """How to connect, unless a command says otherwise."""
+    server_key_version: int = 0
+    """Which version of the server's Noise key ``server_static`` is; 0 while the server has not said it."""
 
 
 @attrs.frozen
@@ -151,7 +160,7 @@ class ProfileState:
         with self._reading():
             row = self._db.execute(
                 "SELECT server, trust, domain, server_static, device_ca, pattern, handle, user_id,"
-                " certificate, via FROM account"
+                " certificate, via, server_key_version FROM account"
             ).fetchone()
         if row is None:
             return None
@@ -171,6 +180,7 @@ class ProfileState:
             user_id=row[7],
             certificate=certificate,
             via=via,
+            server_key_version=row[10],
         )
 
     def save_account(self, account: Account) -> None:
@@ -178,7 +188,7 @@ class ProfileState:
         certificate = None if account.certificate is None else json.dumps(account.certificate.to_wire())
         with self._writing():
             self._db.execute(
-                "INSERT OR REPLACE INTO account VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO account VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     account.server,
                     account.trust,
@@ -190,6 +200,7 @@ class ProfileState:
                     account.user_id,
                     certificate,
                     account.via.value,
+                    account.server_key_version,
                 ),
             )
 
@@ -197,6 +208,16 @@ class ProfileState:
         """Keep a certificate the server renewed."""
         with self._writing():
             self._db.execute("UPDATE account SET certificate = ?", (json.dumps(certificate.to_wire()),))
+
+    def save_server_key(self, public: bytes, version: int) -> None:
+        """Keep a newer Noise key of the server; one that another command has kept meanwhile stays if it
+        is newer still."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE account SET server_static = ?1, server_key_version = ?2 "
+                "WHERE server_key_version <= ?2",
+                (public, version),
+            )
 
     def cursor(self) -> Cursor | None:
         """Where reading the inbox goes on, None before the first message."""
@@ -363,8 +384,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(_SCHEMA)
-        elif version in (1, 2, 3):
-            for older in (_FROM_1, _FROM_2, _FROM_3)[version - 1 :]:
+        elif version in (1, 2, 3, 4):
+            for older in (_FROM_1, _FROM_2, _FROM_3, _FROM_4)[version - 1 :]:
                 connection.executescript(older)
         elif version != _SCHEMA_VERSION:
             raise ProfileError(f"{path} was written by another version of commucat-cli (layout {version})")

@@ -11,10 +11,11 @@ from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.devices import Devices
 from commucat_server.identity.key_history import KeyHistories
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.identity.pairing import Pairing
 from commucat_server.identity.rotation import Rotations
 from commucat_server.ops.counters import Counters
-from commucat_server.provision import NoiseKeyVersion, Shared
+from commucat_server.provision import Shared
 from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.registry import Registry
 from commucat_server.security.admin import AdminAccess
@@ -33,7 +34,7 @@ class ApiContext:
     patterns: tuple[str, ...]
     keepalive: int
     presence_ttl: int
-    noise_keys: tuple[NoiseKeyVersion, ...]
+    noise_keys: NoiseCatalogue
     storage: Storage
     issuer: CertificateIssuer
     node: str

@@ -20,7 +20,6 @@ from commucat_server.api.schemas import (
     time,
 )
 from commucat_server.connect.handshake import keepalive_interval
-from commucat_server.ops.times import rfc3339
 
 NOISE_KEY = record(
     {
@@ -66,16 +65,7 @@ def handlers(context: ApiContext) -> Handlers:
     )
     def server_info() -> Response[dict[str, Any]]:
         policy, pairing, rotation = context.policy, context.pairing.policy, context.rotations.policy
-        keys = [
-            {
-                "version": key.version,
-                "public": key.keys.public.hex(),
-                "valid_after": rfc3339(key.valid_after),
-                "rotates_at": rfc3339(key.rotates_at),
-                "expires_at": rfc3339(key.expires_at),
-            }
-            for key in context.noise_keys
-        ]
+        keys = context.noise_keys.entries()
         return json_answer(
             {
                 "domain": policy.domain,

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from commucat_server.config import access_sections, sections
+from commucat_server.config import access_sections, rotation_section, sections
 
 PREFIX: Final = "COMMUCAT_"
 SECTIONS: Final[dict[str, type]] = {
@@ -25,6 +25,7 @@ SECTIONS: Final[dict[str, type]] = {
     "proxy": access_sections.ProxySection,
     "uploads": sections.UploadsSection,
     "attachments": sections.AttachmentsSection,
+    "security.rotation": rotation_section.RotationSection,
     "logging": sections.LoggingSection,
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
@@ -55,7 +56,6 @@ _UNSUPPORTED: Final = (
     ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
-    ("security.rotation", "COMMUCAT_ROTATE_", "automatic key rotation"),
     ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),
     ("transport.reality_fingerprint", "COMMUCAT_REALITY_", "transport disguise"),
 )

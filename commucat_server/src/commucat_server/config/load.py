@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import cattrs
 
-from commucat_server.config import access_sections, sections
+from commucat_server.config import access_sections, rotation_section, sections
 from commucat_server.config.errors import ConfigError, InvalidValueError, one_line
 from commucat_server.config.keys import SECTIONS
 from commucat_server.config.sources import (
@@ -49,6 +49,7 @@ class ServerConfig:
     proxy: access_sections.ProxySection
     uploads: sections.UploadsSection
     attachments: sections.AttachmentsSection
+    security_rotation: rotation_section.RotationSection
     logging: sections.LoggingSection
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection

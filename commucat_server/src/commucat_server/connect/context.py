@@ -6,15 +6,14 @@ from collections.abc import Callable
 import attrs
 
 from commucat_ledger import Ledger
-from commucat_proto import ServerParameters
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.relay import WorkerRelay
 from commucat_server.identity.admissions import Admissions
 from commucat_server.identity.certificates import CertificateIssuer
+from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.listener import Turnstile
 from commucat_server.ops.counters import Counters
-from commucat_server.provision import NoiseKeyVersion
 from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
@@ -54,8 +53,7 @@ class ConnectContext:
 
     settings: ConnectSettings
     """The one thing here that changes: a new configuration brings others."""
-    parameters: ServerParameters
-    noise_keys: tuple[NoiseKeyVersion, ...]
+    noise_keys: NoiseCatalogue
     storage: Storage
     ledger: Ledger
     admissions: Admissions

@@ -95,7 +95,7 @@ class ConnectHandler:
             if isinstance(opened, Refusal):
                 await _answer(stream, opened)
                 return
-            session = ServerSession(self._context.parameters, ephemeral=StaticKeyPair.generate())
+            session = ServerSession(self._context.noise_keys.parameters, ephemeral=StaticKeyPair.generate())
             welcome = await Handshake(self._context, opened, session).run()
         finally:
             self._handshakes -= 1

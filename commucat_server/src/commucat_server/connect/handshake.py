@@ -31,7 +31,6 @@ from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, Step
 from commucat_server.ops.audit import key_metadata
 from commucat_server.ops.counters import count
-from commucat_server.ops.times import rfc3339
 from commucat_server.routing.registry import Arrival
 from commucat_server.security.rate import identity_of
 from commucat_storage import StorageError
@@ -190,7 +189,7 @@ class Handshake:
             "reason": reason,
             "detail": detail,
             "device_known": candidate is not None and candidate.device is not None,
-            "noise_key_active": bool(self._context.noise_keys),
+            "noise_key_active": bool(self._context.noise_keys.versions),
             "has_user_profile": hello is not None and bool(hello.user.to_wire()),
             "has_certificate": hello is not None and hello.certificate is not None,
             "session_known": candidate is not None,
@@ -248,18 +247,9 @@ def ack_json(
     entrance = welcome.entrance
     certificate = entrance.certificate
     inbox = entrance.admitted.inbox
-    keys = [
-        {
-            "version": key.version,
-            "public": key.keys.public.hex(),
-            "valid_after": rfc3339(key.valid_after),
-            "rotates_at": rfc3339(key.rotates_at),
-            "expires_at": rfc3339(key.expires_at),
-        }
-        for key in context.noise_keys
-    ]
+    keys = context.noise_keys.entries()
     signed = None if brief else context.ledger.head
-    used = next(entry for entry in keys if entry["version"] == session.key.version)
+    used = context.noise_keys.note_use(session.key.version)
     user = user_json(entrance.admitted.user)
     return {
         "session": welcome.token,
@@ -272,7 +262,7 @@ def ack_json(
         "noise_key_version": used["version"],
         "noise_rotates_at": used["rotates_at"],
         "noise_expires_at": used["expires_at"],
-        "noise_keys": keys[:1] if brief else keys,
+        "noise_keys": [without_signature(keys[0])] if brief else keys,
         "certificate": {
             "serial": certificate.serial,
             "issued_at": certificate.issued_at,
@@ -283,6 +273,11 @@ def ack_json(
         "inbox": {"epoch": inbox.epoch, "next": inbox.next_number, "confirmed": confirmed},
         **({} if signed is None else {"ledger": signed.to_wire()}),
     }
+
+
+def without_signature(entry: dict[str, Any]) -> dict[str, Any]:
+    """For a client that can be sent little and would not look at it."""
+    return {name: value for name, value in entry.items() if name != "signature"}
 
 
 def capabilities(context: ConnectContext) -> list[str]:

@@ -92,6 +92,9 @@ class Counters:
     federation_inbound_processed: int = 0
     federation_inbound_rejected: int = 0
     secret_rotations_noise: int = 0
+    """Rotations that this node has told the ledger of, whoever made them."""
     secret_rotations_admin: int = 0
+    messages_purged: int = 0
+    """Messages that operators' commands have deleted; they are among ``messages_expired`` as well."""
     device_rotations: int = 0
     websocket: SocketCounters = attrs.Factory(SocketCounters)

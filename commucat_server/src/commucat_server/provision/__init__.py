@@ -4,7 +4,8 @@ server's Ed25519 identity, a TLS certificate, the Noise keys. Needs nothing conf
 
 from commucat_server.provision.certificate import self_signed
 from commucat_server.provision.data_dir import DataDir, prepare_data_dir
-from commucat_server.provision.errors import DataDirBusyError, ProvisionError
+from commucat_server.provision.device_key import give_device_key
+from commucat_server.provision.errors import DataDirBusyError, ProvisionError, TooManyKeysError
 from commucat_server.provision.federation_seed import read_federation_keys
 from commucat_server.provision.moving import (
     Moved,
@@ -13,7 +14,15 @@ from commucat_server.provision.moving import (
     unmark_store,
     write_backup,
 )
-from commucat_server.provision.noise_keys import NOISE_SECRET, NoiseKeyVersion, load_noise_keys
+from commucat_server.provision.noise_keys import (
+    NOISE_SECRET,
+    NoiseKeyVersion,
+    load_noise_keys,
+    read_noise_keys,
+    rotate_noise_keys,
+)
+from commucat_server.provision.operator_records import operator_record
+from commucat_server.provision.rekey import is_encrypted, rekey_secrets
 from commucat_server.provision.shared import Shared, open_shared
 from commucat_server.provision.store import (
     StoreStatus,
@@ -32,14 +41,21 @@ __all__ = [
     "ProvisionError",
     "Shared",
     "StoreStatus",
+    "TooManyKeysError",
+    "give_device_key",
+    "is_encrypted",
     "load_noise_keys",
     "migrate_store",
     "open_shared",
     "open_store",
+    "operator_record",
     "place_of_store",
     "prepare_data_dir",
     "read_federation_keys",
+    "read_noise_keys",
+    "rekey_secrets",
     "restore_backup",
+    "rotate_noise_keys",
     "self_signed",
     "store_status",
     "transfer_store",

@@ -12,3 +12,15 @@ class ProvisionError(Exception):
 
 class DataDirBusyError(ProvisionError):
     """Another server uses the data directory."""
+
+
+class TooManyKeysError(ProvisionError):
+    """A rotation would make more versions than the configuration allows, and none may be cut off."""
+
+    def __init__(self, versions: int, first_expires_at: int) -> None:
+        super().__init__(
+            f"the server answers to {versions} Noise keys already, as many as "
+            "security.rotation.noise_max_versions allows; the next one is made when the oldest has expired"
+        )
+        self.first_expires_at = first_expires_at
+        """Unix seconds."""

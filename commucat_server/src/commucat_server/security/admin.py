@@ -50,6 +50,24 @@ class ConfiguredToken(AdminAuthority):
         return blake3(self._salt + token.encode("utf-8", "surrogatepass")).digest()
 
 
+class AnyToken(AdminAuthority):
+    """The tokens of several authorities together."""
+
+    def __init__(self, *authorities: AdminAuthority) -> None:
+        self._authorities = authorities
+
+    @property
+    def configured(self) -> bool:
+        return any(authority.configured for authority in self._authorities)
+
+    def check(self, header: str | None, now: float) -> bool:
+        good = False
+        for authority in self._authorities:
+            # Each is asked, so that the time does not tell whose token it is.
+            good |= authority.check(header, now)
+        return good
+
+
 def bearer_token(header: str | None) -> str | None:
     """What ``Authorization: Bearer TOKEN`` brings; a value without a scheme counts as the token itself."""
     if header is None:

@@ -247,6 +247,17 @@ TABLES: Final = (
         order="name, version",
     ),
     Table(
+        name="operator_record",
+        columns=(
+            Column("record_id", Kind.TEXT),
+            Column("digest", Kind.BYTES),
+            Column("metadata", Kind.JSON),
+            Column("recorded_at", Kind.SECONDS),
+            Column("taken_at", Kind.SECONDS, optional=True),
+        ),
+        order="record_id",
+    ),
+    Table(
         name="device_pairing",
         columns=(
             *_text("pair_code", "user_id", "issuer_device_id"),

@@ -9,7 +9,7 @@ from commucat_storage.admission import RENEWAL_NUMBER, Admission, AdmissionKind,
 from commucat_storage.errors import AdmissionRefusal, AdmissionRefusedError
 from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
 from commucat_storage.known_device import known_device_of
-from commucat_storage.postgres import accounts, nodes
+from commucat_storage.postgres import accounts, nodes, operating
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.rows import columns_of
 from commucat_storage.records import CertificateRow, Device, DeviceStatus, User
@@ -42,6 +42,7 @@ async def admit(connection: Connection, admission: Admission, node: str | None) 
         await accounts.insert_key_event(connection, admission.key_event)
     if admission.session is not None:
         await accounts.insert_session(connection, admission.session)
+    await operating.add_record(connection, admission.record)
     claim, displaced = 0, None
     if admission.claims and admission.session is not None and node is not None:
         # Under the lock under which the inbox was read: whoever commits a message after this sees us.

@@ -32,6 +32,7 @@ from commucat_storage.postgres.migrate import (
     claim,
     status,
 )
+from commucat_storage.postgres.operating_storage import PostgresOperating
 from commucat_storage.postgres.pool import Pool, close_connection
 from commucat_storage.postgres.settings import PostgresSettings
 from commucat_storage.records import (
@@ -136,7 +137,12 @@ async def with_connection(
 
 
 class PostgresStorage(
-    PostgresNodes, PostgresDevices, PostgresFriends, PostgresAttachments, JournaledStorage[Work]
+    PostgresNodes,
+    PostgresDevices,
+    PostgresFriends,
+    PostgresAttachments,
+    PostgresOperating,
+    JournaledStorage[Work],
 ):
     """The state of a server in a PostgreSQL database. Made by :func:`open_postgres`."""
 

@@ -9,7 +9,7 @@ from commucat_storage.device_inbox import NEVER
 from commucat_storage.errors import AdmissionRefusal, AdmissionRefusedError
 from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
 from commucat_storage.records import Device, DeviceStatus, User
-from commucat_storage.sqlite import accounts
+from commucat_storage.sqlite import accounts, operating
 from commucat_storage.sqlite.reads import inbox_state
 from commucat_storage.sqlite.writer import Transaction
 
@@ -32,6 +32,7 @@ def admit(transaction: Transaction, admission: Admission) -> Admitted:
         accounts.insert_key_event(connection, admission.key_event)
     if admission.session is not None:
         accounts.insert_session(connection, admission.session)
+    operating.add_record(connection, admission.record)
     return Admitted(user=_owner(connection, stored), device=stored, inbox=inbox)
 
 

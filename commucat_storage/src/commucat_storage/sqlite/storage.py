@@ -35,6 +35,7 @@ from commucat_storage.sqlite.friends import SqliteFriends
 from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
+from commucat_storage.sqlite.operating_storage import SqliteOperating
 from commucat_storage.sqlite.reads import ReaderPool
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
@@ -90,7 +91,7 @@ def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) ->
     return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
-class SqliteStorage(SqliteDevices, SqliteFriends, SqliteAttachments, JournaledStorage[Work]):
+class SqliteStorage(SqliteDevices, SqliteFriends, SqliteAttachments, SqliteOperating, JournaledStorage[Work]):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:

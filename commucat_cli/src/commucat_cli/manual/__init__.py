@@ -1,0 +1,1 @@
+"""Everything that is generated from the commands themselves: manual pages and shell completion."""
