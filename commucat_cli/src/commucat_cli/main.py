@@ -7,21 +7,8 @@ from typing import Annotated
 
 import typer
 
-from commucat_cli.chaos.command import chaos
-from commucat_cli.commands.chat import chat
-from commucat_cli.commands.conformance import conformance_app
-from commucat_cli.commands.devices import devices_app
-from commucat_cli.commands.fingerprint import fingerprint
-from commucat_cli.commands.friends import friends_app
-from commucat_cli.commands.keys import keys_app
-from commucat_cli.commands.listen import listen
-from commucat_cli.commands.login import login
-from commucat_cli.commands.manual import register as register_manual_commands
-from commucat_cli.commands.operator import register as register_operator_commands
+from commucat_cli.commands.lazy import PLAIN, LazyGroup
 from commucat_cli.commands.outcome import FAILURE, INTERRUPTED
-from commucat_cli.commands.own_profile import profile_app
-from commucat_cli.commands.pair import claim, pair
-from commucat_cli.commands.send import send
 from commucat_cli.errors import CliError
 from commucat_cli.terminal import abandon_output, occupy_standard_streams, print_now, report_error
 
@@ -29,21 +16,9 @@ app = typer.Typer(
     name="commucat-cli",
     help="Client and operator commands of CommuCat.",
     no_args_is_help=True,
-    add_completion=False,
-    # Errors are one plain line on standard error; boxes and tracebacks help nobody in a log.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    cls=LazyGroup,
+    **PLAIN,
 )
-for _command in (login, pair, claim, send, listen, chat, fingerprint):
-    app.command()(_command)
-app.add_typer(devices_app, name="devices")
-app.add_typer(keys_app, name="keys")
-app.add_typer(friends_app, name="friends")
-app.add_typer(profile_app, name="profile")
-app.add_typer(conformance_app, name="conformance")
-register_operator_commands(app)
-app.command("chaos")(chaos)
-register_manual_commands(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -18,45 +18,48 @@ class ManualError(CliError):
     """The pages cannot be written."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands that tell about all others to ``app``."""
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
+    """Print the completion script of a shell.
 
-    @app.command("completion")
-    def completion(
-        shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
-    ) -> None:
-        """Print the completion script of a shell.
+    bash: commucat-cli completion bash > ~/.local/share/bash-completion/completions/commucat-cli
+    (or: source it). zsh: into a directory of $fpath, as _commucat-cli. fish: into
+    ~/.config/fish/completions/commucat-cli.fish.
+    """
 
-        bash: commucat-cli completion bash > ~/.local/share/bash-completion/completions/commucat-cli
-        (or: source it). zsh: into a directory of $fpath, as _commucat-cli. fish: into
-        ~/.config/fish/completions/commucat-cli.fish.
-        """
+    def command() -> int:
+        print_now(script(_tree(), shell).rstrip("\n"))
+        return 0
 
-        def command() -> int:
-            print_now(script(tree_of(app), shell).rstrip("\n"))
-            return 0
+    finish(command)
 
-        finish(command)
 
-    @app.command("man")
-    def man(
-        folder: Annotated[
-            Path, typer.Argument(metavar="DIR", help="A directory that exists, such as share/man/man1.")
-        ],
-    ) -> None:
-        """Write a manual page for each command.
+def man(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A directory that exists, such as share/man/man1.")
+    ],
+) -> None:
+    """Write a manual page for each command.
 
-        Read one with: man -l DIR/commucat-cli.1. Prints pages=N.
-        """
+    Read one with: man -l DIR/commucat-cli.1. Prints pages=N.
+    """
 
-        def command() -> int:
-            pages = list(tree_of(app).walk())
-            for each in pages:
-                _write(folder / page_name(each), each)
-            print_now(f"pages={len(pages)}")
-            return 0
+    def command() -> int:
+        pages = list(_tree().walk())
+        for each in pages:
+            _write(folder / page_name(each), each)
+        print_now(f"pages={len(pages)}")
+        return 0
 
-        finish(command)
+    finish(command)
+
+
+def _tree() -> CommandText:
+    # Only now: the program imports its commands, not the other way round.
+    from commucat_cli.main import app
+
+    return tree_of(app)
 
 
 def _write(path: Path, command: CommandText) -> None:
