@@ -153,6 +153,7 @@ async def running_api(path: Path, **changes: Any) -> AsyncIterator[Api]:
             "clock": context.clock,
             "draining": lambda: False,
             "ledger": context.ledger,
+            "introduce": context.presence.introduce,
             "friend_notices": FriendNotices(
                 context.inbox,
                 context.storage,
