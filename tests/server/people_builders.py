@@ -128,6 +128,7 @@ async def running_api(path: Path, **changes: Any) -> AsyncIterator[Api]:
     async with running_server(path, **of_server) as server:
         context = server.context
         fields: dict[str, Any] = {
+            "introduce": context.presence.introduce,
             "friend_notices": FriendNotices(
                 context.inbox,
                 context.storage,

@@ -342,6 +342,35 @@ async def test_notices_wait_for_devices_that_are_away_and_reach_each_of_them(api
     assert event["target_device"] == "device-of-bob"
 
 
+async def presence_of(client: Client, device_id: str, state: str) -> None:
+    while True:
+        value = (await client.next_of(FrameType.PRESENCE)).control
+        assert isinstance(value, dict)
+        if (value["entity"], value["state"]) == (device_id, state):
+            return
+
+
+async def test_friends_are_told_of_each_others_presence_and_strangers_are_not(api: Api) -> None:
+    await api.enter("carol")
+    ann, bob, carol = (api.clients[name] for name in ("ann", "bob", "carol"))
+    await put(api, {"user_id": api.user_id("ann")}, who="carol")
+
+    await befriend(api)
+
+    # At once, both of the other; then whenever it changes.
+    await presence_of(ann, "device-of-bob", "online")
+    await presence_of(bob, "device-of-ann", "online")
+    ann.send(FrameType.PRESENCE, 0, {"state": "away"})
+    await presence_of(bob, "device-of-ann", "away")
+    bob.stream.lose()
+    await presence_of(ann, "device-of-bob", "offline")
+    # What carol has been sent is all there is: it lists ann, who does not list it.
+    carol.send(FrameType.PRESENCE, 0, {"state": "still here"})
+    answer = await carol.join(7, "device-of-ann")
+    assert "ack" in answer
+    assert carol._frames == []
+
+
 async def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(api: Api) -> None:
     body = orjson.dumps({"friends": [{"user_id": "u"}]})
 

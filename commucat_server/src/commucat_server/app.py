@@ -532,6 +532,7 @@ def _api_context(
             lifetime=config.limits.relay_ttl,
             clock=services.clock,
         ),
+        introduce=services.presence.introduce,
         avatars=_avatars(config, storage),
         attachments=attachments,
     )

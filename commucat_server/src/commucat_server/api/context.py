@@ -1,6 +1,6 @@
 """What the REST handlers need from the rest of the server."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
@@ -64,6 +64,8 @@ class ApiContext:
     """The text of ``/metrics``; None: there is no such path."""
     friend_notices: FriendNotices | None = None
     """Tells users of requests; without it nobody is told."""
+    introduce: Callable[[Sequence[str]], None] | None = None
+    """Told of devices whose users have become friends; for presence."""
     avatars: AvatarFolder | None = None
     """None: uploads are switched off."""
     attachments: AttachmentFolder | None = None

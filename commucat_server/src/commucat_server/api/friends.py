@@ -179,6 +179,9 @@ def handlers(context: ApiContext) -> Handlers:
             raise ProblemError(*_REFUSALS[exc.refusal]) from exc
         if context.friend_notices is not None:
             await context.friend_notices.answered(stored, asker, caller.user)
+        if accept and context.introduce is not None:
+            context.introduce(await storage.active_devices(asker.user_id))
+            context.introduce(await storage.active_devices(caller.user.user_id))
         return json_answer({"request": request_document(stored), "from_user": user_document(asker)})
 
     return [

@@ -87,6 +87,13 @@ class PresenceBoard:
         self._tell_soon(device_id, _Here(OFFLINE, here.user if here else None), newcomer=False)
         await self._write(device_id, OFFLINE)
 
+    def introduce(self, device_ids: Sequence[str]) -> None:
+        """These devices have new peers: tell those how they are, and them how those are. Devices that are on
+        other nodes are told from there, when the next thing changes."""
+        for device_id in device_ids:
+            if (here := self._here.get(device_id)) is not None:
+                self._tell_soon(device_id, here, newcomer=True)
+
     def move(self, device_id: str) -> None:
         """The device has its session on another node now, which tells how it is."""
         self._here.pop(device_id, None)
