@@ -38,9 +38,14 @@ async def reach(server: ServerProcess) -> Reach:
 
 @asynccontextmanager
 async def device(
-    where: Reach, name: str, *capabilities: str, handle: str | None = None, via: Via = Via.BINARY
+    where: Reach,
+    name: str,
+    *capabilities: str,
+    handle: str | None = None,
+    via: Via = Via.BINARY,
+    code: str | None = None,
 ) -> AsyncIterator[Connection]:
-    """A session of a device; of the user ``handle``, if it is not one of its own."""
+    """A session of a device; of the user ``handle``, if it is not one of its own, let in by ``code``."""
     parameters = ClientParameters(
         domain="localhost",
         server_static=where.noise_public,
@@ -49,6 +54,7 @@ async def device(
         static=StaticKeyPair.generate(),
         user=UserHint(handle=handle or name),
         capabilities=capabilities,
+        code=code,
     )
     async with connect(where.address, where.trust, parameters, via=via) as connection:
         yield connection

@@ -15,12 +15,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from commucat_cli.errors import HandshakeRefused
 from commucat_server.provision.certificate import self_signed
-from end_to_end.raw_people import device_id, reach, receiver, sender, take
+from end_to_end.raw_people import device, device_id, reach, receiver, sender, take
 from end_to_end.server_process import DEADLINE, ServerProcess, server_process
 from end_to_end.test_nodes import say
 
 TOKEN = "1f" * 32
+CODE = "WXYZ-2345-WXYZ-2345"
 PROXY = "127.0.0.2"
 DIRECT = "127.0.0.1"
 CONFIG = f"""
@@ -224,7 +226,7 @@ def test_metrics_are_the_administrators(server: ServerProcess) -> None:
 
     assert answer.status == 200
     assert "content-type: text/plain; version=0.0.4" in answer.text
-    assert "\ncommucat_connections_active 0" in answer.text
+    assert "\ncommucat_connections_active " in answer.text
 
 
 async def test_the_log_holds_no_secret_and_no_content(operated: Operated, server: ServerProcess) -> None:
@@ -240,10 +242,22 @@ async def test_the_log_holds_no_secret_and_no_content(operated: Operated, server
             assert get(server, path, f"authorization: Bearer {token}").status == 200
     get(server, "/metrics", f"authorization: Bearer {TOKEN}")
     get(server, "/metrics", "authorization: Bearer wrong-token-4711")
+    with pytest.raises(HandshakeRefused):
+        async with device(where, "intruder", handle="eve", code=CODE):
+            pass
 
     text = server.log.read_text()
-    secrets = [*tokens, TOKEN, "wrong-token-4711", content.decode(), content.hex()]
+    secrets = [
+        *tokens,
+        CODE,
+        CODE.replace("-", ""),
+        TOKEN,
+        "wrong-token-4711",
+        content.decode(),
+        content.hex(),
+    ]
     secrets += [(server.data_dir / "keys" / "federation.seed").read_text().strip()]
     assert [secret for secret in secrets if secret in text] == []
     events = {line["event"] for line in lines_of(text)}
     assert {"handshake established", "delivered frame", "connection closed", "device_key_event"} <= events
+    assert "handshake failure" in events

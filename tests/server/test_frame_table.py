@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from commucat_proto import MAX_FRAME_LEN, FrameType
+from commucat_server.security.messages import MessageLimits
 from proto.frame_builders import CONTROL_TYPES, UNREADABLE, raw_frame
 from server.connect_builders import NOW, break_commits
 from server.frame_stage import (
@@ -151,6 +152,13 @@ async def ack_of_the_future(scene: Stage, _: pytest.MonkeyPatch) -> None:
     scene.acked = 10**6
 
 
+async def too_many_frames(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    limits = MessageLimits(lambda: 0.0)
+    limits.configure(device=(1, 1.0), user=None)
+    assert limits.take(ALICE.device_id, "") == 0.0
+    scene.server.context.messages = limits
+
+
 SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "no_route": (without_a_route,),
     "not_member": (removed_from_the_group,),
@@ -172,6 +180,7 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "not_participant": (call_of_others,),
     "bad_media": (media_without_a_header,),
     "ack_out_of_range": (ack_of_the_future,),
+    "rate_limited": (too_many_frames,),
 }
 LIMITS = {
     "quota": {"max_rows": 8},

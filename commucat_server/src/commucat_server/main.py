@@ -157,7 +157,7 @@ async def _reload_at_signal(
         notify(reloading())
         try:
             reload(load())
-        except (ConfigError, ProvisionError, ListenerError) as exc:
+        except (ConfigError, ProvisionError, ListenerError, OSError) as exc:
             log.error("configuration not reloaded, the old one stays", reason=str(exc))
         notify(READY)
 

@@ -146,7 +146,7 @@ class Supervisor:
         try:
             if self._check is not None:
                 self._check()
-        except (ConfigError, ProvisionError, ListenerError) as exc:
+        except (ConfigError, ProvisionError, ListenerError, OSError) as exc:
             log.error("configuration not reloaded, the old one stays", reason=str(exc))
             return False
         return True
