@@ -1,12 +1,13 @@
-"""Encrypting the stored secrets with another key."""
+"""Commands for operators while no server runs: re-encryption of secrets, keys of devices."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from cli.operator_builders import Operator, operator_in
-from end_to_end.server_process import server_process
+from end_to_end.server_process import DEADLINE, server_process
 from server.config_builders import hex_key
 
 
@@ -89,3 +90,27 @@ def test_wrong_key_files_are_refused_and_change_nothing(operator: Operator) -> N
     file.write_text("zz" * 32)
     assert "64 hexadecimal digits" in rekey("--new-key", str(file))[1]
     assert states(operator) == before
+
+
+def test_a_key_that_was_given_out_while_no_server_ran_is_in_the_ledger_after_the_next_start(
+    operator: Operator,
+) -> None:
+    assert operator.on_data("register-user", "alice")[0] == 0
+    operator.values("rotate-keys", "--handle", "alice", "--device", "bot")
+
+    code, out, err = operator.on_data("key-history", "--device", "bot", "--json")
+    assert code == 0, err
+    [event] = json.loads(out)["events"]
+    assert (event["action"], event["source"]) == ("register", "operator")
+    assert event["ledger"] == "the store, to be written to the ledger"
+
+    ledger = operator.data_dir / "ledger.jsonl"
+    with server_process(operator.home):
+        end = time.monotonic() + DEADLINE
+        while '"source":"operator"' not in ledger.read_text():
+            assert time.monotonic() < end, "it is not written"
+            time.sleep(0.05)
+    code, out, err = operator.on_data("key-history", "--device", "bot", "--json")
+    assert code == 0, err
+    [event] = json.loads(out)["events"]
+    assert "ledger.jsonl line" in event["ledger"]
