@@ -114,3 +114,27 @@ def test_a_key_that_was_given_out_while_no_server_ran_is_in_the_ledger_after_the
     assert code == 0, err
     [event] = json.loads(out)["events"]
     assert "ledger.jsonl line" in event["ledger"]
+
+
+def test_a_pair_for_the_configuration_seeds_a_server_of_its_own(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = operator.run("secrets", "generate-noise")
+    assert code == 0
+    pair = dict(line.split("=") for line in out.splitlines())
+    assert list(pair) == ["noise_private", "noise_public"]
+    for name, value in pair.items():
+        monkeypatch.setenv(f"COMMUCAT_{name.upper()}", value)
+    assert operator.run("diagnose", "--data-dir", "other")[1].startswith("ok   configuration")
+
+
+def test_diagnose_reminds_of_tokens_that_end(operator: Operator) -> None:
+    def said() -> str:
+        checks = json.loads(operator.on_data("diagnose", "--json")[1])["checks"]
+        return " ".join(f"{check['status']} {check['text']}" for check in checks if "admin" in check["name"])
+
+    assert said() == ""
+    assert operator.on_data("admin-token", "new")[0] == 0
+    assert said() == "ok 1 good"
+    assert operator.on_data("admin-token", "revoke", "1", "--yes")[0] == 0
+    assert "warn all have expired" in said()

@@ -55,7 +55,7 @@ class AdminTokens:
         self._warned: set[int] = set()
 
     @property
-    def any_stored(self) -> bool:
+    def configured(self) -> bool:
         """Whether there is, or was lately, a token at all. Then there is no access without one."""
         return bool(self._versions)
 
