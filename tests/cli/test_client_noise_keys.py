@@ -15,6 +15,7 @@ from cli.test_client_login import make_profile, site, use
 from commucat_cli.client.noise_keys import ServerKey, follow, newest_believed
 from commucat_cli.errors import HandshakeRefused, TrustError
 from commucat_cli.profile import Account, open_profile
+from commucat_cli.transport import Via
 from commucat_crypto import DeviceKeyPair, NoiseKeyStatement, NoisePattern, StaticKeyPair
 
 AUTHORITY = DeviceKeyPair.from_seed(bytes(32))
@@ -142,9 +143,12 @@ async def test_a_session_teaches_the_profile_the_newer_key(tmp_path: Path) -> No
             assert profile.account() == account  # no way back
 
 
-async def test_a_device_that_was_away_while_its_key_expired_gets_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("via", [Via.BINARY, Via.HTTP1])
+async def test_a_device_that_was_away_while_its_key_expired_gets_in(tmp_path: Path, via: Via) -> None:
     async with site(tmp_path) as it:
         make_profile(tmp_path / "me", it.server, it.url)
+        with open_profile(tmp_path / "me") as profile:
+            profile.state.save_account(attrs.evolve(profile.account(), via=via))
         it.server.key = NEW
         it.server.info = {"noise_keys": [_entry_of(it.server, 5, NEW)]}
         await use(tmp_path / "me")

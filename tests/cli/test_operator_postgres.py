@@ -40,10 +40,15 @@ def test_migrate_register_and_diagnose_work_on_the_database(tmp_path: Path, dsn:
         login = ["commucat-cli", "login", "--server", server.url, "--handle", "tom", "--profile", "tom"]
         done = run([*login, "--code", code, "--tls-ca", str(server.ca_file)], tmp_path)
         assert done.returncode == 0, done.stderr
+        rotated = run(["commucat-cli", "secrets", "rotate", "noise", *options], tmp_path)
+        assert rotated.returncode == 0, rotated.stderr
+        queue = run(["commucat-cli", "queue", "show", *options], tmp_path)
+        assert " handle=tom status=active waiting=0 " in queue.stdout
         found = run(["commucat-cli", "diagnose", *options, "--bind", f"127.0.0.1:{server.port}"], tmp_path)
         assert server.stop() == 0
     assert "PostgreSQL at" in found.stdout
     assert "a commit took" in found.stdout
+    assert "2 accepted, version 2" in found.stdout
     assert found.returncode == 0, found.stdout
     assert run_sql(dsn, "SELECT handle, domain FROM users") == "tom|localhost"
 

@@ -22,7 +22,10 @@ from commucat_server.ops.times import rfc3339
 from commucat_server.provision import NOISE_SECRET, NoiseKeyVersion, load_noise_keys, rotate_noise_keys
 from commucat_server.provision.noise_keys import ACTIVATION
 from commucat_server.provision.operator_records import operator_record
+from commucat_storage import Node as StoreNode
 from commucat_storage import Storage, StorageError, open_sqlite
+from commucat_storage.postgres import open_postgres
+from databases.postgres_databases import PostgresDatabases
 from server.config_builders import hex_key, load_text
 from server.connect_builders import AUTHORITY, DOMAIN, running_server
 from server.test_audit import MemoryLedger
@@ -213,6 +216,31 @@ async def test_one_of_several_nodes_rotates_and_all_take_it_over(
     assert one.accepted() == two.accepted() == [2, 1]
     assert one.catalogue.versions == two.catalogue.versions
     assert [record.recorded_at for record in await storage.operator_records(9)] == [clock.now]
+
+
+async def test_nodes_on_postgresql_rotate_once_and_notice_a_command(
+    postgres_databases: PostgresDatabases, config: ServerConfig
+) -> None:
+    clock, dsn = Clock(), postgres_databases.migrated()
+    async with open_postgres(dsn) as first, open_postgres(dsn) as second:
+        for name, each in (("aa", first), ("bb", second)):
+            await each.enter_cluster(StoreNode(node_id=name, host="here", pid=7, identity=b"one key"))
+        one, two = await node_of(first, config, clock), await node_of(second, config, clock)
+        clock.now += 168 * HOUR
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.rotation.tick)
+            nursery.start_soon(two.rotation.tick)
+        await one.rotation.refresh()
+        await two.rotation.refresh()
+        assert one.accepted() == two.accepted() == [2, 1]
+
+        here, there = watched(first, clock=clock), watched(second, clock=clock)
+        await rotate_noise_keys(second, config, int(clock.now), by="operator")
+        for watch in (here.watch, there.watch, here.watch):
+            await watch.look()
+        assert (here.refreshed, there.refreshed) == ([1], [1])
+        told = [record.metadata["version"] for record in (*here.ledger.records, *there.ledger.records)]
+        assert told == [2, 3]
 
 
 async def test_a_full_catalogue_postpones_the_rotation_and_says_so_once(

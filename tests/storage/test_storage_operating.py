@@ -204,6 +204,21 @@ async def test_an_expired_queue_is_read_by_nobody_and_purged_with_its_reports(st
     assert len((await storage.read_after("alice", 0, limit_rows=9, limit_bytes=99, now=NOW)).rows) == 1
 
 
+async def test_a_long_queue_expires_in_steps_and_what_comes_meanwhile_stays(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commucat_storage.sqlite.operating.EXPIRE_ROWS", 3)
+    monkeypatch.setattr("commucat_storage.postgres.operating.EXPIRE_ROWS", 3)
+    await add_devices(storage, "bob")
+    await storage.commit([message("bob", payload=b"%d" % number) for number in range(7)])
+    assert await storage.expire_queue("bob", lambda count: record(f"{count} expired")) == 7
+    assert [each.record_id for each in await storage.operator_records(9)] == ["7 expired"]
+    await storage.commit([message("bob", payload=b"later")])
+    assert (await storage.purge_expired(NOW)).messages == 7
+    [row] = (await storage.read_after("bob", 0, limit_rows=9, limit_bytes=99, now=NOW)).rows
+    assert (row.number, row.payload) == (8, b"later")
+
+
 async def test_a_queue_is_expired_beside_the_process_that_fills_it(backend: Backend) -> None:
     async with backend.open() as server, backend.open() as command:
         await add_devices(server, "bob")

@@ -105,8 +105,9 @@ class OperatingStorage(abc.ABC):
     async def expire_queue(self, device_id: str, record: RecordOf | None = None) -> int | None:
         """Let everything that waits for the device expire now; how many messages, None for no device.
 
-        Nobody can read them from now on. The next purge of a server deletes them, counts them, and tells
-        senders that asked: as for any other message that expires.
+        In bounded steps, the first of which stores the record. Nobody can read them then. The next purge of
+        a server deletes them, counts them, and tells senders that asked: as for any other message that
+        expires.
         """
 
     @abc.abstractmethod

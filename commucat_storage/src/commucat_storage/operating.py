@@ -77,6 +77,22 @@ class QueueStanding:
     """When the first of the waiting messages expires; None without any."""
 
 
+@attrs.frozen
+class ExpiryStep:
+    """How far the expiry of a queue has come."""
+
+    count: int
+    """Messages that were to expire when it began."""
+    until: int
+    """The last number that is concerned; what came later is not."""
+    done: int
+    """Everything up to this number has expired."""
+
+    @property
+    def ended(self) -> bool:
+        return self.done >= self.until
+
+
 @attrs.frozen(kw_only=True)
 class GroupListing:
     """A group without its members."""

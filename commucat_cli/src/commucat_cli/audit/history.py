@@ -10,6 +10,7 @@ import orjson
 
 from commucat_ledger import BadLine, parse_line
 from commucat_ledger.key_chain import KeyChainEvent, links_of
+from commucat_storage import OperatorRecord
 
 ACTIONS: Final = ("register", "rotate", "certificate", "revoke")
 SAME_MOMENT: Final = 60.0
@@ -86,6 +87,26 @@ def read_records(paths: Sequence[Path], device_id: str) -> tuple[list[KeyRecord]
                     )
                 )
     return records, begun
+
+
+def waiting_records(stored: Iterable[OperatorRecord], device_id: str) -> list[KeyRecord]:
+    """Of the records that a server is still to write to its ledger, those about keys of the device."""
+    found = []
+    for record in stored:
+        metadata = orjson.loads(record.metadata)
+        if metadata.get("device") != device_id or metadata.get("action") not in ACTIONS:
+            continue
+        found.append(
+            KeyRecord(
+                event_id=metadata.get("event_id"),
+                public_key=record.digest,
+                recorded_at=record.recorded_at,
+                action=metadata["action"],
+                source=str(metadata.get("source", "")),
+                place="the store, to be written to the ledger",
+            )
+        )
+    return found
 
 
 def reconcile(

@@ -8,6 +8,7 @@ import trio
 
 from commucat_cli.diagnose.finding import Finding, failure, ok, warning
 from commucat_server.config import ServerConfig
+from commucat_server.identity.admin_tokens import ADMIN_SECRET
 from commucat_server.provision import (
     ProvisionError,
     StoreStatus,
@@ -66,6 +67,7 @@ async def _open_and_check(config: ServerConfig, status: StoreStatus, full: bool)
                 findings.append(ok("database-integrity", text))
             findings.append(await _check_writing(storage))
             findings.append(await _check_noise_keys(storage, config))
+            findings += await _check_admin_tokens(storage)
     except StorageError as exc:
         findings.append(
             failure("database-integrity" if config.storage.postgres_dsn is None else "database", str(exc))
@@ -98,3 +100,24 @@ async def _check_noise_keys(storage: Storage, config: ServerConfig) -> Finding:
             "many as security.rotation.noise_max_versions allows; see commucat-cli secrets list",
         )
     return ok("noise-keys", text)
+
+
+async def _check_admin_tokens(storage: Storage) -> list[Finding]:
+    """Nothing is said where there are none."""
+    now = int(time.time())
+    rows = await storage.secret_versions(ADMIN_SECRET)
+    if not rows:
+        return []
+    good = [row for row in rows if row.valid_after <= now < row.expires_at]
+    if not good:
+        text = "all have expired: nobody sees metrics; run: commucat-cli admin-token new"
+        return [warning("admin-tokens", text)]
+    if all(row.rotates_at <= now for row in good):
+        ends = datetime.fromtimestamp(max(row.expires_at for row in good), UTC)
+        return [
+            warning(
+                "admin-tokens",
+                f"the last good one ends {ends:%Y-%m-%d %H:%M} UTC; run: commucat-cli admin-token new",
+            )
+        ]
+    return [ok("admin-tokens", f"{len(good)} good")]

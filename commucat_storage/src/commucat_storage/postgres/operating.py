@@ -5,9 +5,12 @@ Functions that write are called inside a transaction; the others on any connecti
 
 from collections.abc import Sequence
 
+import attrs
+
 from commucat_storage.errors import StorageError
 from commucat_storage.interface_operating import IDEMPOTENCY_KEPT, TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
+    ExpiryStep,
     GroupListing,
     OperatorRecord,
     QueueStanding,
@@ -21,6 +24,8 @@ from commucat_storage.postgres.rows import insert, select
 from commucat_storage.records import CertificateRow, KeyEvent, Secret
 
 _MOST_IDS = 4_096
+EXPIRE_ROWS = 5_000
+"""Rows that one step of :func:`expire_step` changes, under the lock of the inbox."""
 _STEP_ROWS = 1_000
 
 # -- secrets ---------------------------------------------------------------------------------------
@@ -220,26 +225,49 @@ async def queues(
     )
 
 
-async def expire_queue(connection: Connection, device_id: str, record: RecordOf | None) -> int | None:
-    """Let everything that waits for the device expire; None for no device."""
+async def expire_step(
+    connection: Connection, device_id: str, before: ExpiryStep | None, record: RecordOf | None
+) -> ExpiryStep | None:
+    """Let the next messages that wait for the device expire; None for no device.
+
+    The first step counts and records; each looks at :data:`EXPIRE_ROWS` rows, so that a long queue does not
+    hold up messages.
+    """
     # A change of relations: what processes remember of the inbox does not hold any more.
-    inbox = await connection.fetchval(
+    row = await connection.fetchrow(
         "UPDATE inbox_offset SET relations = relations + 1, "
-        "earliest = CASE WHEN rows > 0 THEN 0 ELSE earliest END WHERE entity_id = $1 RETURNING inbox",
+        "earliest = CASE WHEN rows > 0 THEN 0 ELSE earliest END WHERE entity_id = $1 "
+        "RETURNING inbox, next_number - 1",
         device_id,
     )
-    if inbox is None:
+    if row is None:
         return None
-    count = _count(
-        await connection.execute(
-            "UPDATE relay_queue SET expires_at = to_timestamp(0) "
-            "WHERE position >= $1::bigint << 32 AND position < ($1::bigint + 1) << 32 "
+    inbox, head = row
+    base = inbox << 32
+    if before is None:
+        count = await connection.fetchval(
+            "SELECT count(*) FROM relay_queue WHERE position BETWEEN $1 AND $2 "
             "AND expires_at > to_timestamp(0)",
-            inbox,
+            base,
+            base + head,
         )
+        await add_record(connection, record and record(count))
+        before = ExpiryStep(count, head, 0)
+    last = await connection.fetchval(
+        "SELECT max(position) FROM (SELECT position FROM relay_queue WHERE position > $1 AND position <= $2 "
+        "ORDER BY position LIMIT $3) AS step",
+        base + before.done,
+        base + before.until,
+        EXPIRE_ROWS,
     )
-    await add_record(connection, record and record(count))
-    return count
+    if last is None:
+        return attrs.evolve(before, done=before.until)
+    await connection.execute(
+        "UPDATE relay_queue SET expires_at = to_timestamp(0) WHERE position > $1 AND position <= $2",
+        base + before.done,
+        last,
+    )
+    return attrs.evolve(before, done=last - base)
 
 
 # -- groups ----------------------------------------------------------------------------------------

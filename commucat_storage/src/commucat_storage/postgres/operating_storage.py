@@ -6,6 +6,7 @@ from commucat_storage.interface_operating import OperatingStorage, RecordOf
 from commucat_storage.journaled import until_less
 from commucat_storage.operating import (
     CleanedUp,
+    ExpiryStep,
     GroupListing,
     OperatorRecord,
     QueueStanding,
@@ -14,6 +15,7 @@ from commucat_storage.operating import (
     SessionListing,
 )
 from commucat_storage.postgres import expiry, operating
+from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.pool import Pool
 from commucat_storage.records import CertificateRow, KeyEvent, Secret
 
@@ -75,9 +77,16 @@ class PostgresOperating(OperatingStorage):
         return await self._pool.read(lambda connection: operating.queues(connection, now, limit, device_id))
 
     async def expire_queue(self, device_id: str, record: RecordOf | None = None) -> int | None:
-        return await self._pool.write(
-            lambda connection: operating.expire_queue(connection, device_id, record)
-        )
+        step: ExpiryStep | None = None
+
+        async def unit(connection: Connection) -> ExpiryStep | None:
+            return await operating.expire_step(connection, device_id, step, record)
+
+        while step is None or not step.ended:
+            step = await self._pool.write(unit)
+            if step is None:
+                return None
+        return step.count
 
     async def list_groups(self, *, limit: int, device_id: str | None = None) -> tuple[GroupListing, ...]:
         return await self._pool.read(lambda connection: operating.list_groups(connection, limit, device_id))

@@ -7,9 +7,12 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+import attrs
+
 from commucat_storage.errors import StorageError
 from commucat_storage.interface_operating import TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
+    ExpiryStep,
     GroupListing,
     OperatorRecord,
     QueueStanding,
@@ -22,6 +25,8 @@ from commucat_storage.sqlite import accounts
 from commucat_storage.sqlite.rows import insert, select
 
 _MOST_IDS = 4_096
+EXPIRE_ROWS = 5_000
+"""Rows that one step of :func:`expire_step` changes: some tens of milliseconds of the writer."""
 
 # -- secrets ---------------------------------------------------------------------------------------
 
@@ -200,19 +205,43 @@ def queues(
     return tuple(found)
 
 
-def expire_queue(connection: sqlite3.Connection, device_id: str, record: RecordOf | None) -> int | None:
-    """Let everything that waits for the device expire; None for no device."""
-    row = connection.execute("SELECT inbox FROM user_device WHERE device_id = ?", (device_id,)).fetchone()
+def expire_step(
+    connection: sqlite3.Connection, device_id: str, before: ExpiryStep | None, record: RecordOf | None
+) -> ExpiryStep | None:
+    """Let the next messages that wait for the device expire; None for no device.
+
+    The first step counts and records; each looks at :data:`EXPIRE_ROWS` rows, so that a long queue does not
+    hold up messages.
+    """
+    row = connection.execute(
+        "SELECT d.inbox, o.next_number - 1 FROM user_device AS d JOIN inbox_offset AS o ON o.inbox = d.inbox "
+        "WHERE d.device_id = ?",
+        (device_id,),
+    ).fetchone()
     if row is None:
         return None
-    base = row[0] << 32
-    count = connection.execute(
-        "UPDATE relay_queue SET expires_at = 0 WHERE position BETWEEN ? AND ? AND expires_at > 0",
-        (base, base + 2**32 - 1),
-    ).rowcount
-    connection.execute("UPDATE inbox_offset SET earliest = 0 WHERE inbox = ? AND rows > 0", (row[0],))
-    add_record(connection, record and record(count))
-    return count
+    inbox, head = row
+    base = inbox << 32
+    if before is None:
+        [count] = connection.execute(
+            "SELECT count(*) FROM relay_queue WHERE position BETWEEN ? AND ? AND expires_at > 0",
+            (base, base + head),
+        ).fetchone()
+        add_record(connection, record and record(count))
+        before = ExpiryStep(count, head, 0)
+    [last] = connection.execute(
+        "SELECT max(position) FROM (SELECT position FROM relay_queue WHERE position > ? AND position <= ? "
+        "ORDER BY position LIMIT ?)",
+        (base + before.done, base + before.until, EXPIRE_ROWS),
+    ).fetchone()
+    if last is None:
+        return attrs.evolve(before, done=before.until)
+    connection.execute(
+        "UPDATE relay_queue SET expires_at = 0 WHERE position > ? AND position <= ?",
+        (base + before.done, last),
+    )
+    connection.execute("UPDATE inbox_offset SET earliest = 0 WHERE inbox = ?", (inbox,))
+    return attrs.evolve(before, done=last - base)
 
 
 # -- groups ----------------------------------------------------------------------------------------

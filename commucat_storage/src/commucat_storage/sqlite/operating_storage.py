@@ -8,6 +8,7 @@ from typing import TypeVar
 from commucat_storage.interface_operating import OperatingStorage, RecordOf
 from commucat_storage.operating import (
     CleanedUp,
+    ExpiryStep,
     GroupListing,
     OperatorRecord,
     QueueStanding,
@@ -88,11 +89,17 @@ class SqliteOperating(OperatingStorage, abc.ABC):
         return await self._readers.run(operating.queues, now, limit, device_id)
 
     async def expire_queue(self, device_id: str, record: RecordOf | None = None) -> int | None:
-        def work(transaction: Transaction) -> int | None:
-            transaction.inboxes.forget(device_id)
-            return operating.expire_queue(transaction.connection, device_id, record)
+        step: ExpiryStep | None = None
 
-        return await self._write(work)
+        def work(transaction: Transaction) -> ExpiryStep | None:
+            transaction.inboxes.forget(device_id)
+            return operating.expire_step(transaction.connection, device_id, step, record)
+
+        while step is None or not step.ended:
+            step = await self._write(work)
+            if step is None:
+                return None
+        return step.count
 
     async def list_groups(self, *, limit: int, device_id: str | None = None) -> tuple[GroupListing, ...]:
         return await self._readers.run(operating.list_groups, limit, device_id)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
-from commucat_cli.audit.history import Entry, read_records, reconcile
+from commucat_cli.audit.history import Entry, KeyRecord, read_records, reconcile, waiting_records
 from commucat_cli.commands.operator.settings import (
     ConfigFile,
     DataDirectory,
@@ -29,6 +29,8 @@ from commucat_server.config import LedgerMode, ServerConfig
 from commucat_server.provision import open_store
 from commucat_storage import KeyEvent
 from commucat_storage.key_archive import ARCHIVE_NAME, ArchiveError, read_archive
+
+_MOST_WAITING = 100_000
 
 
 def _link(text: str | None) -> str | None:
@@ -82,7 +84,7 @@ def _entries(settings: ServerConfig, device: str) -> list[Entry]:
     if settings.storage.postgres_dsn is None and not settings.storage.path.exists():
         raise OperatorError(f"there is no database at {settings.storage.path}; start the server once")
     now = time.time()
-    database, exists = trio.run(_stored, settings, device)
+    database, exists, waiting = trio.run(_stored, settings, device)
     try:
         archived = [
             event
@@ -93,6 +95,8 @@ def _entries(settings: ServerConfig, device: str) -> list[Entry]:
         target = settings.ledger.target
         files = files_of(target) if settings.ledger.mode is LedgerMode.FILE and target is not None else []
         records, begun = read_records(files, device)
+        known = {record.event_id for record in records}
+        records += [record for record in waiting if record.event_id not in known]
     except ArchiveError as exc:
         raise OperatorError(str(exc)) from exc
     except OSError as exc:
@@ -108,9 +112,13 @@ def _entries(settings: ServerConfig, device: str) -> list[Entry]:
     )
 
 
-async def _stored(settings: ServerConfig, device: str) -> tuple[Sequence[KeyEvent], bool]:
+async def _stored(
+    settings: ServerConfig, device: str
+) -> tuple[Sequence[KeyEvent], bool, Sequence[KeyRecord]]:
     async with open_store(settings) as storage:
-        return await storage.key_events(device), await storage.load_device(device) is not None
+        events = await storage.key_events(device)
+        exists = await storage.load_device(device) is not None
+        return events, exists, waiting_records(await storage.operator_records(_MOST_WAITING), device)
 
 
 def _chained(event: KeyEvent) -> KeyChainEvent:

@@ -19,7 +19,7 @@ def moment(seconds: int | None) -> str | None:
     """Unix seconds as RFC 3339; None stays None, and so does what the calendar has not got."""
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return None
 
 

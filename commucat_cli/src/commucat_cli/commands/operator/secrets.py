@@ -16,6 +16,7 @@ from commucat_cli.commands.operator.results import Row, moment, print_rows, prin
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
 from commucat_cli.commands.outcome import finish
 from commucat_cli.terminal import warn
+from commucat_crypto import StaticKeyPair
 from commucat_server.config import ServerConfig
 from commucat_server.provision import (
     NOISE_SECRET,
@@ -103,6 +104,24 @@ def rotate(
             "expires_at": moment(made.expires_at),
         }
         print_values(values, as_json=as_json)
+        return 0
+
+    finish(command)
+
+
+@secrets_app.command("generate-noise")
+def generate_noise(as_json: JsonOption = False) -> None:
+    """Print a new X25519 pair for [crypto] noise_private and noise_public, the first key of a new server.
+
+    Only for who must choose that key: a server makes one by itself, and later changes of the configuration
+    have no effect. Nothing is stored.
+    """
+
+    def command() -> int:
+        pair = StaticKeyPair.generate()
+        print_values(
+            {"noise_private": pair.private.hex(), "noise_public": pair.public.hex()}, as_json=as_json
+        )
         return 0
 
     finish(command)

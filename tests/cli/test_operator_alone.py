@@ -1,12 +1,13 @@
-"""Encrypting the stored secrets with another key."""
+"""Commands for operators while no server runs: re-encryption of secrets, keys of devices."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from cli.operator_builders import Operator, operator_in
-from end_to_end.server_process import server_process
+from end_to_end.server_process import DEADLINE, server_process
 from server.config_builders import hex_key
 
 
@@ -89,3 +90,51 @@ def test_wrong_key_files_are_refused_and_change_nothing(operator: Operator) -> N
     file.write_text("zz" * 32)
     assert "64 hexadecimal digits" in rekey("--new-key", str(file))[1]
     assert states(operator) == before
+
+
+def test_a_key_that_was_given_out_while_no_server_ran_is_in_the_ledger_after_the_next_start(
+    operator: Operator,
+) -> None:
+    assert operator.on_data("register-user", "alice")[0] == 0
+    operator.values("rotate-keys", "--handle", "alice", "--device", "bot")
+
+    code, out, err = operator.on_data("key-history", "--device", "bot", "--json")
+    assert code == 0, err
+    [event] = json.loads(out)["events"]
+    assert (event["action"], event["source"]) == ("register", "operator")
+    assert event["ledger"] == "the store, to be written to the ledger"
+
+    ledger = operator.data_dir / "ledger.jsonl"
+    with server_process(operator.home):
+        end = time.monotonic() + DEADLINE
+        while '"source":"operator"' not in ledger.read_text():
+            assert time.monotonic() < end, "it is not written"
+            time.sleep(0.05)
+    code, out, err = operator.on_data("key-history", "--device", "bot", "--json")
+    assert code == 0, err
+    [event] = json.loads(out)["events"]
+    assert "ledger.jsonl line" in event["ledger"]
+
+
+def test_a_pair_for_the_configuration_seeds_a_server_of_its_own(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = operator.run("secrets", "generate-noise")
+    assert code == 0
+    pair = dict(line.split("=") for line in out.splitlines())
+    assert list(pair) == ["noise_private", "noise_public"]
+    for name, value in pair.items():
+        monkeypatch.setenv(f"COMMUCAT_{name.upper()}", value)
+    assert operator.run("diagnose", "--data-dir", "other")[1].startswith("ok   configuration")
+
+
+def test_diagnose_reminds_of_tokens_that_end(operator: Operator) -> None:
+    def said() -> str:
+        checks = json.loads(operator.on_data("diagnose", "--json")[1])["checks"]
+        return " ".join(f"{check['status']} {check['text']}" for check in checks if "admin" in check["name"])
+
+    assert said() == ""
+    assert operator.on_data("admin-token", "new")[0] == 0
+    assert said() == "ok 1 good"
+    assert operator.on_data("admin-token", "revoke", "1", "--yes")[0] == 0
+    assert "warn all have expired" in said()
