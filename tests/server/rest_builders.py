@@ -162,6 +162,7 @@ def api_context(server: Server, records: Records | None = None, **changes: Any) 
             clock,
         ),
         "claim_limit": limit("pairing_claim", 5, 60.0),
+        "new_device_limit": limit("new_device", 1000, 3600.0),
         "claim_failures": limit("pairing_failures", 1000, 3600.0),
         "devices": Devices(
             storage, issuer, audit, clock, devices_per_user=pairing.get("devices_per_user", 100)

@@ -99,6 +99,7 @@ class _Services:
     audit: Audit
     deliveries: DeliveryAudit | None
     pairing: Pairing
+    new_device_limit: SharedRateLimit
     devices: Devices
     rotations: Rotations
     key_histories: KeyHistories
@@ -227,6 +228,7 @@ async def _build_services(
             audit,
             clock,
         ),
+        new_device_limit=_rate_limit("new_device", limits.new_devices_per_hour, 3600.0, shared),
         devices=Devices(storage, issuer, audit, clock, devices_per_user=limits.devices_per_user),
         rotations=Rotations(
             storage,
@@ -385,7 +387,7 @@ def _connect_context(
         bus=services.shared.bus,
         counters=services.counters,
         connect_limit=_rate_limit("connect", limits.connects_per_second, 1.0, services.shared),
-        new_user_limit=_rate_limit("new_device", limits.new_devices_per_hour, 3600.0, services.shared),
+        new_user_limit=services.new_device_limit,
         clock=services.clock,
         relay=relay,
     )
@@ -426,6 +428,7 @@ def _api_context(
         pairing=services.pairing,
         claim_limit=_rate_limit("pairing_claim", claims, 60.0, services.shared),
         claim_failures=_rate_limit("pairing_failures", failures, 3600.0, services.shared),
+        new_device_limit=services.new_device_limit,
         devices=services.devices,
         rotations=services.rotations,
         key_histories=services.key_histories,

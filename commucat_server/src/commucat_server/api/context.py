@@ -46,6 +46,8 @@ class ApiContext:
     """Claims from one address that fail."""
     claim_failures: SharedRateLimit
     """Claims that fail, all addresses together."""
+    new_device_limit: SharedRateLimit
+    """Devices never seen before that one address brings, by Hello or by a code."""
     devices: Devices
     rotations: Rotations
     key_histories: KeyHistories

@@ -136,7 +136,7 @@ def handlers(context: ApiContext) -> Handlers:
                 400: "The body or the proof is wrong, or the code has expired or was used.",
                 404: "There is no such code.",
                 409: "The device id is taken, or the user has too many devices.",
-                429: "Too many claims have failed, of this address or altogether.",
+                429: "Too many claims have failed, or this address has brought too many devices.",
             },
         ),
     )
@@ -147,13 +147,15 @@ def handlers(context: ApiContext) -> Handlers:
             context.counters.pairing_limited += 1
             raise too_many_requests(wait)
         asked = _claim_of(await read_object(request), address)
-        if (wait := await context.claim_failures.take(NOBODY)) > 0.0:
-            context.counters.pairing_limited += 1
-            raise too_many_requests(wait)
-        guessed = False
+        for limit, who in ((context.new_device_limit, identity), (context.claim_failures, NOBODY)):
+            if (wait := await limit.take(who)) > 0.0:
+                context.counters.pairing_limited += 1
+                raise too_many_requests(wait)
+        guessed = made = False
         try:
             claimed = await context.pairing.claim(asked)
             context.claim_limit.give_back(identity)
+            made = not claimed.repeated
         except ClaimProofError as exc:
             raise ProblemError(400, str(exc)) from exc
         except PairingRefusedError as exc:
@@ -163,6 +165,9 @@ def handlers(context: ApiContext) -> Handlers:
             # Only what may have been a guess counts against everybody.
             if not guessed:
                 context.claim_failures.give_back(NOBODY)
+            # Devices are rows for ever, revoked or not: an account must not make any number of them.
+            if not made:
+                context.new_device_limit.give_back(identity)
         return json_answer(_claimed_json(claimed, asked.name, context.issuer.public_key))
 
     return [offer, claim]
