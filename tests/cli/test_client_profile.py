@@ -190,7 +190,7 @@ def test_a_profile_from_before_there_were_ways_to_connect_is_brought_up_to_date(
     database = sqlite3.connect(tmp_path / "me" / "profile.db")
     database.executescript(
         "ALTER TABLE account DROP COLUMN via; ALTER TABLE account DROP COLUMN server_key_version; "
-        "DROP TABLE ledger_head; PRAGMA user_version = 1;"
+        "DROP TABLE ledger_head; DROP TABLE key_history; PRAGMA user_version = 1;"
     )
     database.close()
     with open_profile(tmp_path / "me") as profile:

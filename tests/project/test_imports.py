@@ -25,8 +25,15 @@ SERVER_FOR_CLI = (
     "commucat_server.provision",
     # What operators share with it: the rules of handles and codes, and how it opens its certificate.
     "commucat_server.identity.admissions",
+    "commucat_server.identity.pairing_codes",
     "commucat_server.identity.tokens",
     "commucat_server.identity.admin_tokens",
+    # What operators do to the devices in the store, as the server does it, and how the ledger learns of it.
+    "commucat_server.identity.certificates",
+    "commucat_server.identity.devices",
+    "commucat_server.identity.pairing",
+    "commucat_server.ops.audit",
+    "commucat_server.ops.notes",
     "commucat_server.listener.errors",
     "commucat_server.listener.tls",
 )

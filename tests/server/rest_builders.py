@@ -161,6 +161,7 @@ def api_context(server: Server, records: Records | None = None, **changes: Any) 
             audit,
             clock,
         ),
+        "new_device_limit": limit("new_device", 1000, 3600.0),
         "claim_failures": limit("pairing_failures", 1000, 3600.0),
         "devices": Devices(
             storage, issuer, audit, clock, devices_per_user=pairing.get("devices_per_user", 100)

@@ -8,7 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from commucat_server.api.application import all_handlers
 from commucat_server.api.openapi import OPTION
-from commucat_server.api.surface import SECURITY_HEADERS
+from commucat_server.listener.problem import SECURITY_HEADERS
 from server.connect_builders import Person
 from server.rest_builders import Rest, running_rest
 

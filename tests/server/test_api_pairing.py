@@ -356,6 +356,23 @@ async def test_guesses_from_many_addresses_have_one_budget(tmp_path: Path) -> No
         assert len(rest.records.of(scope="pairing", event="refuse", reason="unknown")) == 3
 
 
+async def test_devices_that_one_address_brings_are_limited_and_repeated_claims_are_not(
+    tmp_path: Path,
+) -> None:
+    async with running_rest(tmp_path, new_device_limit=limit("new_device", 2, 3600.0)) as rest:
+        alice = await rest.connect(ALICE)
+        code = await code_of(rest, alice)
+        for _ in range(4):
+            assert (await claim(rest, own_key(code))).status == 200
+        for _ in range(3):
+            assert (await claim(rest, {"pair_code": "AAAA-AAAA"})).status == 404
+        assert (await claim(rest, {"pair_code": await code_of(rest, alice)})).status == 200
+
+        code = await code_of(rest, alice)
+        assert (await claim(rest, {"pair_code": code})).status == 429
+        assert (await claim(rest, {"pair_code": code}, address="10.0.0.1")).status == 200
+
+
 async def test_codes_are_not_stored_in_clear(rest: Rest, tmp_path: Path) -> None:
     alice = await rest.connect(ALICE)
     code = await code_of(rest, alice)

@@ -512,6 +512,7 @@ def _api_context(
         ledger=ledger,
         pairing=services.pairing,
         claim_failures=services.limits.pairing_failures,
+        new_device_limit=services.limits.new_device,
         devices=services.devices,
         rotations=services.rotations,
         key_histories=services.key_histories,

@@ -51,6 +51,8 @@ class ApiContext:
     pairing: Pairing
     claim_failures: SharedRateLimit
     """Claims that fail, all addresses together; those of one address have a scope of ``limits``."""
+    new_device_limit: SharedRateLimit
+    """Devices never seen before that one address brings, by Hello or by a code."""
     devices: Devices
     rotations: Rotations
     key_histories: KeyHistories

@@ -28,6 +28,7 @@ from commucat_server.identity.pairing import DEVICE_ID as DEVICE_ID_FORM
 from commucat_server.identity.pairing import Claimed, ClaimProofError, ClaimRequest
 from commucat_server.identity.pairing_codes import canonical_code
 from commucat_server.ops.times import rfc3339
+from commucat_server.security.rate import identity_of
 from commucat_storage import PairingRefusal, PairingRefusedError
 
 MAX_NAME_LEN = 64
@@ -135,19 +136,24 @@ def handlers(context: ApiContext) -> Handlers:
                 400: "The body or the proof is wrong, or the code has expired or was used.",
                 404: "There is no such code.",
                 409: "The device id is taken, or the user has too many devices.",
-                429: "Too many claims have failed, of this address or altogether.",
+                429: "Too many claims have failed, or this address has brought too many devices.",
             },
         ),
     )
     async def claim(request: ApiRequest) -> Response[dict[str, Any]]:
         address = request.client.host if request.client is not None else ""
         asked = _claim_of(await read_object(request), address)
-        if (wait := await context.claim_failures.take(NOBODY)) > 0.0:
+        identity = identity_of(address)
+        wait = await context.new_device_limit.take(identity)
+        if wait == 0.0 and (wait := await context.claim_failures.take(NOBODY)) > 0.0:
+            context.new_device_limit.give_back(identity)
+        if wait > 0.0:
             context.counters.pairing_limited += 1
             raise too_many_requests(wait)
-        guessed = False
+        guessed = made = False
         try:
             claimed = await context.pairing.claim(asked)
+            made = not claimed.repeated
         except ClaimProofError as exc:
             raise ProblemError(400, str(exc)) from exc
         except PairingRefusedError as exc:
@@ -157,6 +163,9 @@ def handlers(context: ApiContext) -> Handlers:
             # Only what may have been a guess counts against everybody.
             if not guessed:
                 context.claim_failures.give_back(NOBODY)
+            # Devices are rows for ever, revoked or not: an account must not make any number of them.
+            if not made:
+                context.new_device_limit.give_back(identity)
         return json_answer(_claimed_json(claimed, asked.name, context.issuer.public_key))
 
     return [offer, claim]

@@ -4,18 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from commucat_server.listener import AsgiApp
+from commucat_server.listener.problem import SECURITY_HEADERS
 
 METHOD_BLIND: Final = frozenset({"/", "/index.html", "/healthz", "/readyz", "/metrics"})
 """Paths that answer any method as they answer GET."""
-SECURITY_HEADERS: Final = (
-    # No answer is to be taken for something else than it says, shown inside of another page, or tell the
-    # next page where the reader came from.
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    # Browsers heed it only over a TLS that they trust. Half a year.
-    (b"strict-transport-security", b"max-age=15552000"),
-)
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _NO_METHOD: Final = "NONE"
 

@@ -84,6 +84,8 @@ class Claimed:
     issuer_device_id: str
     certificate: DeviceCertificate | None
     """None while the device waits for approval."""
+    repeated: bool = False
+    """The same device had claimed the same code before: nothing was made this time."""
     seed: bytes | None = attrs.field(default=None, repr=False)
     """Of a key that the server made: the private key is BLAKE3 of it."""
 
@@ -222,6 +224,7 @@ class Pairing:
             user=done.user,
             issuer_device_id=done.issuer_device_id,
             certificate=certificate,
+            repeated=done.repeated,
         )
 
 

@@ -39,8 +39,8 @@ log = structlog.get_logger("commucat.rotation")
 SOURCE = "device-csr"
 MAX_TOLD = 5_000
 """Devices that are told of one change, beside the user's own."""
-TELL_TIMEOUT = 30.0
-"""Seconds for storing what they are told; the change itself is stored before."""
+TIMEOUT = 30.0
+"""Seconds for storing the change and what others are told."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,6 +110,7 @@ class Rotations:
         Raises:
             RotationProofError: the old key, or the new one, has not signed.
             RotationRefusedError: too soon, a key that was used before, or the device has changed meanwhile.
+            CommitFailedError: the store failed, or did not answer: then perhaps it is stored.
         """
         now = int(self._clock())
         changed = attrs.evolve(device, public_key=request.public_key)
@@ -132,18 +133,21 @@ class Rotations:
             certificate=row_of(certificate, "rotate"),
             min_interval=self.policy.min_interval,
         )
+        stored = False
         # Whoever hangs up in between must not keep the others from learning of the new key.
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(TIMEOUT, shield=True) as shielded:
             await self._storage.rotate_device_key(rotation)
+            stored = True
             self._counters.device_rotations += 1
             self._audit.device_key(
                 certificate, "rotate", SOURCE, rotation.key_event.event_id, rotation_id=rotation.rotation_id
             )
             self._registry.end_device(device.device_id, KEY_CHANGED)
-            with trio.move_on_after(TELL_TIMEOUT) as telling:
-                await self._tell(device, rotation, certificate)
-            if telling.cancelled_caught:
-                log.error("key change not told to others", device=device.device_id)
+            await self._tell(device, rotation, certificate)
+        if shielded.cancelled_caught:
+            if not stored:
+                raise CommitFailedError("the store does not answer")
+            log.error("key change not told to others", device=device.device_id)
         return Rotated(rotation=rotation, certificate=certificate)
 
     def _check(self, device: Device, request: RotationRequest) -> None:
