@@ -149,10 +149,9 @@ class FrameDispatcher:
         ):
             return False
         self._context.counters.frames_ingress += len(frames)
-        limited = self._context.messages.active
+        if self._context.messages.active:
+            frames = [frame for frame in frames if not self._is_too_much(frame)]
         for frame in frames:
-            if limited and self._is_too_much(frame):
-                continue
             try:
                 request = _QUICK[frame.type](self._origin, frame)
             except RefusedFrameError as exc:
