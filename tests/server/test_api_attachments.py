@@ -12,7 +12,7 @@ import trio
 from commucat_server.api.ranges import UnsatisfiableRangeError, wanted_range
 from commucat_server.blobs import attachments as blobs
 from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits, hash_of
-from server.api_builders import Answer, Api, running_api
+from server.api_stage import Answer, Api, running_api
 from server.connect_builders import NOW
 
 LIMITS = AttachmentLimits(max_bytes=2**20, user_bytes=2**20 + 2**19, lifetime=1000, upload_lifetime=100)

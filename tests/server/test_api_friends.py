@@ -9,7 +9,7 @@ import pytest
 
 from commucat_proto import Frame, FrameType
 from commucat_storage import Admission, AdmissionKind, Device, DeviceStatus
-from server.api_builders import Api, running_api
+from server.api_stage import Api, running_api
 from server.connect_builders import NOW, Client
 
 WHEN = "2027-01-15T08:00:00+00:00"

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from commucat_server.blobs import disk
 from commucat_server.blobs.avatars import MAX_AVATAR, AvatarFolder, suffix_of
-from server.api_builders import Api, running_api
+from server.api_stage import Api, running_api
 
 BASE = "https://localhost/uploads"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
