@@ -81,6 +81,10 @@ def error_of(folder: Path, toml: str | bytes | None = None, environ: dict[str, s
         ("[timeouts]\ndrain = nan", "timeouts.drain", "at most 3600"),
         ('[timeouts]\ndrain = "1e3"', "timeouts.drain", "a number"),
         ("[timeouts]\ndrain = true", "timeouts.drain", "a number, not true"),
+        ('[uploads]\nbase_url = "uploads"', "uploads.base_url", "https://"),
+        ("[attachments]\nmax_bytes = 0", "attachments.max_bytes", "from 1"),
+        ("[attachments]\nuser_bytes = 5", "attachments.user_bytes", "attachments.max_bytes"),
+        ("[attachments]\nttl = 0", "attachments.ttl", "from 1"),
         ('[security]\nsecret_key = "00ff"', "security.secret_key", "64 hexadecimal digits"),
     ],
 )

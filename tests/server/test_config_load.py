@@ -305,3 +305,26 @@ def test_a_section_with_a_dot_is_read_by_its_whole_name(tmp_path: Path) -> None:
     assert (rotation.enabled, rotation.min_interval, rotation.proof_ttl) == (True, 0, 60)
     assert config.limits.pairing_ttl == 120
     assert config.pairing.require_approval
+
+
+def test_files_of_users_are_in_the_data_directory_unless_told_otherwise(tmp_path: Path) -> None:
+    config = load_text(tmp_path)
+    assert config.uploads.dir == tmp_path / "commucat-data" / "uploads"
+    assert config.attachments.dir == tmp_path / "commucat-data" / "attachments"
+    assert config.uploads.enabled
+    assert config.attachments.enabled
+    assert config.uploads.base_url is None
+    limits = config.attachments
+    assert (limits.max_bytes, limits.user_bytes) == (100 * 1024**2, 1024**3)
+    assert (limits.ttl, limits.upload_ttl) == (30 * 86_400, 86_400)
+
+    environ = {
+        "COMMUCAT_UPLOADS_DIR": "elsewhere",
+        "COMMUCAT_UPLOADS_ENABLED": "false",
+        "COMMUCAT_ATTACHMENTS_DIR": "/srv/blobs",
+    }
+    toml = '[uploads]\nbase_url = "https://chat.example.org/uploads"\n[attachments]\nttl = 5'
+    config = load_text(tmp_path, toml, environ=environ)
+    assert (config.uploads.dir, config.uploads.enabled) == (tmp_path / "elsewhere", False)
+    assert config.uploads.base_url == "https://chat.example.org/uploads"
+    assert (config.attachments.dir, config.attachments.ttl) == (Path("/srv/blobs"), 5)
