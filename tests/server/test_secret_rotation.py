@@ -351,6 +351,19 @@ async def test_records_are_forgotten_once_every_node_has_seen_them(storage: Stor
     assert await storage.operator_record_ids() == set()
 
 
+@pytest.mark.parametrize("metadata", ["[]", "1", '{"x": "' + "y" * 70_000 + '"}'])
+async def test_a_row_that_somebody_wrote_by_hand_does_not_stop_the_others(
+    storage: Storage, metadata: str
+) -> None:
+    it = watched(storage)
+    good = operator_record("x", {"scope": "queue", "event": "purge", "messages": 1}, NOW)
+    await storage.add_operator_record(attrs.evolve(good, record_id="0", metadata=metadata))
+    await storage.add_operator_record(good)
+    await it.watch.look()
+    assert await storage.operator_records(9) == ()
+    assert it.counters.messages_purged == 1
+
+
 async def test_purged_messages_are_counted(storage: Storage) -> None:
     it = watched(storage)
     purge = {"scope": "queue", "event": "purge", "messages": 7}

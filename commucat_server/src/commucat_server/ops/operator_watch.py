@@ -1,18 +1,20 @@
 """What operators change with commands beside the running server: noticed at once, told to the ledger."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import structlog
 import trio
 
-from commucat_ledger import Ledger, LedgerClosedError, LedgerRecord
+from commucat_ledger import Ledger, LedgerClosedError, LedgerError, LedgerRecord
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.times import rfc3339
 from commucat_server.provision.noise_keys import NOISE_SECRET
 from commucat_server.routing.registry import Registry
 from commucat_storage import OperatorRecord, Storage, StorageError
+from commucat_storage.interface_operating import TAKEN_KEPT
 
 log = structlog.get_logger("commucat.operator")
 
@@ -54,6 +56,7 @@ class OperatorWatch:
         self._refresh_secrets = refresh_secrets
         self._seen: frozenset[str] = frozenset()
         self._failing = False
+        self._forget_at = 0
 
     async def run(self) -> None:
         """Never returns; a store that fails is told in the log once, and asked again."""
@@ -94,26 +97,40 @@ class OperatorWatch:
     async def _write_records(self) -> None:
         records = await self._storage.operator_records(STEP_RECORDS)
         for record in records:
-            metadata = orjson.loads(record.metadata) | {"at": rfc3339(record.recorded_at)}
+            written = _ledger_record(record)
+            if written is None:
+                log.error("a stored record cannot be read, and is left out", record=record.record_id)
+                continue
             try:
-                await self._ledger.append(
-                    LedgerRecord(digest=record.digest, metadata=metadata, recorded_at=datetime.now(UTC))
-                )
+                await self._ledger.append(written)
             except LedgerClosedError:
                 return  # the server ends; the next one writes it
+            self._count(written.metadata)
+        now = int(self._clock())
+        if not records and now < self._forget_at:
+            return
         # Also without records: deletes those that every node has seen.
-        await self._storage.take_operator_records(
-            [record.record_id for record in records], int(self._clock())
-        )
-        for record in records:
-            self._count(record)
+        await self._storage.take_operator_records([record.record_id for record in records], now)
+        self._forget_at = now + TAKEN_KEPT
 
-    def _count(self, record: OperatorRecord) -> None:
+    def _count(self, metadata: Mapping[str, Any]) -> None:
+        match metadata:
+            case {"scope": "secret", "event": "rotate", "name": name}:
+                if name == NOISE_SECRET:
+                    self._counters.secret_rotations_noise += 1
+                else:
+                    self._counters.secret_rotations_admin += 1
+            case {"scope": "queue", "event": "purge", "messages": int(messages)}:
+                self._counters.messages_purged += messages
+
+
+def _ledger_record(record: OperatorRecord) -> LedgerRecord | None:
+    """What goes to the ledger; None for a row that somebody has written by hand, and wrongly."""
+    try:
         metadata = orjson.loads(record.metadata)
-        if metadata.get("scope") == "secret" and metadata.get("event") == "rotate":
-            if metadata.get("name") == NOISE_SECRET:
-                self._counters.secret_rotations_noise += 1
-            else:
-                self._counters.secret_rotations_admin += 1
-        if metadata.get("scope") == "queue" and metadata.get("event") == "purge":
-            self._counters.messages_purged += int(metadata.get("messages", 0))
+        if not isinstance(metadata, dict):
+            return None
+        metadata["at"] = rfc3339(record.recorded_at)
+        return LedgerRecord(digest=record.digest, metadata=metadata, recorded_at=datetime.now(UTC))
+    except (ValueError, OverflowError, OSError, LedgerError):
+        return None
