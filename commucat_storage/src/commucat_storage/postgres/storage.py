@@ -291,7 +291,8 @@ class PostgresStorage(
         self._forget_presence(now)
         sessions = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_sessions, now))
         codes = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_codes, now))
-        codes += await self._write(devices.purge, now)
+        # Two statements that do not depend on each other.
+        codes += await self._repeat(devices.purge, now)
         # Last: a failure of the others must not make forgotten what was deleted here.
         messages, expired, more = await self._purge_messages(now)
         return Purged(
