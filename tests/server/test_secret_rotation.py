@@ -17,7 +17,7 @@ from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.ops import operator_watch
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.operator_watch import OperatorWatch
-from commucat_server.ops.secret_rotation import SecretRotation
+from commucat_server.ops.secret_rotation import SecretRotations
 from commucat_server.ops.times import rfc3339
 from commucat_server.provision import NOISE_SECRET, NoiseKeyVersion, load_noise_keys, rotate_noise_keys
 from commucat_server.provision.noise_keys import ACTIVATION
@@ -53,7 +53,7 @@ class Node:
     clock: Clock
     catalogue: NoiseCatalogue
     tokens: AdminTokens
-    rotation: SecretRotation
+    rotation: SecretRotations
 
     def shown(self) -> list[int]:
         return [entry["version"] for entry in self.catalogue.entries()]
@@ -67,7 +67,7 @@ async def node_of(storage: Storage, config: ServerConfig, clock: Clock) -> Node:
     parameters = ServerParameters(domain=DOMAIN, keys=())
     catalogue = NoiseCatalogue(versions, parameters, clock=clock, authority=AUTHORITY)
     tokens = AdminTokens()
-    rotation = SecretRotation(
+    rotation = SecretRotations(
         storage=storage, config=config, catalogue=catalogue, admin_tokens=tokens, clock=clock
     )
     return Node(storage, config, clock, catalogue, tokens, rotation)

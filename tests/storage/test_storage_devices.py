@@ -8,7 +8,6 @@ import trio
 
 from commucat_storage import (
     AlreadyExistsError,
-    AuditNote,
     CertificateRow,
     Device,
     DeviceStatus,
@@ -379,19 +378,3 @@ async def test_a_revocation_stores_its_event_once(storage: Storage) -> None:
     [stored] = await storage.devices_of("user-tom")
     assert stored.device.status is DeviceStatus.REVOKED
     assert await storage.devices_of("user-nobody") == ()
-
-
-# -- notes ---------------------------------------------------------------------------------------------
-
-
-async def test_notes_wait_in_order_until_they_are_forgotten(storage: Storage) -> None:
-    notes = [
-        AuditNote(note_id=f"n{n}", digest=bytes([n]) * 32, metadata='{"b":1, "a":2}', recorded_at=NOW + n)
-        for n in range(3)
-    ]
-    await storage.leave_notes(notes[1:])
-    await storage.leave_notes(notes[:1])
-
-    assert await storage.waiting_notes(2) == tuple(notes[:2])
-    await storage.forget_notes(["n0", "n1", "unknown"])
-    assert await storage.waiting_notes(9) == (notes[2],)

@@ -53,7 +53,7 @@ from commucat_server.ops.key_event_archive import KeyEventArchive
 from commucat_server.ops.metrics import Metrics, Sources
 from commucat_server.ops.operator_watch import OperatorWatch
 from commucat_server.ops.reload import Reload
-from commucat_server.ops.secret_rotation import SecretRotation
+from commucat_server.ops.secret_rotation import SecretRotations
 from commucat_server.ops.upkeep import Upkeep
 from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.provision import (
@@ -324,7 +324,6 @@ async def _serve_services(
         keepalive=config.server.keepalive,
         revoked=services.audit.revoked_session_ended,
         expired=None if services.deliveries is None else services.deliveries.expired,
-        record=services.audit.record,
     )
     attachments = _attachments(config, storage, services.clock)
     application = build_application(
@@ -338,7 +337,7 @@ async def _serve_services(
         connect=context,
         deliveries=DeliveryLog(services.inbox, services.registry),
     )
-    rotation = SecretRotation(
+    rotation = SecretRotations(
         storage=storage,
         config=config,
         catalogue=services.noise_keys,

@@ -66,7 +66,6 @@ from commucat_storage.operating import (
     SessionListing,
 )
 from commucat_storage.pairing import (
-    AuditNote,
     ClaimedPairing,
     NamedDevice,
     PairingClaim,
@@ -120,7 +119,6 @@ __all__ = [
     "AlreadyExistsError",
     "Attachment",
     "AttachmentQuotaError",
-    "AuditNote",
     "CertificateRow",
     "ChangeGroup",
     "ClaimedPairing",

@@ -46,7 +46,7 @@ class Admission:
     display_name: str | None = None
     avatar_url: str | None = None
     """Profile changes to apply; None leaves the stored value."""
-    record: OperatorRecord | None = None
+    records: tuple[OperatorRecord, ...] = ()
     """For admissions by an operator's command: what the ledger is to be told."""
     now: int
 

@@ -17,6 +17,7 @@ from commucat_storage.interface_devices import DeviceStore
 from commucat_storage.interface_operating import OperatingStorage
 from commucat_storage.metering import MeteredStorage
 from commucat_storage.nodes import NodeStorage
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.records import (
     CertificateRow,
     Device,
@@ -192,10 +193,16 @@ class Storage(
         """
 
     @abc.abstractmethod
-    async def revoke_device(self, device_id: str, now: int, event: KeyEvent | None = None) -> bool:
+    async def revoke_device(
+        self,
+        device_id: str,
+        now: int,
+        event: KeyEvent | None = None,
+        records: Sequence[OperatorRecord] = (),
+    ) -> bool:
         """Mark the device revoked, its certificates too, delete its sessions; False if unknown.
 
-        ``event`` is stored with it, unless the device was revoked before."""
+        ``event`` and ``records`` are stored with it, unless the device was revoked before."""
 
     @abc.abstractmethod
     async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:

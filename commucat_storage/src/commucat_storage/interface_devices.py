@@ -3,8 +3,8 @@
 import abc
 from collections.abc import Sequence
 
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.pairing import (
-    AuditNote,
     ClaimedPairing,
     NamedDevice,
     PairingClaim,
@@ -52,17 +52,23 @@ class DeviceStore(abc.ABC):
 
     @abc.abstractmethod
     async def approve_device(
-        self, pending: PendingDevice, certificate: CertificateRow, event: KeyEvent, *, device_limit: int
+        self,
+        pending: PendingDevice,
+        certificate: CertificateRow,
+        event: KeyEvent,
+        *,
+        device_limit: int,
+        records: Sequence[OperatorRecord] = (),
     ) -> Device:
-        """Admit a device that waits, exactly as it was read.
+        """Admit a device that waits, exactly as it was read; ``records`` are stored with it.
 
         Raises:
             PairingRefusedError: ``UNKNOWN``: it does not wait any more. ``DEVICE_TAKEN``, ``DEVICE_LIMIT``.
         """
 
     @abc.abstractmethod
-    async def reject_device(self, device_id: str) -> bool:
-        """Forget a device that waits; False if it does not."""
+    async def reject_device(self, device_id: str, records: Sequence[OperatorRecord] = ()) -> bool:
+        """Forget a device that waits; False if it does not, and then nothing is recorded."""
 
     @abc.abstractmethod
     async def rotate_device_key(self, rotation: Rotation) -> None:
@@ -76,15 +82,3 @@ class DeviceStore(abc.ABC):
     @abc.abstractmethod
     async def sessions_ended(self, token_hashes: Sequence[str]) -> frozenset[str]:
         """Those that are no session of an active device (any more)."""
-
-    @abc.abstractmethod
-    async def leave_notes(self, notes: Sequence[AuditNote]) -> None:
-        """Leave records for the server that writes the ledger."""
-
-    @abc.abstractmethod
-    async def waiting_notes(self, limit: int) -> tuple[AuditNote, ...]:
-        """The oldest of them."""
-
-    @abc.abstractmethod
-    async def forget_notes(self, note_ids: Sequence[str]) -> None:
-        """They are in the ledger."""

@@ -133,15 +133,3 @@ class RotationRefusedError(StorageError):
     def __init__(self, refusal: RotationRefusal) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
-
-
-@attrs.frozen(kw_only=True)
-class AuditNote:
-    """A record that a command has left for the server, which alone writes the ledger."""
-
-    note_id: str
-    digest: bytes
-    """32 bytes."""
-    metadata: str
-    """A JSON object."""
-    recorded_at: int

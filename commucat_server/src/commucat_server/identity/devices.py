@@ -1,21 +1,34 @@
 """What a user's devices, or the operator, do with the user's other devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from commucat_server.identity.certificates import CertificateIssuer, row_of
 from commucat_server.identity.pairing import SOURCE, key_event_of
-from commucat_server.ops.audit import Audit
-from commucat_storage import Device, DeviceStatus, PairingRefusal, PairingRefusedError, PendingDevice, Storage
+from commucat_server.ops.audit import Audit, Entry, key_entry, paired_entry, revoked_entry
+from commucat_server.provision.operator_records import record_of
+from commucat_storage import (
+    Device,
+    DeviceStatus,
+    OperatorRecord,
+    PairingRefusal,
+    PairingRefusedError,
+    PendingDevice,
+    Storage,
+)
 
 
 class Devices:
-    """Used by the server, and by commands on the store beside it."""
+    """Used by the server, and by commands on the store beside it.
+
+    The server tells its ledger once a change is stored. A command has no ``audit``: what it has to tell is
+    stored in the transaction of the change.
+    """
 
     def __init__(
         self,
         storage: Storage,
         issuer: CertificateIssuer,
-        audit: Audit,
+        audit: Audit | None,
         clock: Callable[[], float],
         *,
         devices_per_user: int,
@@ -44,12 +57,19 @@ class Devices:
             user_id=pending.user_id, device_id=pending.device_id, public_key=pending.public_key
         )
         event = key_event_of(_as_device(pending), now)
+        entries = (
+            key_entry(certificate, "certificate", SOURCE, event.event_id),
+            paired_entry(_as_device(pending), by, "approve"),
+        )
         # Its own place in the count is the one it has had while it waited.
         device = await self._storage.approve_device(
-            pending, row_of(certificate, SOURCE), event, device_limit=self._devices_per_user
+            pending,
+            row_of(certificate, SOURCE),
+            event,
+            device_limit=self._devices_per_user,
+            records=self._to_store(entries, now),
         )
-        self._audit.device_key(certificate, "certificate", SOURCE, event.event_id)
-        self._audit.device_paired(device, by, "approve")
+        self._tell(entries)
         return device
 
     async def reject(self, pending: PendingDevice, by: str) -> None:
@@ -58,9 +78,11 @@ class Devices:
         Raises:
             PairingRefusedError: it does not wait any more.
         """
-        if not await self._storage.reject_device(pending.device_id):
+        entries = (paired_entry(_as_device(pending), by, "reject"),)
+        records = self._to_store(entries, int(self._clock()))
+        if not await self._storage.reject_device(pending.device_id, records):
             raise PairingRefusedError(PairingRefusal.UNKNOWN)
-        self._audit.device_paired(_as_device(pending), by, "reject")
+        self._tell(entries)
 
     async def revoke(self, device: Device, by: str) -> bool:
         """End a device for good; False if it was revoked before.
@@ -70,9 +92,21 @@ class Devices:
         if device.status is DeviceStatus.REVOKED:
             return False
         event = key_event_of(device, int(self._clock()))
-        await self._storage.revoke_device(device.device_id, event.recorded_at, event)
-        self._audit.device_revoked(device, by, event.event_id)
+        entries = (revoked_entry(device, by, event.event_id),)
+        now = event.recorded_at
+        await self._storage.revoke_device(device.device_id, now, event, self._to_store(entries, now))
+        self._tell(entries)
         return True
+
+    def _to_store(self, entries: Sequence[Entry], now: int) -> tuple[OperatorRecord, ...]:
+        if self._audit is not None:
+            return ()
+        return tuple(record_of(digest, metadata, now) for digest, metadata in entries)
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        if self._audit is not None:
+            for digest, metadata in entries:
+                self._audit.record(digest, metadata)
 
 
 def _as_device(pending: PendingDevice) -> Device:

@@ -5,7 +5,7 @@ members stand in docs/ledger.md.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 from blake3 import blake3
@@ -18,12 +18,14 @@ log = structlog.get_logger("commucat.audit")
 
 OPERATOR = "operator"
 """Who did it, if no device did."""
+Entry: TypeAlias = tuple[bytes, dict[str, Any]]
+"""The digest and the metadata of a record."""
 MAX_NAMED = 100
 """Members of a new group that its record names: a record has a size limit."""
 
 
 class RecordSink(Protocol):
-    """Where records go: a ledger, or for a command beside a server the store, see ``ops.notes``."""
+    """Where records go: a ledger."""
 
     def offer(self, record: LedgerRecord) -> None:
         """Take a record without waiting."""
@@ -76,20 +78,6 @@ class Audit:
         metadata = key_metadata(certificate, action, source, event_id) | more
         self.record(certificate.public_key, metadata)
 
-    def device_revoked(self, device: Device, by: str, event_id: str) -> None:
-        """``by``: a device of the same user, or ``operator``."""
-        metadata = {
-            "scope": "device",
-            "event": "revoke",
-            "device": device.device_id,
-            "user": device.user_id,
-            "action": "revoke",
-            "source": by if by == OPERATOR else "device",
-            "by": by,
-            "event_id": event_id,
-        }
-        self.record(device.public_key, metadata)
-
     # -- pairing ----------------------------------------------------------------------------------------
 
     def pairing_created(self, device: Device, code_hash: str, expires_at: int) -> None:
@@ -116,14 +104,7 @@ class Audit:
     def device_paired(self, device: Device, by: str, event: str) -> None:
         """``claim``, ``wait``, ``approve`` or ``reject``; ``by`` is the device that offered the code, or who
         decided."""
-        metadata = {
-            "scope": "pairing",
-            "event": event,
-            "device": device.device_id,
-            "user": device.user_id,
-            "by": by,
-        }
-        self.record(blake3(device.device_id.encode()).digest(), metadata)
+        self.record(*paired_entry(device, by, event))
 
     def revoked_session_ended(self, device_id: str) -> None:
         """A device that is active no more lost its live session."""
@@ -157,6 +138,38 @@ class Audit:
                 if operation.role is not None:
                     metadata["role"] = operation.role.value
         self.record(blake3(operation.group_id.encode()).digest(), metadata)
+
+
+def paired_entry(device: Device, by: str, event: str) -> Entry:
+    """What became of a pairing: ``claim``, ``wait``, ``approve`` or ``reject``."""
+    metadata = {
+        "scope": "pairing",
+        "event": event,
+        "device": device.device_id,
+        "user": device.user_id,
+        "by": by,
+    }
+    return blake3(device.device_id.encode()).digest(), metadata
+
+
+def revoked_entry(device: Device, by: str, event_id: str) -> Entry:
+    """A device was ended for good; ``by``: a device of the same user, or ``operator``."""
+    metadata = {
+        "scope": "device",
+        "event": "revoke",
+        "device": device.device_id,
+        "user": device.user_id,
+        "action": "revoke",
+        "source": by if by == OPERATOR else "device",
+        "by": by,
+        "event_id": event_id,
+    }
+    return device.public_key, metadata
+
+
+def key_entry(certificate: DeviceCertificate, action: str, source: str, event_id: str) -> Entry:
+    """A key of a device that came otherwise than by a handshake."""
+    return certificate.public_key, key_metadata(certificate, action, source, event_id)
 
 
 def key_metadata(

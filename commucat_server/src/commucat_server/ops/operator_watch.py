@@ -91,8 +91,14 @@ class OperatorWatch:
         sessions = {session.token_hash: session for session in self._registry}
         if not sessions:
             return
-        for token_hash in await self._storage.sessions_gone(tuple(sessions)):
-            sessions[token_hash].end(ENDED)
+        gone = [sessions[token] for token in await self._storage.sessions_gone(tuple(sessions))]
+        if not gone:
+            return
+        # Those of revoked devices are told another reason, by the upkeep, which has it in the ledger too.
+        revoked = await self._storage.not_active([session.device_id for session in gone])
+        for session in gone:
+            if session.device_id not in revoked:
+                session.end(ENDED)
 
     async def _write_records(self) -> None:
         records = await self._storage.operator_records(STEP_RECORDS)

@@ -27,7 +27,7 @@ _EXTENSION_STEP = 24
 """A version in use is prolonged when this part of its grace time has passed, not at each connect."""
 
 
-class SecretRotation:
+class SecretRotations:
     """Reads the store every minute, and when it is told to; one node of a cluster makes new versions."""
 
     def __init__(

@@ -1,13 +1,11 @@
 """Work that comes round: leases of presence and sessions, and deleting what has expired."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import structlog
 import trio
 
 from commucat_server.ops.counters import Counters
-from commucat_server.ops.notes import collect_notes
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import ENDED, REVOKED, Registry
 from commucat_server.routing.reports import DeliveryReports
@@ -25,9 +23,6 @@ SWEEP_LEASE = "nodes"
 REVOCATION_INTERVAL = 0.5
 """Sessions whose token was deleted, because the device was revoked, got another key or logged out, end within
 one second, whoever did it, on this server or beside it."""
-NOTES_INTERVAL = 2.0
-NOTES_LEASE = "notes"
-"""What commands have left for the ledger is taken by one node."""
 
 
 class Upkeep:
@@ -46,9 +41,7 @@ class Upkeep:
         keepalive: int,
         revoked: Callable[[str], None] | None = None,
         expired: Callable[[int], None] | None = None,
-        record: Callable[[bytes, dict[str, Any]], None] | None = None,
     ) -> None:
-        self._record = record
         self._purge_wanted = trio.Event()
         # For the audit: devices whose sessions were ended, and how many messages were deleted unconfirmed.
         self._revoked = revoked
@@ -72,8 +65,6 @@ class Upkeep:
             nursery.start_soon(self._every, REST_INTERVAL, self.rest)
             nursery.start_soon(self._every, SWEEP_INTERVAL, self.sweep_nodes)
             nursery.start_soon(self._every, REVOCATION_INTERVAL, self.end_revoked)
-            if self._record is not None:
-                nursery.start_soon(self._every, NOTES_INTERVAL, self.collect_notes)
 
     async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -126,11 +117,6 @@ class Upkeep:
             if self._revoked is not None and device_id not in self._ended:
                 self._revoked(device_id)
             self._ended.add(device_id)
-
-    async def collect_notes(self) -> None:
-        """Take what commands have left for the ledger; one node does it for all."""
-        if self._record is not None and await self._storage.take_lease(NOTES_LEASE, 2 * NOTES_INTERVAL):
-            await collect_notes(self._storage, self._record)
 
     async def sweep_nodes(self) -> None:
         """Give free the sessions of nodes that have died; one node does it for all."""

@@ -72,7 +72,7 @@ async def give_device_key(
         device_limit=_NO_LIMIT,
         certificate=row_of(certificate, "register"),
         key_event=event,
-        record=record_of(public_key, metadata("register"), now),
+        records=(record_of(public_key, metadata("register"), now),),
         now=now,
     )
     try:

@@ -294,18 +294,6 @@ TABLES: Final = (
         restored=False,
     ),
     Table(name="device_name", columns=_text("device_id", "name"), order="device_id"),
-    Table(
-        name="audit_note",
-        columns=(
-            *_text("note_id"),
-            Column("digest", Kind.BYTES),
-            Column("metadata", Kind.JSON),
-            Column("recorded_at", Kind.SECONDS),
-        ),
-        order="note_id",
-        # The server has written them since.
-        restored=False,
-    ),
     # From here on: what databases of other servers of the protocol bring along.
     Table(
         name="device_pq_keys",

@@ -6,7 +6,6 @@ Functions that write are called inside a transaction; the others on any connecti
 import attrs
 
 from commucat_storage.errors import StorageError
-from commucat_storage.postgres import nodes
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.rows import first, insert, select
 from commucat_storage.records import (
@@ -132,30 +131,6 @@ async def count_active_devices(connection: Connection, user_id: str) -> int:
             "SELECT count(*) FROM user_device WHERE user_id = $1 AND status = 'active'", user_id
         )
     )
-
-
-async def revoke_device(
-    connection: Connection, device_id: str, now: int, event: KeyEvent | None = None
-) -> bool:
-    """Mark the device and its certificates revoked, delete its sessions; False if it is unknown."""
-    if not await lock_device(connection, device_id, changes=True):
-        return False
-    if event is not None:
-        device = await load_device(connection, device_id)
-        if device is not None and device.status is not DeviceStatus.REVOKED:
-            await insert_key_event(connection, event)
-    await connection.execute(
-        "UPDATE user_device SET status = $2 WHERE opaque_id = $1", device_id, DeviceStatus.REVOKED.value
-    )
-    await connection.execute(
-        "UPDATE device_certificates SET revoked_at = to_timestamp($2::float8) "
-        "WHERE device_id = $1 AND revoked_at IS NULL",
-        device_id,
-        now,
-    )
-    await connection.execute("DELETE FROM session WHERE device_id = $1", device_id)
-    await nodes.have_looked_at(connection, device_id)
-    return True
 
 
 async def insert_key_event(connection: Connection, event: KeyEvent) -> None:

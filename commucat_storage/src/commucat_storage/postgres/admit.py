@@ -42,7 +42,7 @@ async def admit(connection: Connection, admission: Admission, node: str | None) 
         await accounts.insert_key_event(connection, admission.key_event)
     if admission.session is not None:
         await accounts.insert_session(connection, admission.session)
-    await operating.add_record(connection, admission.record)
+    await operating.add_records(connection, admission.records)
     claim, displaced = 0, None
     if admission.claims and admission.session is not None and node is not None:
         # Under the lock under which the inbox was read: whoever commits a message after this sees us.

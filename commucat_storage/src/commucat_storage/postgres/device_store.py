@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from commucat_storage.interface_devices import DeviceStore
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.pairing import (
-    AuditNote,
     ClaimedPairing,
     NamedDevice,
     PairingClaim,
@@ -39,7 +39,13 @@ class PostgresDevices(DeviceStore):
         return await self._pool.read(partial(devices.pending_devices, user_id=user_id))
 
     async def approve_device(
-        self, pending: PendingDevice, certificate: CertificateRow, event: KeyEvent, *, device_limit: int
+        self,
+        pending: PendingDevice,
+        certificate: CertificateRow,
+        event: KeyEvent,
+        *,
+        device_limit: int,
+        records: Sequence[OperatorRecord] = (),
     ) -> Device:
         return await self._pool.write(
             partial(
@@ -48,23 +54,15 @@ class PostgresDevices(DeviceStore):
                 certificate=certificate,
                 event=event,
                 device_limit=device_limit,
+                records=records,
             )
         )
 
-    async def reject_device(self, device_id: str) -> bool:
-        return await self._pool.write(partial(devices.reject, device_id=device_id))
+    async def reject_device(self, device_id: str, records: Sequence[OperatorRecord] = ()) -> bool:
+        return await self._pool.write(partial(devices.reject, device_id=device_id, records=records))
 
     async def rotate_device_key(self, rotation: Rotation) -> None:
         await self._pool.write(partial(devices.rotate, rotation=rotation))
 
     async def sessions_ended(self, token_hashes: Sequence[str]) -> frozenset[str]:
         return await self._pool.read(partial(reads.sessions_ended, token_hashes=token_hashes))
-
-    async def leave_notes(self, notes: Sequence[AuditNote]) -> None:
-        await self._pool.write(partial(devices.leave_notes, notes=notes))
-
-    async def waiting_notes(self, limit: int) -> tuple[AuditNote, ...]:
-        return await self._pool.read(partial(devices.waiting_notes, limit=limit))
-
-    async def forget_notes(self, note_ids: Sequence[str]) -> None:
-        await self._pool.write(partial(devices.forget_notes, note_ids=note_ids))

@@ -7,8 +7,8 @@ import asyncpg
 import attrs
 
 from commucat_storage.errors import AlreadyExistsError
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.pairing import (
-    AuditNote,
     ClaimedPairing,
     NamedDevice,
     PairingClaim,
@@ -20,7 +20,7 @@ from commucat_storage.pairing import (
     RotationRefusal,
     RotationRefusedError,
 )
-from commucat_storage.postgres import accounts, nodes
+from commucat_storage.postgres import accounts, nodes, operating
 from commucat_storage.postgres.admit import insert_with_inbox
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.rows import first, insert, select
@@ -225,6 +225,7 @@ async def approve(
     certificate: CertificateRow,
     event: KeyEvent,
     device_limit: int,
+    records: Sequence[OperatorRecord] = (),
 ) -> Device:
     """Admit a device that waits, or raise :class:`PairingRefusedError`."""
     await _lock_user(connection, pending.user_id)
@@ -245,13 +246,46 @@ async def approve(
         await _admit(connection, device, pending.name, certificate, event)
     except AlreadyExistsError as exc:
         raise PairingRefusedError(PairingRefusal.DEVICE_TAKEN) from exc
+    await operating.add_records(connection, records)
     return device
 
 
-async def reject(connection: Connection, device_id: str) -> bool:
+async def reject(connection: Connection, device_id: str, records: Sequence[OperatorRecord] = ()) -> bool:
     """Forget a device that waits; False if it does not."""
     done = await connection.execute("DELETE FROM pending_device WHERE device_id = $1", device_id)
-    return done == "DELETE 1"
+    if done != "DELETE 1":
+        return False
+    await operating.add_records(connection, records)
+    return True
+
+
+async def revoke(
+    connection: Connection,
+    device_id: str,
+    now: int,
+    event: KeyEvent | None,
+    records: Sequence[OperatorRecord],
+) -> bool:
+    """Mark the device and its certificates revoked, delete its sessions; False if it is unknown."""
+    if not await accounts.lock_device(connection, device_id, changes=True):
+        return False
+    device = await accounts.load_device(connection, device_id)
+    if device is not None and device.status is not DeviceStatus.REVOKED:
+        if event is not None:
+            await accounts.insert_key_event(connection, event)
+        await operating.add_records(connection, records)
+    await connection.execute(
+        "UPDATE user_device SET status = $2 WHERE opaque_id = $1", device_id, DeviceStatus.REVOKED.value
+    )
+    await connection.execute(
+        "UPDATE device_certificates SET revoked_at = to_timestamp($2::float8) "
+        "WHERE device_id = $1 AND revoked_at IS NULL",
+        device_id,
+        now,
+    )
+    await connection.execute("DELETE FROM session WHERE device_id = $1", device_id)
+    await nodes.have_looked_at(connection, device_id)
+    return True
 
 
 # -- keys ----------------------------------------------------------------------------------------------
@@ -313,24 +347,7 @@ async def rotate(connection: Connection, rotation: Rotation) -> None:
     await nodes.have_looked_at(connection, device_id)
 
 
-# -- notes ---------------------------------------------------------------------------------------------
-
-
-async def leave_notes(connection: Connection, notes: Sequence[AuditNote]) -> None:
-    """Store what the ledger is to be told."""
-    for note in notes:
-        await insert(connection, "audit_note", note, taken="there is such a note already")
-
-
-async def waiting_notes(connection: Connection, limit: int) -> tuple[AuditNote, ...]:
-    """The oldest."""
-    condition = "true ORDER BY recorded_at, note_id LIMIT $1"
-    return tuple(await select(connection, AuditNote, "audit_note", condition, limit))
-
-
-async def forget_notes(connection: Connection, note_ids: Sequence[str]) -> None:
-    """Delete them."""
-    await connection.execute("DELETE FROM audit_note WHERE note_id = ANY ($1)", list(note_ids))
+# -- expiry -------------------------------------------------------------------------------------------
 
 
 async def purge(connection: Connection, now: int) -> int:

@@ -105,6 +105,12 @@ async def add_record(connection: Connection, record: OperatorRecord | None) -> N
         await insert(connection, "operator_record", record, taken=taken)
 
 
+async def add_records(connection: Connection, records: Sequence[OperatorRecord]) -> None:
+    """All that tell of one change."""
+    for record in records:
+        await add_record(connection, record)
+
+
 async def record_ids(connection: Connection) -> frozenset[str]:
     """The ids of all records."""
     rows = await connection.fetch("SELECT record_id FROM operator_record LIMIT $1", _MOST_IDS)

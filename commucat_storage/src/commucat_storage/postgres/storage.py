@@ -17,6 +17,7 @@ from commucat_storage.errors import (
 from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
 from commucat_storage.metering import PoolState, QueueState
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.postgres import accounts, admit, devices, expiry, key_events, reads
 from commucat_storage.postgres.attachments import PostgresAttachments
 from commucat_storage.postgres.cluster import PostgresNodes
@@ -235,8 +236,14 @@ class PostgresStorage(
                 continue
         return await self._write(admit.admit, admission, self.node_name)
 
-    async def revoke_device(self, device_id: str, now: int, event: KeyEvent | None = None) -> bool:
-        return await self._write(accounts.revoke_device, device_id, now, event)
+    async def revoke_device(
+        self,
+        device_id: str,
+        now: int,
+        event: KeyEvent | None = None,
+        records: Sequence[OperatorRecord] = (),
+    ) -> bool:
+        return await self._write(devices.revoke, device_id, now, event, records)
 
     async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:
         return await self._read(reads.not_active, device_ids)

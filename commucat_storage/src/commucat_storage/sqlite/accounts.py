@@ -137,26 +137,6 @@ def count_active_devices(connection: sqlite3.Connection, user_id: str) -> int:
     return int(count)
 
 
-def revoke_device(
-    connection: sqlite3.Connection, device_id: str, now: int, event: KeyEvent | None = None
-) -> bool:
-    """Mark the device and its certificates revoked, delete its sessions; False if it is unknown."""
-    device = load_device(connection, device_id)
-    if device is None:
-        return False
-    if event is not None and device.status is not DeviceStatus.REVOKED:
-        insert_key_event(connection, event)
-    connection.execute(
-        "UPDATE user_device SET status = ? WHERE device_id = ?", (DeviceStatus.REVOKED.value, device_id)
-    )
-    connection.execute(
-        "UPDATE device_certificates SET revoked_at = ? WHERE device_id = ? AND revoked_at IS NULL",
-        (now, device_id),
-    )
-    connection.execute("DELETE FROM session WHERE device_id = ?", (device_id,))
-    return True
-
-
 def insert_key_event(connection: sqlite3.Connection, event: KeyEvent) -> None:
     """Raises :class:`AlreadyExistsError` when the event id is taken."""
     insert(connection, "device_key_event", event, taken=f"there is a key event {event.event_id} already")

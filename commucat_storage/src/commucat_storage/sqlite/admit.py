@@ -32,7 +32,7 @@ def admit(transaction: Transaction, admission: Admission) -> Admitted:
         accounts.insert_key_event(connection, admission.key_event)
     if admission.session is not None:
         accounts.insert_session(connection, admission.session)
-    operating.add_record(connection, admission.record)
+    operating.add_records(connection, admission.records)
     return Admitted(user=_owner(connection, stored), device=stored, inbox=inbox)
 
 

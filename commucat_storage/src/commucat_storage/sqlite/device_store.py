@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from commucat_storage.interface_devices import DeviceStore
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.pairing import (
-    AuditNote,
     ClaimedPairing,
     NamedDevice,
     PairingClaim,
@@ -47,26 +47,27 @@ class SqliteDevices(DeviceStore):
         return await self._readers.run(devices.pending_devices, user_id)
 
     async def approve_device(
-        self, pending: PendingDevice, certificate: CertificateRow, event: KeyEvent, *, device_limit: int
+        self,
+        pending: PendingDevice,
+        certificate: CertificateRow,
+        event: KeyEvent,
+        *,
+        device_limit: int,
+        records: Sequence[OperatorRecord] = (),
     ) -> Device:
         return await self._write(
-            lambda transaction: devices.approve(transaction, pending, certificate, event, device_limit)
+            lambda transaction: devices.approve(
+                transaction, pending, certificate, event, device_limit, records
+            )
         )
 
-    async def reject_device(self, device_id: str) -> bool:
-        return await self._write(lambda transaction: devices.reject(transaction.connection, device_id))
+    async def reject_device(self, device_id: str, records: Sequence[OperatorRecord] = ()) -> bool:
+        return await self._write(
+            lambda transaction: devices.reject(transaction.connection, device_id, records)
+        )
 
     async def rotate_device_key(self, rotation: Rotation) -> None:
         await self._write(lambda transaction: devices.rotate(transaction, rotation))
 
     async def sessions_ended(self, token_hashes: Sequence[str]) -> frozenset[str]:
         return await self._readers.run(reads.sessions_ended, token_hashes)
-
-    async def leave_notes(self, notes: Sequence[AuditNote]) -> None:
-        await self._write(lambda transaction: devices.leave_notes(transaction.connection, notes))
-
-    async def waiting_notes(self, limit: int) -> tuple[AuditNote, ...]:
-        return await self._readers.run(devices.waiting_notes, limit)
-
-    async def forget_notes(self, note_ids: Sequence[str]) -> None:
-        await self._write(lambda transaction: devices.forget_notes(transaction.connection, note_ids))

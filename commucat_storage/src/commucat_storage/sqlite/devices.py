@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 
 from commucat_storage.errors import AlreadyExistsError
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.pairing import (
-    AuditNote,
     ClaimedPairing,
     NamedDevice,
     PairingClaim,
@@ -21,7 +21,7 @@ from commucat_storage.pairing import (
     RotationRefusedError,
 )
 from commucat_storage.records import CertificateRow, Device, DeviceStatus, KeyEvent
-from commucat_storage.sqlite import accounts
+from commucat_storage.sqlite import accounts, operating
 from commucat_storage.sqlite.admit import insert_with_inbox
 from commucat_storage.sqlite.rows import first, insert, select
 from commucat_storage.sqlite.writer import Transaction
@@ -223,6 +223,7 @@ def approve(
     certificate: CertificateRow,
     event: KeyEvent,
     device_limit: int,
+    records: Sequence[OperatorRecord] = (),
 ) -> Device:
     """Admit a device that waits, or raise :class:`PairingRefusedError`."""
     connection = transaction.connection
@@ -239,12 +240,44 @@ def approve(
         created_at=event.recorded_at,
     )
     _admit(transaction, device, pending.name, certificate, event)
+    operating.add_records(connection, records)
     return device
 
 
-def reject(connection: sqlite3.Connection, device_id: str) -> bool:
+def reject(connection: sqlite3.Connection, device_id: str, records: Sequence[OperatorRecord] = ()) -> bool:
     """Forget a device that waits; False if it does not."""
-    return connection.execute("DELETE FROM pending_device WHERE device_id = ?", (device_id,)).rowcount == 1
+    if connection.execute("DELETE FROM pending_device WHERE device_id = ?", (device_id,)).rowcount != 1:
+        return False
+    operating.add_records(connection, records)
+    return True
+
+
+def revoke(
+    transaction: Transaction,
+    device_id: str,
+    now: int,
+    event: KeyEvent | None,
+    records: Sequence[OperatorRecord],
+) -> bool:
+    """Mark the device and its certificates revoked, delete its sessions; False if it is unknown."""
+    connection = transaction.connection
+    transaction.inboxes.forget(device_id)
+    device = accounts.load_device(connection, device_id)
+    if device is None:
+        return False
+    if device.status is not DeviceStatus.REVOKED:
+        if event is not None:
+            accounts.insert_key_event(connection, event)
+        operating.add_records(connection, records)
+    connection.execute(
+        "UPDATE user_device SET status = ? WHERE device_id = ?", (DeviceStatus.REVOKED.value, device_id)
+    )
+    connection.execute(
+        "UPDATE device_certificates SET revoked_at = ? WHERE device_id = ? AND revoked_at IS NULL",
+        (now, device_id),
+    )
+    connection.execute("DELETE FROM session WHERE device_id = ?", (device_id,))
+    return True
 
 
 # -- keys and sessions ---------------------------------------------------------------------------------
@@ -297,25 +330,7 @@ def rotate(transaction: Transaction, rotation: Rotation) -> None:
     transaction.inboxes.forget(device_id)
 
 
-# -- notes ---------------------------------------------------------------------------------------------
-
-
-def leave_notes(connection: sqlite3.Connection, notes: Sequence[AuditNote]) -> None:
-    """Store what the ledger is to be told."""
-    for note in notes:
-        insert(connection, "audit_note", note, taken="there is such a note already")
-
-
-def waiting_notes(connection: sqlite3.Connection, limit: int) -> tuple[AuditNote, ...]:
-    """The oldest."""
-    return tuple(
-        select(connection, AuditNote, "audit_note", "true ORDER BY recorded_at, note_id LIMIT ?", (limit,))
-    )
-
-
-def forget_notes(connection: sqlite3.Connection, note_ids: Sequence[str]) -> None:
-    """Delete them."""
-    connection.executemany("DELETE FROM audit_note WHERE note_id = ?", [(each,) for each in note_ids])
+# -- expiry -------------------------------------------------------------------------------------------
 
 
 def purge(now: int, transaction: Transaction) -> int:

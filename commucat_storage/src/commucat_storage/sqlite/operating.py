@@ -94,6 +94,12 @@ def add_record(connection: sqlite3.Connection, record: OperatorRecord | None) ->
         insert(connection, "operator_record", record, taken=f"there is a record {record.record_id} already")
 
 
+def add_records(connection: sqlite3.Connection, records: Sequence[OperatorRecord]) -> None:
+    """All that tell of one change."""
+    for record in records:
+        add_record(connection, record)
+
+
 def record_ids(connection: sqlite3.Connection) -> frozenset[str]:
     """The ids of all records."""
     rows = connection.execute("SELECT record_id FROM operator_record LIMIT ?", (_MOST_IDS,))

@@ -14,6 +14,7 @@ from commucat_storage.errors import StorageError, StorageUnavailableError
 from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
 from commucat_storage.metering import PoolState, QueueState
+from commucat_storage.operating import OperatorRecord
 from commucat_storage.records import (
     CertificateRow,
     Device,
@@ -174,12 +175,16 @@ class SqliteStorage(SqliteDevices, SqliteFriends, SqliteAttachments, SqliteOpera
         check_admission(admission)
         return await self._write(lambda transaction: admit.admit(transaction, admission))
 
-    async def revoke_device(self, device_id: str, now: int, event: KeyEvent | None = None) -> bool:
-        def work(transaction: Transaction) -> bool:
-            transaction.inboxes.forget(device_id)
-            return accounts.revoke_device(transaction.connection, device_id, now, event)
-
-        return await self._write(work)
+    async def revoke_device(
+        self,
+        device_id: str,
+        now: int,
+        event: KeyEvent | None = None,
+        records: Sequence[OperatorRecord] = (),
+    ) -> bool:
+        return await self._write(
+            lambda transaction: devices.revoke(transaction, device_id, now, event, records)
+        )
 
     async def not_active(self, device_ids: Sequence[str]) -> frozenset[str]:
         return await self._readers.run(reads.not_active, device_ids)

@@ -20,15 +20,15 @@ from commucat_cli.terminal import print_now, printable, printable_json
 from commucat_cli.transport import ServerAddress, Timeouts, Trust, Via, open_http
 from commucat_crypto import DeviceKeyPair, claim_statement
 from commucat_proto import json_text
-from commucat_server.config import LedgerMode, ServerConfig
+from commucat_server.config import ServerConfig
 from commucat_server.identity.admissions import user_json
 from commucat_server.identity.certificates import CertificateIssuer, row_of
 from commucat_server.identity.pairing import SOURCE, key_event_of
 from commucat_server.identity.tokens import enrolment_code_hash, new_enrolment_code, new_id
-from commucat_server.ops.audit import OPERATOR, Audit
-from commucat_server.ops.notes import Notes
+from commucat_server.ops.audit import OPERATOR, key_entry, paired_entry
 from commucat_server.provision import NOISE_SECRET, open_store
 from commucat_server.provision.federation_seed import read_federation_keys
+from commucat_server.provision.operator_records import record_of
 from commucat_storage import (
     Admission,
     AdmissionKind,
@@ -235,6 +235,10 @@ async def _enrol(settings: ServerConfig, wanted: Wanted) -> dict[str, Any]:
         issuer = CertificateIssuer(authority, storage, time.time)
         certificate = issuer.issue(user_id=user.user_id, device_id=device.device_id, public_key=keys.public)
         event = key_event_of(device, now)
+        entries = (
+            key_entry(certificate, "certificate", OPERATOR, event.event_id),
+            paired_entry(device, OPERATOR, "claim"),
+        )
         # A code that nobody sees: used up by the admission, in one transaction with the device.
         code_hash = enrolment_code_hash(new_enrolment_code())
         code = EnrolmentCode(
@@ -249,17 +253,12 @@ async def _enrol(settings: ServerConfig, wanted: Wanted) -> dict[str, Any]:
                     code_hash=code_hash,
                     certificate=row_of(certificate, SOURCE),
                     key_event=event,
+                    records=tuple(record_of(digest, metadata, now) for digest, metadata in entries),
                     now=now,
                 )
             )
         except AdmissionRefusedError as exc:
             raise OperatorError(f"the device was not admitted: {exc}") from exc
-        if settings.ledger.mode is not LedgerMode.NULL:
-            notes = Notes()
-            audit = Audit(notes)
-            audit.device_key(certificate, "certificate", OPERATOR, event.event_id)
-            audit.device_paired(device, OPERATOR, "claim")
-            await notes.leave(storage)
     answer = {
         "device_id": device.device_id,
         "user_id": user.user_id,

@@ -9,11 +9,10 @@ from typing import Any
 
 from commucat_cli.commands.operator.settings import OperatorError, explained, load
 from commucat_crypto import DeviceKeyPair
-from commucat_server.config import LedgerMode, ServerConfig
+from commucat_server.config import ServerConfig
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.devices import Devices
-from commucat_server.ops.audit import OPERATOR, Audit
-from commucat_server.ops.notes import Notes
+from commucat_server.ops.audit import OPERATOR
 from commucat_server.provision import open_store
 from commucat_server.provision.federation_seed import read_federation_keys
 from commucat_storage import (
@@ -30,7 +29,7 @@ Row = dict[str, Any]
 
 
 class StoreDevices:
-    """What the operator does to devices. Its records wait in the store until the server writes them down."""
+    """What the operator does to devices. Each change brings its records for the ledger with it."""
 
     def __init__(self, config: Path | None, data_dir: Path | None) -> None:
         self._config = config
@@ -68,24 +67,22 @@ class StoreDevices:
         """Let a device in that waits."""
         keys = read_federation_keys(self.settings)
         async with open_store(self.settings) as storage:
-            devices, notes = self._devices(storage, keys)
+            devices = self._devices(storage, keys)
             try:
                 device = await devices.approve(await self._waiting(storage, device_id), OPERATOR)
             except PairingRefusedError as exc:
                 raise _refused(exc.refusal, device_id) from exc
-            await self._leave(notes, storage)
             return [{"device_id": device.device_id, "status": device.status.value}]
 
     async def reject(self, device_id: str) -> list[Row]:
         """Turn a device away that waits."""
         keys = read_federation_keys(self.settings)
         async with open_store(self.settings) as storage:
-            devices, notes = self._devices(storage, keys)
+            devices = self._devices(storage, keys)
             try:
                 await devices.reject(await self._waiting(storage, device_id), OPERATOR)
             except PairingRefusedError as exc:
                 raise _refused(exc.refusal, device_id) from exc
-            await self._leave(notes, storage)
             return [{"device_id": device_id, "status": "rejected"}]
 
     async def revoke(self, device_id: str) -> list[Row]:
@@ -95,20 +92,14 @@ class StoreDevices:
             device = await storage.load_device(device_id)
             if device is None:
                 raise OperatorError(f"there is no device {device_id}")
-            devices, notes = self._devices(storage, keys)
+            devices = self._devices(storage, keys)
             await devices.revoke(device, OPERATOR)
-            await self._leave(notes, storage)
             return [{"device_id": device_id, "status": "revoked"}]
 
-    def _devices(self, storage: Storage, keys: DeviceKeyPair) -> tuple[Devices, Notes]:
-        notes = Notes()
+    def _devices(self, storage: Storage, keys: DeviceKeyPair) -> Devices:
         issuer = CertificateIssuer(keys, storage, time.time)
         limit = self.settings.limits.devices_per_user
-        return Devices(storage, issuer, Audit(notes), time.time, devices_per_user=limit), notes
-
-    async def _leave(self, notes: Notes, storage: Storage) -> None:
-        if self.settings.ledger.mode is not LedgerMode.NULL:
-            await notes.leave(storage)
+        return Devices(storage, issuer, None, time.time, devices_per_user=limit)
 
     async def _user(self, storage: Storage, handle: str) -> User:
         domain = self.settings.server.domain

@@ -1,4 +1,4 @@
--- Devices that wait for approval, names of devices, and what commands leave for the ledger.
+-- Devices that wait for approval, and names of devices.
 
 -- pair_code is a hash from here on. Codes that another server stored live for an hour at most.
 DELETE FROM device_pairing;
@@ -20,14 +20,6 @@ CREATE INDEX pending_device_end_idx ON pending_device (expires_at);
 CREATE TABLE device_name (
     device_id text PRIMARY KEY REFERENCES user_device (opaque_id) ON DELETE CASCADE,
     name      text NOT NULL
-);
-
-CREATE TABLE audit_note (
-    note_id     text PRIMARY KEY,
-    digest      bytea NOT NULL CHECK (octet_length(digest) = 32),
-    -- As text: the characters are what the ledger will have.
-    metadata    json NOT NULL,
-    recorded_at timestamptz NOT NULL
 );
 
 -- A key that changes must not become that of another device. Databases of other servers may have such.

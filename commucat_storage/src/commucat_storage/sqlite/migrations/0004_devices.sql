@@ -1,4 +1,4 @@
--- Pairing codes, devices that wait for approval, changes of keys, and what commands leave for the ledger.
+-- Pairing codes, devices that wait for approval, names of devices, and changes of keys.
 
 -- What the reference schema has under this name, with its times in microseconds; pair_code is a hash here.
 CREATE TABLE device_pairing (
@@ -48,13 +48,6 @@ CREATE INDEX pending_device_end ON pending_device (expires_at);
 CREATE TABLE device_name (
     device_id TEXT NOT NULL PRIMARY KEY REFERENCES user_device (device_id) ON DELETE CASCADE,
     name      TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE audit_note (
-    note_id     TEXT NOT NULL PRIMARY KEY,
-    digest      BLOB NOT NULL CHECK (length(digest) = 32),
-    metadata    TEXT NOT NULL CHECK (json_valid(metadata)),
-    recorded_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- A key that changes must not become that of another device.
