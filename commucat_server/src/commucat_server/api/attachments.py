@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import attrs
 import structlog
 from litestar import Response, delete, get, patch, post
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from commucat_server.api import file_schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import authenticate
 from commucat_server.api.context import ApiContext
@@ -32,37 +31,13 @@ _NO_ROOM = "the disk has no room for that now; try again later"
 _NOT_FOUND = "attachment not found"
 
 
-@attrs.frozen(kw_only=True)
-class AttachmentCreate:
-    """The body of a request for a new attachment."""
-
-    size: int
-    """Bytes."""
-
-
-@attrs.frozen(kw_only=True)
-class AttachmentDocument:
-    """How an upload stands."""
-
-    size: int
-    offset: int
-    """Bytes that the server has on disk: where to go on."""
-    complete: bool
-    expires_at: str
-    max_request_bytes: int
-    """The most that one PATCH should bring."""
-    id: str | None = None
-    """Only of a new one: where to download it, for everybody who knows it."""
-
-
 def handlers(context: ApiContext) -> Handlers:
     """Below ``/api/attachments``; nothing where attachments are switched off."""
     folder = context.attachments
     if folder is None:
         return []
-    document = ResponseSpec(data_container=AttachmentDocument, generate_examples=False)
 
-    @post("/api/attachments", responses={201: document}, summary="Begin an upload")
+    @post("/api/attachments", opt=file_schemas.CREATE)
     async def create(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         size = _size(await read_object(request), folder)
@@ -80,18 +55,14 @@ def handlers(context: ApiContext) -> Handlers:
         answer.headers["location"] = f"/api/attachments/{attachment_id}/upload"
         return answer
 
-    @get(
-        "/api/attachments/{attachment_id:str}/upload",
-        responses={200: document},
-        summary="Where an upload stands",
-    )
+    @get("/api/attachments/{attachment_id:str}/upload", opt=file_schemas.STANDING)
     async def standing(request: ApiRequest, attachment_id: FromPath[str]) -> Response[dict[str, Any]]:
         attachment = await _own(request, context, folder, attachment_id)
         answer = json_answer(_document(attachment))
         answer.headers.update(_offset(attachment.received) | {"upload-length": str(attachment.size)})
         return answer
 
-    @patch("/api/attachments/{attachment_id:str}/upload", status_code=204, summary="Bring the next bytes")
+    @patch("/api/attachments/{attachment_id:str}/upload", status_code=204, opt=file_schemas.APPEND)
     async def append(request: ApiRequest, attachment_id: FromPath[str]) -> Response[None]:
         """From ``Upload-Offset`` on, as ``application/octet-stream``."""
         attachment = await _own(request, context, folder, attachment_id)
@@ -109,9 +80,7 @@ def handlers(context: ApiContext) -> Handlers:
             raise _disk_failed(exc) from exc
         return Response(None, status_code=204, headers=NO_STORE | _offset(attachment.received))
 
-    @delete(
-        "/api/attachments/{attachment_id:str}", status_code=204, summary="Delete an attachment of one's own"
-    )
+    @delete("/api/attachments/{attachment_id:str}", status_code=204, opt=file_schemas.REMOVE)
     async def remove(request: ApiRequest, attachment_id: FromPath[str]) -> Response[None]:
         attachment = await _own(request, context, folder, attachment_id)
         try:
@@ -120,7 +89,7 @@ def handlers(context: ApiContext) -> Handlers:
             raise _disk_failed(exc) from exc
         return Response(None, status_code=204, headers=NO_STORE)
 
-    @get("/api/attachments/{attachment_id:str}", summary="Download an attachment, or a range of it")
+    @get("/api/attachments/{attachment_id:str}", opt=file_schemas.DOWNLOAD)
     async def download(request: ApiRequest, attachment_id: FromPath[str]) -> Stream:
         attachment = await folder.find(attachment_id)
         if attachment is None or not attachment.complete:

@@ -1,12 +1,9 @@
-"""What the friends resources take and give: schemas for readers of the API, and the documents themselves."""
+"""What the friends resources take and give."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from commucat_server.api.problems import ProblemError
-from commucat_server.api.users import UserDocument
 from commucat_server.ops.times import rfc3339, rfc3339_micros
 from commucat_storage import MAX_FRIENDS, DeviceSnapshot, Friend, FriendRequest
 
@@ -17,100 +14,13 @@ FRIENDS_BODY = 1024 * 1024
 """Bytes of a list of friends: the longest one, in characters of four bytes that are written as escapes."""
 
 
-@attrs.frozen(kw_only=True)
-class FriendEntry:
-    """An entry of a list of friends; without ``alias`` if there is none."""
-
-    user_id: str
-    alias: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class FriendsPutRequest:
-    """A whole list of friends, which replaces the one before."""
-
-    friends: list[FriendEntry]
-
-
-@attrs.frozen(kw_only=True)
-class FriendDeviceSnapshot:
-    """A friend's device."""
-
-    device_id: str
-    public_key: str
-    """Hexadecimal."""
-    status: str
-    created_at: str
-    last_rotated_at: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class FriendsResponse:
-    """The list, and the devices of those of it that list the caller as well."""
-
-    friends: list[FriendEntry]
-    devices: dict[str, list[FriendDeviceSnapshot]]
-
-
-@attrs.frozen(kw_only=True)
-class FriendDevicesResponse:
-    """One friend's devices; none unless the friend lists the caller as well."""
-
-    friend: str
-    devices: list[FriendDeviceSnapshot]
-
-
-@attrs.frozen(kw_only=True)
-class FriendRequestCreate:
-    """The optional body of a request."""
-
-    message: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class FriendRequestDocument:
-    """A request: ``pending``, ``accepted`` or ``rejected``."""
-
-    id: str
-    from_user_id: str
-    to_user_id: str
-    status: str
-    message: str | None
-    created_at: str
-    updated_at: str
-
-
-@attrs.frozen(kw_only=True)
-class FriendRequestsListResponse:
-    """Requests to the caller that wait for an answer, and all of the caller's own; newest first."""
-
-    incoming: list[FriendRequestDocument]
-    outgoing: list[FriendRequestDocument]
-
-
-@attrs.frozen(kw_only=True)
-class FriendRequestSent:
-    """A request, and whom it went to."""
-
-    request: FriendRequestDocument
-    to_user: UserDocument
-
-
-@attrs.frozen(kw_only=True)
-class FriendRequestAnswered:
-    """A request, and whom it came from."""
-
-    request: FriendRequestDocument
-    from_user: UserDocument
-
-
 # -- what is given -------------------------------------------------------------------------------------
 
 
 def friends_document(
     friends: Sequence[Friend], devices: Mapping[str, Sequence[DeviceSnapshot]]
 ) -> dict[str, Any]:
-    """The members of :class:`FriendsResponse`."""
+    """The list, and the devices of those of it that list the caller as well."""
     return {
         "friends": [_entry(friend) for friend in friends],
         "devices": {friend.user_id: snapshots(devices.get(friend.user_id, ())) for friend in friends},
@@ -118,12 +28,12 @@ def friends_document(
 
 
 def snapshots(devices: Sequence[DeviceSnapshot]) -> list[dict[str, Any]]:
-    """The members of :class:`FriendDeviceSnapshot`, for each."""
+    """What a friend sees of each device."""
     return [_snapshot(device) for device in devices]
 
 
 def request_document(request: FriendRequest) -> dict[str, Any]:
-    """The members of :class:`FriendRequestDocument`."""
+    """A request as both sides see it."""
     return {
         "id": request.request_id,
         "from_user_id": request.from_user_id,

@@ -4,19 +4,14 @@ import secrets
 from typing import Any
 
 from litestar import Response, delete, get, post, put
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
+from commucat_server.api import friend_schemas as schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import Caller, authenticate
 from commucat_server.api.context import ApiContext
 from commucat_server.api.friend_documents import (
     FRIENDS_BODY,
-    FriendDevicesResponse,
-    FriendRequestAnswered,
-    FriendRequestSent,
-    FriendRequestsListResponse,
-    FriendsResponse,
     friends_document,
     friends_of_document,
     message_of_document,
@@ -58,18 +53,18 @@ def handlers(context: ApiContext) -> Handlers:
         devices = await storage.devices_of_friends(user_id, [friend.user_id for friend in friends])
         return json_answer(friends_document(friends, devices))
 
-    @get("/api/friends", responses={200: _spec(FriendsResponse)}, summary="The caller's list of friends")
+    @get("/api/friends", opt=schemas.LIST)
     async def list_friends(request: ApiRequest) -> Response[dict[str, Any]]:
         return await listed(await authenticate(request, context))
 
-    @put("/api/friends", responses={200: _spec(FriendsResponse)}, summary="Replace the list of friends")
+    @put("/api/friends", opt=schemas.REPLACE)
     async def replace_friends(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         friends = friends_of_document(await read_object(request, limit=FRIENDS_BODY))
         await storage.replace_friends(caller.user.user_id, friends)
         return await listed(caller)
 
-    @delete("/api/friends/{user_id:str}", status_code=204, summary="Take a user out of the list of friends")
+    @delete("/api/friends/{user_id:str}", status_code=204, opt=schemas.REMOVE)
     async def remove_friend(request: ApiRequest, user_id: FromPath[str]) -> Response[None]:
         caller = await authenticate(request, context)
         friend_id = await _friend_id(context, request)
@@ -77,18 +72,14 @@ def handlers(context: ApiContext) -> Handlers:
             raise ProblemError(404, "friend not found")
         return Response(None, status_code=204, headers=NO_STORE)
 
-    @delete("/api/friends", status_code=204, include_in_schema=False)
+    @delete("/api/friends", status_code=204, opt=schemas.REMOVE_NOBODY)
     async def remove_nobody(request: ApiRequest) -> Response[None]:
         """``/api/friends/`` names nobody."""
         await authenticate(request, context)
         path_segment(request, _FRIEND, missing="missing friend user id")
         raise ProblemError(404)
 
-    @get(
-        "/api/friends/{user_id:str}/devices",
-        responses={200: _spec(FriendDevicesResponse)},
-        summary="The devices of a friend",
-    )
+    @get("/api/friends/{user_id:str}/devices", opt=schemas.DEVICES)
     async def friend_devices(request: ApiRequest, user_id: FromPath[str]) -> Response[dict[str, Any]]:
         """Empty unless the friend lists the caller, too: without that it has agreed to nothing."""
         caller = await authenticate(request, context)
@@ -99,11 +90,7 @@ def handlers(context: ApiContext) -> Handlers:
         devices = await storage.devices_of_friends(own_id, [friend_id])
         return json_answer({"friend": friend_id, "devices": snapshots(devices.get(friend_id, ()))})
 
-    @get(
-        "/api/friends/requests",
-        responses={200: _spec(FriendRequestsListResponse)},
-        summary="Friend requests to and from the caller",
-    )
+    @get("/api/friends/requests", opt=schemas.REQUESTS)
     async def list_requests(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         incoming, outgoing = await storage.friend_requests(caller.user.user_id)
@@ -114,11 +101,7 @@ def handlers(context: ApiContext) -> Handlers:
             }
         )
 
-    @post(
-        "/api/friends/requests/{user_id:str}",
-        responses={201: _spec(FriendRequestSent)},
-        summary="Ask a user to become a friend",
-    )
+    @post("/api/friends/requests/{user_id:str}", opt=schemas.ASK)
     async def create_request(request: ApiRequest, user_id: FromPath[str]) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         name, domain = split_domain(context, path_segment(request, _ASKED, missing="missing user id"))
@@ -152,8 +135,7 @@ def handlers(context: ApiContext) -> Handlers:
     @post(
         "/api/friends/requests/{user_id:str}/accept",
         status_code=200,
-        responses={200: _spec(FriendRequestAnswered)},
-        summary="Accept the request of a user",
+        opt=schemas.ACCEPT,
     )
     async def accept_request(request: ApiRequest, user_id: FromPath[str]) -> Response[dict[str, Any]]:
         return await answered(request, accept=True)
@@ -161,8 +143,7 @@ def handlers(context: ApiContext) -> Handlers:
     @post(
         "/api/friends/requests/{user_id:str}/reject",
         status_code=200,
-        responses={200: _spec(FriendRequestAnswered)},
-        summary="Reject the request of a user",
+        opt=schemas.REJECT,
     )
     async def reject_request(request: ApiRequest, user_id: FromPath[str]) -> Response[dict[str, Any]]:
         return await answered(request, accept=False)
@@ -217,9 +198,3 @@ async def _asker(context: ApiContext, request: ApiRequest) -> User:
     if asker is None:
         raise ProblemError(404, "user not found")
     return asker
-
-
-def _spec(kind: type) -> ResponseSpec:
-    return ResponseSpec(
-        data_container=kind, generate_examples=False, description=(kind.__doc__ or "").strip()
-    )

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import attrs
 import structlog
 from litestar import Response, get, post
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath
 
+from commucat_server.api import file_schemas
 from commucat_server.api.answers import ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import authenticate
 from commucat_server.api.context import ApiContext
@@ -26,14 +25,6 @@ _FOR_EVER = {
 _NO_FILE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
-@attrs.frozen(kw_only=True)
-class AvatarResponse:
-    """Where the avatar is from now on."""
-
-    avatar_url: str
-    filename: str
-
-
 def handlers(context: ApiContext) -> Handlers:
     """``/api/users/me/avatar`` and ``/uploads``; nothing where uploads are switched off."""
     folder = context.avatars
@@ -43,8 +34,7 @@ def handlers(context: ApiContext) -> Handlers:
     @post(
         "/api/users/me/avatar",
         status_code=200,
-        responses={200: ResponseSpec(data_container=AvatarResponse, generate_examples=False)},
-        summary="Set the caller's avatar: a JPEG, PNG, WebP or GIF picture as the body",
+        opt=file_schemas.SET_AVATAR,
     )
     async def set_avatar(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
@@ -63,7 +53,7 @@ def handlers(context: ApiContext) -> Handlers:
             raise ProblemError(503, "the picture cannot be stored now; try again later") from exc
         return json_answer({"avatar_url": address, "filename": name})
 
-    @get("/uploads/{filename:path}", summary="An avatar")
+    @get("/uploads/{filename:path}", opt=file_schemas.AVATAR)
     async def uploaded(request: ApiRequest, filename: FromPath[str]) -> Response[bytes]:
         name = filename.removeprefix("/")
         if ".." in name or "/" in name or "\\" in name:

@@ -3,8 +3,6 @@
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import attrs
-
 from commucat_server.api.answers import ApiRequest
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import ProblemError
@@ -13,18 +11,8 @@ from commucat_storage import User
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
-@attrs.frozen(kw_only=True)
-class UserDocument:
-    """A user as others see it."""
-
-    user_id: str
-    handle: str
-    display_name: str | None
-    avatar_url: str | None
-
-
 def user_document(user: User) -> dict[str, Any]:
-    """The members of :class:`UserDocument`."""
+    """A user as others see it."""
     return {
         "user_id": user.user_id,
         "handle": user.handle,
