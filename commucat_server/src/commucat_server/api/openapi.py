@@ -137,8 +137,8 @@ def document_of(described: Iterable[HTTPRouteHandler], version: str) -> dict[str
     paths: dict[str, dict[str, Any]] = {}
     for handler in described:
         documentation = handler.opt.get(OPTION)
-        if not isinstance(documentation, Documentation):
-            continue
+        if not isinstance(documentation, Documentation) or not documentation.ok:
+            continue  # what always refuses is no operation that anybody would want
         for path in sorted(handler.paths):
             for method in sorted(handler.http_methods):
                 if method in ("OPTIONS", "HEAD"):
