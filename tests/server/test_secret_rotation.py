@@ -27,7 +27,7 @@ from commucat_storage import Storage, StorageError, open_sqlite
 from commucat_storage.postgres import open_postgres
 from databases.postgres_databases import PostgresDatabases
 from server.config_builders import hex_key, load_text
-from server.connect_builders import AUTHORITY, DOMAIN, running_server
+from server.connect_builders import AUTHORITY, DOMAIN, running_server, upkeep_of
 from server.test_audit import MemoryLedger
 from server.test_groups_frames import ALICE, BOB
 
@@ -385,6 +385,23 @@ async def test_sessions_that_an_operator_ended_end(tmp_path: Path) -> None:
         assert isinstance(error.control, dict)
         assert error.control["error"] == "session_ended"
         await bob.join(7)
+
+
+async def test_the_session_of_a_revoked_device_is_left_to_the_upkeep(tmp_path: Path) -> None:
+    """It tells the device that it was revoked, not to connect again."""
+    async with running_server(tmp_path) as server:
+        alice = await server.connect(ALICE)
+        it = watched(server.storage, server.context.registry)
+        record = operator_record("x", {"scope": "device", "event": "revoke"}, NOW)
+        await server.storage.revoke_device(ALICE.device_id, NOW, records=[record])
+
+        await it.watch.look()
+        await upkeep_of(server).end_revoked()
+
+        error = await alice.next_of(FrameType.ERROR)
+        assert isinstance(error.control, dict)
+        assert error.control["error"] == "revoked"
+        assert [each.metadata["event"] for each in it.ledger.records] == ["revoke"]
 
 
 async def test_a_store_that_fails_is_told_once_and_asked_again(

@@ -1,4 +1,4 @@
-"""Pairing codes, devices that wait, changes of keys, and notes for the ledger. For every backend."""
+"""Pairing codes, devices that wait, changes of keys, and the records of operators. For every backend."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from commucat_storage import (
     DeviceStatus,
     KeyEvent,
     NamedDevice,
+    OperatorRecord,
     PairingClaim,
     PairingOffer,
     PairingRefusal,
@@ -378,3 +379,54 @@ async def test_a_revocation_stores_its_event_once(storage: Storage) -> None:
     [stored] = await storage.devices_of("user-tom")
     assert stored.device.status is DeviceStatus.REVOKED
     assert await storage.devices_of("user-nobody") == ()
+
+
+# -- records of operators ------------------------------------------------------------------------------
+
+
+def record(name: str) -> OperatorRecord:
+    return OperatorRecord(record_id=name, digest=key_of(name), metadata='{"by":"operator"}', recorded_at=NOW)
+
+
+async def test_an_approval_stores_its_records_or_nothing(storage: Storage) -> None:
+    await add_devices(storage, "tom")
+    await storage.offer_pairing(offer(), most=1)
+    await storage.claim_pairing(waiting())
+    [pending] = await storage.pending_devices()
+    phone, records = device("phone", "tom"), (record("key"), record("paired"))
+    await storage.add_operator_record(record("paired"))
+
+    with pytest.raises(AlreadyExistsError):
+        await storage.approve_device(
+            pending, certificate_of(phone), event_of(phone), device_limit=LIMIT, records=records
+        )
+    assert await storage.pending_devices() == (pending,)
+    assert await storage.load_device("phone") is None
+    assert await storage.operator_records(9) == (record("paired"),)
+
+    fresh = (record("key"), record("paired again"))
+    await storage.approve_device(
+        pending, certificate_of(phone), event_of(phone), device_limit=LIMIT, records=fresh
+    )
+    assert set(await storage.operator_records(9)) == {record("paired"), *fresh}
+
+
+async def test_a_rejection_stores_its_record_once(storage: Storage) -> None:
+    await add_devices(storage, "tom")
+    await storage.offer_pairing(offer(), most=1)
+    await storage.claim_pairing(waiting())
+
+    assert await storage.reject_device("phone", [record("first")])
+    assert not await storage.reject_device("phone", [record("second")])
+
+    assert await storage.operator_records(9) == (record("first"),)
+
+
+async def test_a_revocation_stores_its_record_once(storage: Storage) -> None:
+    await add_devices(storage, "tom")
+
+    assert await storage.revoke_device("tom", NOW, records=[record("first")])
+    assert await storage.revoke_device("tom", NOW, records=[record("second")])
+    assert not await storage.revoke_device("nobody", NOW, records=[record("third")])
+
+    assert await storage.operator_records(9) == (record("first"),)
