@@ -33,7 +33,6 @@ SERVER_FOR_CLI = (
     "commucat_server.identity.devices",
     "commucat_server.identity.pairing",
     "commucat_server.ops.audit",
-    "commucat_server.ops.notes",
     "commucat_server.listener.errors",
     "commucat_server.listener.tls",
 )

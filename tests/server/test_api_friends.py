@@ -98,7 +98,7 @@ async def test_the_entries_of_the_terminal_client_of_2025_are_taken(api: Api) ->
             "friend.alias is too long (max 128 characters)",
         ),
         (orjson.dumps({"friends": [{"user_id": str(n)} for n in range(513)]}), "too many friends"),
-        (b" " * (2**20 + 1), "request body too large (max 1024 KiB)"),
+        (b" " * (2**20 + 1), "request body too large (max 1024 KB)"),
         (b"[" * 5000, "invalid JSON payload"),
     ],
 )
@@ -311,7 +311,7 @@ async def test_a_request_needs_no_words(api: Api, body: bytes) -> None:
         (b'{"message":1}', "message must be a string if present"),
         (b'{"message":"a\\u0000"}', "message must not hold control characters"),
         (orjson.dumps({"message": "x" * 501}), "message is too long (max 500 characters)"),
-        (b" " * 65_537, "request body too large (max 64 KiB)"),
+        (b" " * 65_537, "request body too large (max 64 KB)"),
     ],
 )
 async def test_a_request_with_wrong_words_is_not_sent(api: Api, body: bytes, detail: str) -> None:

@@ -10,10 +10,10 @@ from litestar.response import Stream
 from commucat_server.api import file_schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import authenticate
+from commucat_server.api.bodies import INVALID, RequestBody, read_object
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import ProblemError
 from commucat_server.api.ranges import UnsatisfiableRangeError, wanted_range
-from commucat_server.api.reading import RequestBody, read_object
 from commucat_server.blobs.attachments import (
     AttachmentFolder,
     NoRoomError,
@@ -40,7 +40,7 @@ def handlers(context: ApiContext) -> Handlers:
     @post("/api/attachments", opt=file_schemas.CREATE)
     async def create(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        size = _size(await read_object(request), folder)
+        size = _size(await read_object(request, empty=INVALID), folder)
         try:
             attachment_id, attachment = await folder.begin(caller.user.user_id, size)
         except NoRoomError as exc:

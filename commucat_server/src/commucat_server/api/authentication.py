@@ -6,8 +6,8 @@ import attrs
 from litestar import Request
 
 from commucat_server.api.context import ApiContext
-from commucat_server.api.gate import retry_after, wait_of_caller
-from commucat_server.api.problems import ProblemError
+from commucat_server.api.gate import wait_of_caller
+from commucat_server.api.problems import ProblemError, too_many_requests
 from commucat_server.identity.tokens import token_hash
 from commucat_storage import Device, DeviceStatus, User
 
@@ -54,7 +54,7 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
         wait = await wait_of_caller(context.limits.http, device.device_id, user.user_id)
         if wait > 0.0:
             context.counters.rate_limited_http += 1
-            raise ProblemError(429, headers=retry_after(wait))
+            raise too_many_requests(wait)
     if session.expires_at - now < session.ttl_seconds // 2:
         await context.storage.refresh_session(session.token_hash, now)
     return Caller(device, user, session.token_hash)

@@ -1,46 +1,74 @@
-"""Reading JSON bodies: bounded, and each member of the type that it must have.
+"""Reading bodies: bounded, and JSON with each member of the type that it must have.
 
 Members that a handler does not know are ignored, and null counts as absent: the terminal client of 2025
 sends both.
 """
 
 import re
-from contextlib import aclosing
 from typing import Any
+
+from litestar.exceptions import ClientException
 
 from commucat_proto import json_text
 from commucat_server.api.answers import ApiRequest
 from commucat_server.api.problems import ProblemError
 
 MAX_JSON_BODY = 64 * 1024
-"""Bytes. The largest honest body of a JSON route is a small part of that."""
-TOO_LARGE = "request body too large (max 64 KB)"
+"""Bytes, where a resource does not say otherwise. The largest honest body is a small part of that."""
 INVALID = "invalid JSON payload"
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
 
 
-async def read_body(request: ApiRequest, limit: int = MAX_JSON_BODY, refusal: str = TOO_LARGE) -> bytes:
+class RequestBody:
+    """A body as it comes; whoever does not take the next piece holds the sender up."""
+
+    def __init__(self, request: ApiRequest) -> None:
+        self._request = request
+        self._ended = False
+
+    async def take(self) -> bytes:
+        """The next piece; ``b""`` behind the last.
+
+        Raises:
+            ClientException: the client has left before its end. Nobody will read an answer.
+        """
+        while not self._ended:
+            message = await self._request.receive()
+            if message["type"] != "http.request":
+                raise ClientException("the client left before the end of its request")
+            self._ended = not message.get("more_body", False)
+            if message["body"]:
+                return message["body"]
+        return b""
+
+
+async def read_body(request: ApiRequest, limit: int, refusal: str) -> bytes:
     """The whole body.
 
     Raises:
         ProblemError: 400 with ``refusal``: it is longer than ``limit`` bytes.
+        ClientException: see :meth:`RequestBody.take`.
     """
-    body = bytearray()
-    async with aclosing(request.stream()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > limit:
-                raise ProblemError(400, refusal)
+    incoming, body = RequestBody(request), bytearray()
+    while piece := await incoming.take():
+        body += piece
+        if len(body) > limit:
+            raise ProblemError(400, refusal)
     return bytes(body)
 
 
-async def read_object(request: ApiRequest, *, empty: str | None = None) -> dict[str, Any]:
+async def read_object(
+    request: ApiRequest, *, limit: int = MAX_JSON_BODY, empty: str | None = None, no_object: str = INVALID
+) -> dict[str, Any]:
     """The JSON object of a body; an empty body is an empty object unless ``empty`` says how to refuse it.
+
+    ``no_object`` is the refusal of JSON that is something else.
 
     Raises:
         ProblemError: 400.
+        ClientException: see :meth:`RequestBody.take`.
     """
-    body = await read_body(request)
+    body = await read_body(request, limit, f"request body too large (max {limit // 1024} KB)")
     if not body:
         if empty is not None:
             raise ProblemError(400, empty)
@@ -50,7 +78,7 @@ async def read_object(request: ApiRequest, *, empty: str | None = None) -> dict[
     except json_text.JsonTextError as exc:
         raise ProblemError(400, INVALID) from exc
     if not isinstance(value, dict):
-        raise ProblemError(400, INVALID)
+        raise ProblemError(400, no_object)
     return value
 
 

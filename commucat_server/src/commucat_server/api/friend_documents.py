@@ -10,6 +10,7 @@ from commucat_storage import MAX_FRIENDS, DeviceSnapshot, Friend, FriendRequest
 MAX_NAME_LEN = 128
 """Characters of a user id or an alias."""
 MAX_MESSAGE_LEN = 500
+NO_OBJECT = "payload must be a JSON object"
 FRIENDS_BODY = 1024 * 1024
 """Bytes of a list of friends: the longest one, in characters of four bytes that are written as escapes."""
 

@@ -9,9 +9,11 @@ from litestar.params import FromPath
 from commucat_server.api import friend_schemas as schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import Caller, authenticate
+from commucat_server.api.bodies import INVALID, read_object
 from commucat_server.api.context import ApiContext
 from commucat_server.api.friend_documents import (
     FRIENDS_BODY,
+    NO_OBJECT,
     friends_document,
     friends_of_document,
     message_of_document,
@@ -19,7 +21,6 @@ from commucat_server.api.friend_documents import (
     snapshots,
 )
 from commucat_server.api.problems import ProblemError
-from commucat_server.api.reading import read_object
 from commucat_server.api.users import find_user, path_segment, split_domain, user_document
 from commucat_storage import (
     FriendRefusal,
@@ -60,7 +61,9 @@ def handlers(context: ApiContext) -> Handlers:
     @put("/api/friends", opt=schemas.REPLACE)
     async def replace_friends(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        friends = friends_of_document(await read_object(request, limit=FRIENDS_BODY))
+        friends = friends_of_document(
+            await read_object(request, limit=FRIENDS_BODY, empty=INVALID, no_object=NO_OBJECT)
+        )
         await storage.replace_friends(caller.user.user_id, friends)
         return await listed(caller)
 
@@ -105,7 +108,7 @@ def handlers(context: ApiContext) -> Handlers:
     async def create_request(request: ApiRequest, user_id: FromPath[str]) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         name, domain = split_domain(context, path_segment(request, _ASKED, missing="missing user id"))
-        message = message_of_document(await read_object(request, optional=True))
+        message = message_of_document(await read_object(request, no_object=NO_OBJECT))
         if domain is not None:
             raise ProblemError(400, f"unknown domain: {domain[:255]}")
         asked = await find_user(context, name)

@@ -3,7 +3,6 @@
 ``/connect`` does not pass here; its handler has a limit of its own.
 """
 
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import attrs
 from structlog.contextvars import bound_contextvars
 
+from commucat_server.api.problems import retry_after
 from commucat_server.listener import AsgiApp
 from commucat_server.listener.problem import problem
 from commucat_server.ops.counters import Counters
@@ -88,11 +88,6 @@ async def wait_of_caller(limit: SharedRateLimit, device_id: str, user_id: str) -
         if wait > 0.0:
             limit.give_back(f"device:{device_id}")
     return wait
-
-
-def retry_after(wait: float) -> dict[str, str]:
-    """The header that tells whole seconds, at least one."""
-    return {"retry-after": str(max(1, math.ceil(wait)))}
 
 
 def joined(headers: _Headers, name: bytes) -> str:

@@ -43,9 +43,14 @@ class ProblemError(Exception):
         self.headers = headers or {}
 
 
+def retry_after(wait: float) -> dict[str, str]:
+    """The header that tells whole seconds, at least one."""
+    return {"retry-after": str(max(1, math.ceil(wait)))}
+
+
 def too_many_requests(wait: float) -> ProblemError:
     """429; ``wait`` are the seconds until another attempt may succeed."""
-    return ProblemError(429, headers={"retry-after": str(max(1, math.ceil(wait)))})
+    return ProblemError(429, headers=retry_after(wait))
 
 
 def problem(

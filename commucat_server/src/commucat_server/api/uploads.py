@@ -9,9 +9,9 @@ from litestar.params import FromPath
 from commucat_server.api import file_schemas
 from commucat_server.api.answers import ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import authenticate
+from commucat_server.api.bodies import read_body
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import ProblemError
-from commucat_server.api.reading import read_body
 from commucat_server.blobs.avatars import MAX_AVATAR, TYPES, suffix_of
 
 log = structlog.get_logger("commucat.avatars")
