@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from commucat_cli.commands.places import PLACES
 from project.project_files import MEMBERS, Import, imports_in, imports_of, module_of, sources_of
 
 ALL_BUT_CLI = set(MEMBERS) - {"commucat_cli"}
@@ -36,6 +37,8 @@ SERVER_FOR_CLI = (
     "commucat_server.listener.errors",
     "commucat_server.listener.tls",
 )
+# Commands are imported when they are used.
+PLACES_OF_COMMANDS = "commucat_cli/src/commucat_cli/commands/places.py:"
 EVENT_LOOPS = {"trio", "trio_asyncio", "asyncio", "anyio", "sniffio"}
 WITHOUT_EVENT_LOOP = ("commucat_crypto", "commucat_proto", "commucat_media", "commucat_ledger")
 # The drivers of packages whose core has none.
@@ -119,6 +122,8 @@ def test_the_embedded_profile_imports_none_of_them() -> None:
     program = (
         "import sys, pathlib, tempfile, trio\n"
         "import commucat_server.main, commucat_cli.main\n"
+        "from commucat_cli.commands.places import PLACES\n"
+        "[place.load() for place in PLACES.values()]\n"
         "from commucat_server.config import load_config\n"
         "from commucat_server.provision import migrate_store, open_shared, open_store\n"
         "async def use(config):\n"
@@ -141,8 +146,13 @@ def test_no_import_hides_in_a_string(member: str) -> None:
         one
         for one in imports_by_member(member)
         if one.name in ("importlib.import_module", "importlib.__import__", "runpy.run_module")
+        and not one.where.startswith(PLACES_OF_COMMANDS)
     ]
     assert offending(hidden) == []
+
+
+def test_the_one_module_that_imports_by_name_names_commands_only() -> None:
+    assert {place.module.partition(".")[0] for place in PLACES.values()} == {"commucat_cli"}
 
 
 def test_the_named_drivers_exist() -> None:
