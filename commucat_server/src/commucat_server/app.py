@@ -80,10 +80,6 @@ from commucat_storage.key_archive import ARCHIVE_NAME
 log = structlog.get_logger("commucat")
 
 SHUTDOWN = {"error": "shutdown", "title": "Server stops", "detail": "connect again later", "retry": True}
-NOTIFY_CHANNEL = 0
-"""Of what the server tells a device about its user."""
-
-
 Relay: TypeAlias = tuple[WorkerRelay, socket.socket]
 
 
@@ -528,7 +524,7 @@ def _api_context(
             services.inbox,
             storage,
             domain=services.policy.domain,
-            channel=NOTIFY_CHANNEL,
+            channel=config.rotation_device.notify_channel,
             lifetime=config.limits.relay_ttl,
             clock=services.clock,
         ),
