@@ -92,8 +92,9 @@ class ServerProcess:
         pid = self._process.pid
         if not self.prefix:
             return pid
-        [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(child)
+        # One such as env has become the server.
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else pid
 
     def start(self) -> None:
         """Start, and wait until it listens; the second time on the same port."""
