@@ -5,7 +5,7 @@ from typing import Any
 
 from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
 from commucat_server.identity.certificates import row_of
-from commucat_server.identity.tokens import new_id, new_serial
+from commucat_server.identity.tokens import new_event_id, new_serial
 from commucat_server.ops.audit import key_metadata
 from commucat_server.provision.errors import ProvisionError
 from commucat_server.provision.operator_records import record_of
@@ -46,7 +46,7 @@ async def give_device_key(
         issued_at=now,
         expires_at=now + CERTIFICATE_LIFETIME,
     )
-    event = KeyEvent(event_id=new_id(), device_id=device_id, public_key=public_key, recorded_at=now)
+    event = KeyEvent(event_id=new_event_id(), device_id=device_id, public_key=public_key, recorded_at=now)
     row = row_of(certificate, "rotate")
 
     def metadata(action: str) -> Mapping[str, Any]:
