@@ -125,7 +125,7 @@ async def test_behind_a_proxy_its_clients_count_apart(server: Server, tmp_path: 
     assert await ask("10.0.0.1", "198.51.100.1", "192.0.2.1") == 429
 
 
-@pytest.mark.parametrize("path", [*sorted(PAIRING_CLAIMS), "/api/pair/claim/", "//api//pair/claim"])
+@pytest.mark.parametrize("path", [*sorted(PAIRING_CLAIMS), "/api/pair/claim/"])
 async def test_claims_have_a_limit_of_their_own(
     server: Server, tmp_path: Path, clock: Clock, path: str
 ) -> None:
@@ -139,6 +139,16 @@ async def test_claims_have_a_limit_of_their_own(
     assert [answer.status == 429 for answer in answers] == [False, False, True]
     assert answers[-1].headers["retry-after"] == "120"
     assert await statuses(api, 1) == [200]
+
+
+@pytest.mark.parametrize("path", ["//api//pair/claim", "/api/pair//claim", "/api/pair/claim//"])
+async def test_two_slashes_lead_to_no_claim_past_the_limit(
+    server: Server, tmp_path: Path, clock: Clock, path: str
+) -> None:
+    answer = await limited(server, tmp_path, clock).ask("POST", path, body=b"{}")
+
+    assert answer.status == 404
+    assert json.loads(answer.body)["title"] == "Not Found"
 
 
 async def test_a_device_counts_wherever_it_asks_from(server: Server, tmp_path: Path, clock: Clock) -> None:
