@@ -25,6 +25,8 @@ CONFIG = """
 auto_approve_devices = true
 [rotation.device]
 min_interval = 0
+[security.rate_limit]
+pairing_burst = 1000
 """
 
 

@@ -12,7 +12,12 @@ from commucat_server.ops.reload import RELOADED
 
 GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(r"^\| `([\w.]+)` \| `(\w+)` \| (.+?) \| (yes|restart) \| (.+?) \|$", re.MULTILINE)
-IN_THE_DATA_DIRECTORY = {"storage.path": "`commucat.db`", "ledger.target": "`ledger.jsonl`"}
+IN_THE_DATA_DIRECTORY = {
+    "storage.path": "`commucat.db`",
+    "ledger.target": "`ledger.jsonl`",
+    "uploads.dir": "`uploads`",
+    "attachments.dir": "`attachments`",
+}
 
 
 def shown(key: str, default: object) -> str:
