@@ -1,5 +1,6 @@
 """Attachments in the embedded store."""
 
+import abc
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -19,8 +20,9 @@ class SqliteAttachments(AttachmentStore):
 
     _readers: "ReaderPool"
 
+    @abc.abstractmethod
     async def _write(self, work: "Callable[[Transaction], T]") -> T:
-        raise NotImplementedError
+        """What ``work`` returns of the open transaction."""
 
     async def add_attachment(self, attachment: Attachment, *, quota: int) -> None:
         await self._write(lambda transaction: _add(transaction.connection, attachment, quota))

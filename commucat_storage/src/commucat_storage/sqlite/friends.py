@@ -1,5 +1,6 @@
 """Friends in the embedded store: every rule is decided in the writer's transaction."""
 
+import abc
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +45,9 @@ class SqliteFriends(FriendStore):
 
     _readers: "ReaderPool"
 
+    @abc.abstractmethod
     async def _write(self, work: "Callable[[Transaction], T]") -> T:
-        raise NotImplementedError
+        """What ``work`` returns of the open transaction."""
 
     async def friends_of(self, user_id: str) -> tuple[Friend, ...]:
         return await self._readers.run(_friends_of, user_id)
