@@ -305,7 +305,7 @@ class Watched:
     refreshed: list[int]
 
 
-def watched(storage: Storage, registry: Any = (), clock: Clock | None = None) -> Watched:
+def watched(storage: Storage, clock: Clock | None = None) -> Watched:
     ledger, counters, refreshed = MemoryLedger(), Counters(), []
 
     async def refresh() -> None:
@@ -313,7 +313,6 @@ def watched(storage: Storage, registry: Any = (), clock: Clock | None = None) ->
 
     watch = OperatorWatch(
         storage=storage,
-        registry=registry,
         ledger=ledger,
         counters=counters,
         clock=clock or Clock(),
@@ -376,23 +375,22 @@ async def test_purged_messages_are_counted(storage: Storage) -> None:
 async def test_sessions_that_an_operator_ended_end(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server:
         alice, bob = await server.connect(ALICE), await server.connect(BOB)
-        it = watched(server.storage, server.context.registry)
         record = operator_record("x", {"scope": "session", "event": "end"}, NOW)
         assert await server.storage.end_sessions(ALICE.device_id, lambda _: record) == 1
 
-        await it.watch.look()
+        await upkeep_of(server).end_revoked()
 
         error = await alice.next_of(FrameType.ERROR)
         assert isinstance(error.control, dict)
-        assert error.control["error"] == "session_ended"
+        assert error.control["error"] == "ended"
         await bob.join(7)
 
 
-async def test_the_session_of_a_revoked_device_is_left_to_the_upkeep(tmp_path: Path) -> None:
-    """It tells the device that it was revoked, not to connect again."""
+async def test_a_device_that_an_operator_revokes_is_told_so(tmp_path: Path) -> None:
+    """Not to connect again; and the ledger has it."""
     async with running_server(tmp_path) as server:
         alice = await server.connect(ALICE)
-        it = watched(server.storage, server.context.registry)
+        it = watched(server.storage)
         record = operator_record("x", {"scope": "device", "event": "revoke"}, NOW)
         await server.storage.revoke_device(ALICE.device_id, NOW, records=[record])
 

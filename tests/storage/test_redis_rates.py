@@ -176,3 +176,46 @@ async def test_who_finds_the_bucket_empty_is_refused_for_the_penalty_on_every_no
 
         await redis_cli(redis_url, "HSET", key, "blocked", "1")
         assert await take(two) == 0.0
+
+
+async def spend(redis: Redis, scope: str, tokens: int, *, burst: int = 10, period: float = HOUR) -> float:
+    """What is left of a bucket after so many tokens were given out."""
+    left = await redis.buckets.spend(scope, {"d1": tokens}, burst=burst, period=period)
+    assert left is not None
+    return left["d1"]
+
+
+async def test_what_nodes_gave_out_by_themselves_adds_up(redis_url: str) -> None:
+    scope = fresh("scope")
+    async with node(redis_url, "n1") as one, node(redis_url, "n2") as two:
+        assert await spend(one, scope, 4) == 6.0
+        assert await spend(two, scope, 9) == pytest.approx(-3.0, abs=0.1)
+        # What one owes is forgotten in the end, and no more than a bucket is owed.
+        assert await spend(one, scope, 1000) == -10.0
+
+
+async def test_a_debt_is_paid_by_time(redis_url: str) -> None:
+    scope = fresh("scope")
+    async with node(redis_url) as redis:
+        await spend(redis, scope, 1000)
+        key = f"ratelimit:{scope}:d1"
+        assert int(await redis_cli(redis_url, "TTL", key)) > HOUR
+        at = float(await redis_cli(redis_url, "HGET", key, "at"))
+        await redis_cli(redis_url, "HSET", key, "at", str(at - 3 * HOUR * 1000))
+        assert await spend(redis, scope, 1) == 9.0
+
+
+async def test_thousands_are_told_in_several_scripts(redis_url: str) -> None:
+    scope = fresh("scope")
+    async with node(redis_url) as redis:
+        spent = {f"d{number}": number % 3 for number in range(1000)}
+        left = await redis.buckets.spend(scope, spent, burst=5, period=HOUR)
+
+    assert left is not None
+    assert list(left) == list(spent)
+    assert [round(tokens) for tokens in left.values()] == [5 - count for count in spent.values()]
+
+
+async def test_nobody_says_what_is_left_while_redis_is_away() -> None:
+    async with node("unix:///nowhere/redis.sock") as redis:
+        assert await redis.buckets.spend("message", {"d": 1}, burst=1, period=1.0) is None

@@ -150,9 +150,9 @@ async def test_ended_sessions_are_gone_for_whoever_asks(storage: Storage) -> Non
     for token, name in (("a", "alice"), ("b", "alice"), ("c", "bob")):
         await storage.admit(attrs.evolve(known(name), session=session(token, name)))
 
-    assert await storage.sessions_gone(["a", "b", "c", "d'); --"]) == {"d'); --"}
+    assert await storage.sessions_ended(["a", "b", "c", "d'); --"]) == {"d'); --"}
     assert await storage.end_sessions("alice", lambda count: record(f"{count} ended")) == 2
-    assert await storage.sessions_gone(["a", "b", "c"]) == {"a", "b"}
+    assert await storage.sessions_ended(["a", "b", "c"]) == {"a", "b"}
     assert await storage.end_sessions("nobody") == 0
     assert await storage.operator_records(10) == (record("2 ended"),)
 
@@ -265,7 +265,7 @@ async def test_a_replaced_key_ends_sessions_and_certificates_of_the_old_one(stor
     assert found is not None
     assert found.public_key == key_of("new")
     assert await storage.newest_certificate("alice") == fresh
-    assert await storage.sessions_gone(["t"]) == {"t"}
+    assert await storage.sessions_ended(["t"]) == {"t"}
     assert event in await storage.key_events("alice")
     assert await storage.operator_records(10) == (record("r"),)
     with pytest.raises(AdmissionRefusedError):

@@ -92,10 +92,6 @@ class OperatingStorage(abc.ABC):
         """Delete the sessions of a device; how many. A live one ends once its server notices."""
 
     @abc.abstractmethod
-    async def sessions_gone(self, token_hashes: Sequence[str]) -> frozenset[str]:
-        """Those of the sessions that do not exist (any more)."""
-
-    @abc.abstractmethod
     async def queues(
         self, *, now: int, limit: int, device_id: str | None = None
     ) -> tuple[QueueStanding, ...]:

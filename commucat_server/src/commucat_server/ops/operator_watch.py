@@ -12,29 +12,22 @@ from commucat_ledger import Ledger, LedgerClosedError, LedgerError, LedgerRecord
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.times import rfc3339
 from commucat_server.provision.noise_keys import NOISE_SECRET
-from commucat_server.routing.registry import Registry
 from commucat_storage import OperatorRecord, Storage, StorageError
 from commucat_storage.interface_operating import TAKEN_KEPT
 
 log = structlog.get_logger("commucat.operator")
 
 INTERVAL = 0.5
-"""One small query each time; an ended session and a replaced key take effect within a second."""
+"""One small query each time; a replaced key takes effect within a second."""
 LEASE = "operator-records"
 LEASE_SECONDS = 10.0
 STEP_RECORDS = 100
-ENDED = {
-    "error": "session_ended",
-    "title": "Session ended",
-    "detail": "the operator has ended it; connect again",
-    "retry": True,
-}
 
 
 class OperatorWatch:
     """Looks for new records of operators' commands.
 
-    Each node does what a change asks for; one writes the records to its ledger. A record is deleted after
+    Each node takes changed secrets; one writes the records to its ledger. A record is deleted after
     it was written, so one that is in the ledger twice means that its writer was killed in between.
     """
 
@@ -42,14 +35,12 @@ class OperatorWatch:
         self,
         *,
         storage: Storage,
-        registry: Registry,
         ledger: Ledger,
         counters: Counters,
         clock: Callable[[], float],
         refresh_secrets: Callable[[], Awaitable[None]],
     ) -> None:
         self._storage = storage
-        self._registry = registry
         self._ledger = ledger
         self._counters = counters
         self._clock = clock
@@ -81,24 +72,10 @@ class OperatorWatch:
             self._seen = found
             return
         if not found <= self._seen:
-            await self._end_gone_sessions()
             await self._refresh_secrets()
         self._seen = found
         if await self._storage.take_lease(LEASE, LEASE_SECONDS):
             await self._write_records()
-
-    async def _end_gone_sessions(self) -> None:
-        sessions = {session.token_hash: session for session in self._registry}
-        if not sessions:
-            return
-        gone = [sessions[token] for token in await self._storage.sessions_gone(tuple(sessions))]
-        if not gone:
-            return
-        # Those of revoked devices are told another reason, by the upkeep, which has it in the ledger too.
-        revoked = await self._storage.not_active([session.device_id for session in gone])
-        for session in gone:
-            if session.device_id not in revoked:
-                session.end(ENDED)
 
     async def _write_records(self) -> None:
         records = await self._storage.operator_records(STEP_RECORDS)

@@ -47,7 +47,7 @@ class RateLimits:
             )
             for scope, (burst, period, penalty) in _numbers(config).items()
         }
-        built = cls(messages=MessageLimits(clock), **limits)
+        built = cls(messages=MessageLimits(clock, buckets), **limits)
         built._configure_messages(config)
         return built
 

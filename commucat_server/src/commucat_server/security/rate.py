@@ -74,6 +74,13 @@ class RateLimit:
             tokens, since, blocked = self._buckets.pop(identity)
             self._put(identity, min(self._burst, tokens + 1.0), since, blocked)
 
+    def lower(self, identity: str, tokens: float) -> None:
+        """Let an identity have no more than so many now; below 0, what it owes."""
+        now = self._clock()
+        held, since, blocked = self._buckets.pop(identity, (self._burst, now, 0.0))
+        held = min(self._burst, held + (now - since) * self._rate)
+        self._put(identity, min(held, tokens), now, blocked)
+
     def _put(self, identity: str, tokens: float, now: float, blocked: float) -> None:
         self._buckets[identity] = (tokens, now, blocked)
         if len(self._buckets) > MAX_IDENTITIES:

@@ -179,16 +179,6 @@ async def end_sessions(connection: Connection, device_id: str, record: RecordOf 
     return count
 
 
-async def sessions_gone(connection: Connection, token_hashes: Sequence[str]) -> frozenset[str]:
-    """Those that do not exist."""
-    rows = await connection.fetch(
-        "SELECT wanted FROM unnest($1::text[]) AS wanted "
-        "WHERE NOT EXISTS (SELECT 1 FROM session WHERE opaque_id = wanted)",
-        list(token_hashes),
-    )
-    return frozenset(value for [value] in rows)
-
-
 # -- queues ----------------------------------------------------------------------------------------
 
 _QUEUES = """

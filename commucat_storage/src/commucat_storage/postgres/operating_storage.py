@@ -68,9 +68,6 @@ class PostgresOperating(OperatingStorage):
             lambda connection: operating.end_sessions(connection, device_id, record)
         )
 
-    async def sessions_gone(self, token_hashes: Sequence[str]) -> frozenset[str]:
-        return await self._pool.read(lambda connection: operating.sessions_gone(connection, token_hashes))
-
     async def queues(
         self, *, now: int, limit: int, device_id: str | None = None
     ) -> tuple[QueueStanding, ...]:

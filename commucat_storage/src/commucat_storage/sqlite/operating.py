@@ -3,7 +3,6 @@
 Functions that write are called inside the writer's transaction; the others on any connection.
 """
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -159,15 +158,6 @@ def end_sessions(connection: sqlite3.Connection, device_id: str, record: RecordO
     count = connection.execute("DELETE FROM session WHERE device_id = ?", (device_id,)).rowcount
     add_record(connection, record and record(count))
     return count
-
-
-def sessions_gone(connection: sqlite3.Connection, token_hashes: Sequence[str]) -> frozenset[str]:
-    """Those that do not exist."""
-    rows = connection.execute(
-        "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT token_hash FROM session)",
-        (json.dumps(list(token_hashes)),),
-    )
-    return frozenset(value for [value] in rows)
 
 
 # -- queues ----------------------------------------------------------------------------------------

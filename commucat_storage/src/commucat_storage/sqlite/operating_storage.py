@@ -80,9 +80,6 @@ class SqliteOperating(OperatingStorage, abc.ABC):
             lambda transaction: operating.end_sessions(transaction.connection, device_id, record)
         )
 
-    async def sessions_gone(self, token_hashes: Sequence[str]) -> frozenset[str]:
-        return await self._readers.run(operating.sessions_gone, token_hashes)
-
     async def queues(
         self, *, now: int, limit: int, device_id: str | None = None
     ) -> tuple[QueueStanding, ...]:
