@@ -1,11 +1,12 @@
 """A server with waiting messages goes to another store, or back to its backup: clients notice nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from databases.postgres_databases import PostgresDatabases
-from end_to_end.client_people import Person, login
+from end_to_end.client_people import CLI, Person, login
 from end_to_end.server_process import ServerProcess, run, server_process
 
 COUNT = 20
@@ -77,4 +78,51 @@ def test_a_restored_server_delivers_what_waited_when_the_backup_was_made(tmp_pat
         # Numbers that Kit has confirmed there are given again here: none of these may be taken for seen.
         again = send_many(tom, kit, 2 * COUNT)
         assert texts(kit, COUNT) == again
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("attachments", [True, False])
+def test_files_of_users_are_in_the_backup_and_found_after_it(tmp_path: Path, attachments: bool) -> None:
+    photo, picture = os.urandom(300_000), b"\x89PNG\r\n\x1a\n" + os.urandom(1000)
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "face.png").write_bytes(picture)
+    with server_process(tmp_path) as server:
+        tom, kit = login(server, "tom"), login(server, "kit")
+        assert tom.send(kit, "--file", "photo.jpg").returncode == 0
+        avatar = run([CLI, "profile", "avatar", "face.png", "--profile", str(tom.profile)], tmp_path)
+        assert avatar.returncode == 0, avatar.stderr
+        # Strangers in the folders are left where they are.
+        (server.data_dir / "uploads" / "notes.txt").write_text("x")
+        (server.data_dir / "attachments" / ("a" * 64)).write_text("x")
+        (server.data_dir / "uploads" / f"{'a' * 64}.png").symlink_to(tmp_path / "face.png")
+        command(server, "backup", "copy", *([] if attachments else ["--no-attachments"]))
+        assert server.stop() == 0
+        server.data_dir.rename(tmp_path / "lost")
+        command(server, "restore", "copy")
+        server.start()
+
+        got = run(
+            [
+                CLI,
+                "listen",
+                "--count",
+                "1",
+                "--timeout",
+                "40",
+                "--save",
+                "got",
+                "--profile",
+                str(kit.profile),
+            ],
+            tmp_path,
+        )
+        assert got.returncode == 0, got.stderr
+        saved = tmp_path / "got" / "photo.jpg"
+        assert (saved.read_bytes() if saved.exists() else None) == (photo if attachments else None)
+        [restored] = [path for path in (server.data_dir / "uploads").iterdir() if path.suffix == ".png"]
+        assert restored.read_bytes() == picture
+        assert {path.name for path in (tmp_path / "copy").iterdir()} == {
+            *("manifest.json", "tables", "keys", "tls", "ledger", "avatars"),
+            *(["attachments"] if attachments else []),
+        }
         assert server.stop() == 0

@@ -5,6 +5,7 @@ that were on disk when they were acknowledged. What the file holds beyond is wri
 """
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,8 @@ from commucat_storage import Attachment, Storage, StorageError
 log = structlog.get_logger("commucat.attachments")
 
 ID_BYTES: Final = 32
+HASH_NAME: Final = re.compile(r"[0-9a-f]{64}")
+"""The file name of a blob."""
 WRITE_LEN: Final = 256 * 1024
 """Bytes that are gathered for one write, and read at once: a visit to a thread costs more than a copy."""
 RESERVE: Final = 64 * 1024 * 1024
@@ -242,7 +245,7 @@ class AttachmentFolder:
     # -- files --------------------------------------------------------------------------------------
 
     def _path(self, id_hash: str) -> Path:
-        return self._directory / id_hash[:2] / id_hash
+        return blob_path(self._directory, id_hash)
 
     def _room(self) -> int:
         make_directory(self._directory)
@@ -312,6 +315,11 @@ class _Pieces(AsyncIterator[bytes]):
     def __del__(self) -> None:
         # Whoever streams an answer is cancelled when its client leaves, and has no word for that.
         self.close()
+
+
+def blob_path(directory: Path, id_hash: str) -> Path:
+    """Where the blob is: no folder has more than a small part of them."""
+    return directory / id_hash[:2] / id_hash
 
 
 def hash_of(attachment_id: str) -> str:

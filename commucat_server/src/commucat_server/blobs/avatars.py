@@ -26,7 +26,8 @@ TYPES: Final = {
     "gif": "image/gif",
 }
 """Suffix and media type. No SVG: it can hold scripts."""
-_NAME = re.compile(rf"[0-9a-f]{{16,64}}\.({'|'.join(TYPES)})")
+AVATAR_NAME: Final = re.compile(rf"[0-9a-f]{{16,64}}\.({'|'.join(TYPES)})")
+"""The file name of a picture; other files in the folder are not handed out."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +83,7 @@ class AvatarFolder:
 
     async def read(self, name: str) -> Picture | None:
         """The picture; None for a name that is none, and for one that is not there."""
-        match = _NAME.fullmatch(name)
+        match = AVATAR_NAME.fullmatch(name)
         if match is None:
             return None
         data = await trio.to_thread.run_sync(self._read, name)
@@ -99,7 +100,7 @@ class AvatarFolder:
 
     def _name_of(self, address: str) -> str | None:
         base, _, name = address.rpartition("/")
-        return name if base == self._base_url and _NAME.fullmatch(name) else None
+        return name if base == self._base_url and AVATAR_NAME.fullmatch(name) else None
 
     def _store(self, name: str, data: bytes) -> None:
         make_directory(self._directory)

@@ -1,25 +1,28 @@
-"""What a server keeps beside its store: its key, its certificate, its ledger. Where it is, and its copies.
+"""What a server keeps beside its store: its key, certificate, ledger, blobs. Where it is, and its copies.
 
-A backup calls them ``keys/federation.seed``, ``tls/cert.pem``, ``tls/key.pem`` and ``ledger/ledger...``.
+A backup calls them ``keys/federation.seed``, ``tls/cert.pem``, ``tls/key.pem`` and ``ledger/ledger...``; for
+blobs see :mod:`commucat_server.provision.blob_files`.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from blake3 import blake3
 
 from commucat_crypto import DeviceKeyPair
 from commucat_server.config import ServerConfig
 from commucat_server.config.sections import LedgerMode
+from commucat_server.provision.blob_files import blob_destination, blob_files, kind_of
 from commucat_server.provision.errors import ProvisionError
 from commucat_server.provision.federation_seed import seed_path
 from commucat_server.provision.files import SECRET_MODE, make_private_dir, reason_of, sync_dir
 
 Parts: TypeAlias = Callable[[], Iterable[bytes]]
-"""Gives the content of a file in pieces, from the start each time."""
+"""Gives the content of a file in pieces, from the start each time. Raises :class:`FileGoneError` at once if
+there is no such file any more."""
 
 _SEED: Final = "keys/federation.seed"
 _CERTIFICATE: Final = "tls/cert.pem"
@@ -30,18 +33,25 @@ _CHUNK: Final = 2**20
 _CERTIFICATE_MODE: Final = 0o644
 
 
-def belongings_of(config: ServerConfig) -> dict[str, Parts]:
+class FileGoneError(ProvisionError):
+    """A file was deleted since it was found."""
+
+
+def belongings_of(config: ServerConfig, *, attachments: bool = True) -> dict[str, Parts]:
     """The files of the server as they are now, by name. Beside a running server the ledger ends with its
     last whole line.
 
     Raises:
-        ProvisionError: the folder of the ledger cannot be read.
+        ProvisionError: a folder cannot be read.
     """
     places = {name: path for name, path in _own_places(config).items() if path.exists()}
     found: dict[str, Parts] = {name: _reader(path) for name, path in places.items()}
     for path in _ledger_files(config):
         name = f"{_LEDGER}{path.name.removeprefix(_ledger_stem(config))}"
         found[name] = _reader(path, whole_lines=path == config.ledger.target)
+    for name, path in blob_files(config).items():
+        if attachments or kind_of(name) != "attachments":
+            found[name] = _reader(path)
     return found
 
 
@@ -74,18 +84,17 @@ def check_room(config: ServerConfig, files: Mapping[str, Parts], server_public: 
     return warnings
 
 
-def put_files(config: ServerConfig, files: Mapping[str, Parts]) -> None:
-    """Write the files where ``config`` has them, each whole or not at all.
+def put_file(config: ServerConfig, name: str, parts: Parts) -> None:
+    """Write a file where ``config`` has it, whole or not at all; one that is there already is the same.
 
     Raises:
-        ProvisionError: one cannot be written.
+        ProvisionError: it cannot be written.
     """
-    for name, parts in files.items():
-        path = _destination(config, name)
-        if path is None:
-            continue
-        make_private_dir(path.parent)
-        _write(path, parts(), _CERTIFICATE_MODE if name == _CERTIFICATE else SECRET_MODE)
+    path = _destination(config, name)
+    if path is None or path.exists():
+        return
+    make_private_dir(path.parent)
+    _write(path, parts(), _CERTIFICATE_MODE if name == _CERTIFICATE else SECRET_MODE)
 
 
 def _own_places(config: ServerConfig) -> dict[str, Path]:
@@ -104,6 +113,8 @@ def _destination(config: ServerConfig, name: str) -> Path | None:
         if config.ledger.mode is not LedgerMode.FILE or target is None:
             return None
         return target.with_name(_ledger_stem(config) + name.removeprefix(_LEDGER))
+    if kind_of(name) is not None:
+        return blob_destination(config, name)
     return _own_places(config).get(name)
 
 
@@ -146,10 +157,19 @@ def _check_identity(config: ServerConfig, files: Mapping[str, Parts], server_pub
 
 
 def _reader(path: Path, *, whole_lines: bool = False) -> Parts:
-    def read() -> Iterator[bytes]:
+    def open_file() -> Iterator[bytes]:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError as exc:
+            raise FileGoneError(f"{path}: is not there any more") from exc
+        except OSError as exc:
+            raise ProvisionError(f"{path}: cannot be read: {reason_of(exc)}") from exc
+        return read(file)
+
+    def read(file: BinaryIO) -> Iterator[bytes]:
         held = b""
         try:
-            with path.open("rb") as file:
+            with file:
                 while part := file.read(_CHUNK):
                     if whole_lines:
                         part, newline, held = (held + part).rpartition(b"\n")
@@ -158,7 +178,7 @@ def _reader(path: Path, *, whole_lines: bool = False) -> Parts:
         except OSError as exc:
             raise ProvisionError(f"{path}: cannot be read: {reason_of(exc)}") from exc
 
-    return read
+    return open_file
 
 
 def _same(some: Iterable[bytes], others: Iterable[bytes]) -> bool:

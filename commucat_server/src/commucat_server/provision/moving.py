@@ -1,7 +1,7 @@
 """Backup, restore and transfer of a whole server: its store, and what it keeps beside it."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,15 @@ import attrs
 import trio
 
 from commucat_server.config import ServerConfig
-from commucat_server.provision.belongings import Parts, belongings_of, check_room, not_included, put_files
+from commucat_server.provision.belongings import (
+    FileGoneError,
+    Parts,
+    belongings_of,
+    check_room,
+    not_included,
+    put_file,
+)
+from commucat_server.provision.blob_files import BLOB_KINDS, kind_of
 from commucat_server.provision.data_dir import LOCK_FILE
 from commucat_server.provision.errors import ProvisionError
 from commucat_server.provision.federation_seed import read_federation_keys, seed_path
@@ -50,11 +58,12 @@ class Moved:
 
 
 async def write_backup(
-    config: ServerConfig, folder: Path, *, now: int, progress: Progress
+    config: ServerConfig, folder: Path, *, now: int, progress: Progress, attachments: bool = True
 ) -> tuple[Manifest, list[str]]:
     """Write everything the server needs to go on elsewhere to ``folder``, beside a running one too.
 
     Returns the manifest, and the settings that must be kept apart from the backup. ``now`` is Unix time.
+    Without ``attachments`` their files are left out, and not found after a restore.
 
     Raises:
         StorageError, ProvisionError: something cannot be read or written, or the folder is not empty.
@@ -62,9 +71,12 @@ async def write_backup(
     async with _snapshot(config) as source:
         writer = await trio.to_thread.run_sync(BackupWriter, folder)
         await back_up(source, writer, progress)
-        # Later than the store: nothing in it is without its line in the ledger.
-        for name, parts in belongings_of(config).items():
+        # Later than the store: nothing in it is without its line in the ledger, or its file.
+        files = await trio.to_thread.run_sync(partial(belongings_of, config, attachments=attachments))
+        counted = _by_kind(progress, files)
+        for name, parts in files.items():
             await trio.to_thread.run_sync(_add_file, writer, name, parts)
+            counted(Step.WRITE, name)
         public = _server_public(config)
         manifest = await trio.to_thread.run_sync(
             partial(
@@ -94,9 +106,15 @@ async def restore_backup(
     backup = await trio.to_thread.run_sync(open_backup, folder)
     manifest = backup.manifest
     _check_domain(manifest.domain, config)
-    await trio.to_thread.run_sync(
-        backup.check_files, lambda name, done, total: progress(Step.READ, name, done, total)
-    )
+    counted = _by_kind(progress, manifest.files)
+
+    def checked(name: str, done: int, total: int) -> None:
+        if kind_of(name) is None:
+            progress(Step.READ, name, done, total)
+        elif done == total:
+            counted(Step.READ, name)
+
+    await trio.to_thread.run_sync(backup.check_files, checked)
     files = {name: partial(backup.parts, name) for name in manifest.files}
     public = None if manifest.server_public is None else bytes.fromhex(manifest.server_public)
     with _locked(config):
@@ -109,7 +127,7 @@ async def restore_backup(
                 progress=progress,
                 leave_out=[table.name for table in TABLES if not table.restored],
                 start_over=start_over,
-                once_closed=partial(trio.to_thread.run_sync, put_files, config, files),
+                once_closed=partial(_put_files, config, files, progress),
             )
     return manifest, Moved(place=place_of_store(config), copied=copied, warnings=tuple(warnings))
 
@@ -138,7 +156,7 @@ async def transfer_store(
             "does a variable such as COMMUCAT_PG_DSN hold for both?"
         )
     same_dir = source.data_dir.resolve() == target.data_dir.resolve()
-    files = {} if same_dir else belongings_of(source)
+    files = {} if same_dir else await trio.to_thread.run_sync(belongings_of, source)
     with ExitStack() as stack:
         stack.enter_context(_locked(source))
         if not same_dir:
@@ -153,7 +171,7 @@ async def transfer_store(
                 progress=progress,
                 leave_out=leave_out,
                 start_over=start_over,
-                once_closed=partial(trio.to_thread.run_sync, put_files, target, files),
+                once_closed=partial(_put_files, target, files, progress),
             )
     return Moved(place=other, copied=copied, warnings=tuple(warnings))
 
@@ -174,7 +192,34 @@ async def unmark_store(config: ServerConfig) -> str | None:
 
 
 def _add_file(writer: BackupWriter, name: str, parts: Parts) -> None:
-    writer.add_file(name, parts())
+    try:
+        content = parts()
+    except FileGoneError:
+        if kind_of(name) is None:
+            raise
+        return  # an avatar that was replaced, an attachment that has expired
+    writer.add_file(name, content)
+
+
+async def _put_files(config: ServerConfig, files: Mapping[str, Parts], progress: Progress) -> None:
+    counted = _by_kind(progress, files)
+    for name, parts in files.items():
+        await trio.to_thread.run_sync(put_file, config, name, parts)
+        counted(Step.WRITE, name)
+
+
+def _by_kind(progress: Progress, names: Collection[str]) -> Callable[[Step, str], None]:
+    """Reports how many files of a kind are done: thousands of blobs are one line."""
+    totals = {kind: sum(kind_of(name) == kind for name in names) for kind in BLOB_KINDS}
+    done = dict.fromkeys(BLOB_KINDS, 0)
+
+    def count(step: Step, name: str) -> None:
+        kind = kind_of(name)
+        if kind is not None:
+            done[kind] += 1
+            progress(step, kind, done[kind], totals[kind])
+
+    return count
 
 
 def _address(config: ServerConfig) -> str:

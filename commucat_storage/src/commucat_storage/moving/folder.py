@@ -24,7 +24,8 @@ _UNFINISHED: Final = "unfinished"
 """Marks a folder of ours that a backup is being written to, so that the next attempt may empty it."""
 _CHUNK: Final = 2**20
 _BATCH_BYTES: Final = 4 * 2**20
-_MANIFEST_LIMIT: Final = 16 * 2**20
+_MANIFEST_LIMIT: Final = 512 * 2**20
+"""Two million attachments."""
 
 
 class _HashedFile:
@@ -122,7 +123,7 @@ class BackupWriter:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = {path.name for path in self.folder.iterdir()}
         if _UNFINISHED in found and MANIFEST not in found:
-            for name in ("tables", "keys", "tls", "ledger"):
+            for name in ("tables", "keys", "tls", "ledger", "avatars", "attachments"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             for name in (f"{MANIFEST}.new", _UNFINISHED):
                 (self.folder / name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ FORMAT: Final = 1
 """Raised when an older program could no longer read what a newer one writes."""
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 # What a server keeps beside its store. Names come from a file: none may lead out of the folder.
-FILE_NAME: Final = re.compile(r"(keys|tls|ledger)/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+FILE_NAME: Final = re.compile(r"(keys|tls|ledger|avatars|attachments)/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @attrs.frozen(kw_only=True)

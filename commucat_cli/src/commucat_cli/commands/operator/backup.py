@@ -28,13 +28,18 @@ def backup(
     ],
     config: ConfigFile = None,
     data_dir: DataDirectory = None,
+    attachments: Annotated[
+        bool,
+        typer.Option(help="Whether the files of attachments are copied, which expire after a while anyway."),
+    ] = True,
 ) -> None:
     """Write everything that the server needs to go on elsewhere to a directory.
 
-    The whole store as it is at one moment, the server's key, its certificate and its ledger; each file
-    with a digest. The server may be running. What stands in the configuration (crypto.federation_seed,
-    security.secret_key, your own certificate) is not included: keep the configuration, elsewhere. The
-    backup can do whatever the server can: whoever has it is the server. Files have mode 0600.
+    The whole store as it is at one moment, the server's key, its certificate, its ledger, avatars and
+    attachments; each file with a digest. The server may be running. What stands in the configuration
+    (crypto.federation_seed, security.secret_key, your own certificate) is not included: keep the
+    configuration, elsewhere. The backup can do whatever the server can: whoever has it is the server.
+    Files have mode 0600.
 
     Prints backup=DIR, rows=N and digest=HEX. Restore it with commucat-cli restore DIR.
     """
@@ -44,11 +49,18 @@ def backup(
             settings = load(config, data_dir)
             with shown_progress() as progress:
                 work = partial(
-                    write_backup, settings, Path.cwd() / folder, now=int(time.time()), progress=progress
+                    write_backup,
+                    settings,
+                    Path.cwd() / folder,
+                    now=int(time.time()),
+                    progress=progress,
+                    attachments=attachments,
                 )
                 manifest, missing = run_interruptibly(work)
         for name in missing:
             warn(f"not included: {name}; keep the configuration, too")
+        if not attachments:
+            warn("not included: the files of attachments; after a restore they are not found")
         print_now(f"backup={folder}")
         print_now(f"rows={sum(table.rows for table in manifest.tables.values())}")
         print_now(f"digest={manifest.digest}")
