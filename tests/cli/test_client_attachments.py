@@ -18,9 +18,10 @@ from commucat_cli.client.friend_notices import friend_notice
 from commucat_cli.commands.display import json_line, text_line
 from commucat_cli.commands.transfers import Saver
 from commucat_cli.errors import CliError, ConnectionLostError, NotCommuCatError, RestError
+from commucat_cli.profile import KeptUpload
 from commucat_cli.transport import Response
 from commucat_proto import Frame, FrameType, json_text
-from commucat_proto.attachment import SEALED_PIECE_LEN, AttachmentError, AttachmentNote
+from commucat_proto.attachment import SEALED_PIECE_LEN, AttachmentCipher, AttachmentError, AttachmentNote
 
 ID = "ab" * 32
 
@@ -298,3 +299,49 @@ def test_notices_of_friends_are_told_and_others_cannot_make_them() -> None:
     forged = event(type="friend_request", group_id="g", event="x", **{"from": "mallory"})
     for frame in (forged, event(type="friend_request"), event(type="x", **{"from": "b"}), event()):
         assert friend_notice(frame) is None
+
+
+async def test_another_run_goes_on_with_the_same_content_for_the_same_recipient(file: Path) -> None:
+    server: Any = BlobServer(lose_after=4)
+    begun: list[KeptUpload] = []
+    first = await Upload.of_file(file)
+    first.on_begun = begun.append
+    with pytest.raises(ConnectionLostError):
+        await first.run(server, quiet)
+    reached = bytes(server.blob)
+    assert len(reached) > 0
+
+    second = await Upload.of_file(file)
+    assert second.mark("bob") == first.mark("bob") != second.mark("eve")
+    second.on_begun = begun.append
+    second.resume(begun[0])
+    await second.run(server, quiet)
+
+    assert len(begun) == 1
+    assert server.blob.startswith(reached)
+    cipher = AttachmentCipher(second.note.key, second.note.size)
+    whole = bytes(server.blob)
+    pieces = [whole[at : at + SEALED_PIECE_LEN] for at in range(0, len(whole), SEALED_PIECE_LEN)]
+    assert b"".join(cipher.decrypt(number, piece) for number, piece in enumerate(pieces)) == content(file)
+    for upload in (first, second):
+        upload.close()
+
+
+async def test_an_upload_that_the_server_has_not_got_any_more_begins_anew(file: Path) -> None:
+    class Forgetful(BlobServer):
+        async def exchange(self, method: str, path: str, *rest: Any, **options: Any) -> Response:
+            if "gone" in path:
+                return Response(status=404, headers={}, body=b"")
+            return await super().exchange(method, path, *rest, **options)
+
+    server: Any = Forgetful()
+    begun: list[KeptUpload] = []
+    upload = await Upload.of_file(file)
+    upload.on_begun = begun.append
+    upload.resume(KeptUpload(attachment_id="gone", key=b"k" * 32))
+    await upload.run(server, quiet)
+
+    assert upload.note.attachment_id == ID
+    assert begun == [KeptUpload(attachment_id=ID, key=upload.note.key)]
+    assert len(server.blob) == upload.note.blob_size
+    upload.close()

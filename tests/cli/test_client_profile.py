@@ -13,6 +13,7 @@ from cli.cli_builders import LATER, ScriptedServer, device, make_profile, profil
 from commucat_cli.errors import ProfileError
 from commucat_cli.profile import (
     Cursor,
+    KeptUpload,
     ProfileKeys,
     keep_undecryptable,
     open_profile,
@@ -190,12 +191,13 @@ def test_a_profile_from_before_there_were_ways_to_connect_is_brought_up_to_date(
     database = sqlite3.connect(tmp_path / "me" / "profile.db")
     database.executescript(
         "ALTER TABLE account DROP COLUMN via; ALTER TABLE account DROP COLUMN server_key_version; "
-        "DROP TABLE ledger_head; DROP TABLE key_history; PRAGMA user_version = 1;"
+        "DROP TABLE ledger_head; DROP TABLE key_history; DROP TABLE upload; PRAGMA user_version = 1;"
     )
     database.close()
     with open_profile(tmp_path / "me") as profile:
         assert profile.account() == account
         assert profile.state.ledger_heads() == []
+        assert profile.state.upload(b"m" * 32, since=0) is None
         profile.state.save_account(attrs.evolve(account, via=Via.WEBSOCKET))
     with open_profile(tmp_path / "me") as profile:
         assert profile.account().via is Via.WEBSOCKET
@@ -266,3 +268,21 @@ def test_the_key_file_is_readable_json(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "me" / "keys.json").read_text())
     assert document["device_id"] == keys.device_id
     assert len(bytes.fromhex(document["device_private"])) == 32
+
+
+def test_an_upload_is_remembered_until_it_is_done_or_old(tmp_path: Path) -> None:
+    kept = KeptUpload(attachment_id="ab" * 32, key=b"k" * 32)
+    mark = b"m" * 32
+    with profile_of(tmp_path / "me", ScriptedServer()) as profile:
+        profile.state.keep_upload(mark, kept, begun_at=1000)
+    with open_profile(tmp_path / "me") as profile:
+        state = profile.state
+        assert state.upload(mark, since=1000) == kept
+        assert state.upload(mark, since=1001) is None
+        assert state.upload(b"n" * 32, since=0) is None
+        state.forget_upload(mark)
+        assert state.upload(mark, since=0) is None
+        for number in range(state_module.REMEMBERED_UPLOADS + 1):
+            state.keep_upload(number.to_bytes(32, "big"), kept, begun_at=1000)
+        assert state.upload(bytes(32), since=0) is None
+        assert state.upload((1).to_bytes(32, "big"), since=0) == kept

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -90,6 +91,40 @@ def test_an_upload_goes_on_where_a_killed_server_left_it(
     assert listen(bob, tmp_path / "saved").returncode == 0
 
     assert (tmp_path / "saved" / "large.bin").read_bytes() == data
+
+
+def test_an_upload_goes_on_where_a_killed_client_left_it(
+    server: ServerProcess, alice: Person, bob: Person, tmp_path: Path
+) -> None:
+    data = os.urandom(24 * 2**20)
+    file = tmp_path / "huge.bin"
+    file.write_bytes(data)
+    folder = server.data_dir / "attachments"
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    with alice.running("send", "--to", bob.device_id, "--file", str(file)) as sending:
+        end = time.monotonic() + DEADLINE
+        blobs: set[Path] = set()
+        while not any(path.stat().st_size > 2**21 for path in blobs):
+            assert time.monotonic() < end
+            assert sending.process.poll() is None
+            blobs = {path for path in folder.rglob("*") if path.is_file()} - before
+        sending.end(signal.SIGKILL)
+    [blob] = blobs
+    reached = blob.stat().st_size
+    assert 2**21 < reached < len(data)
+    written = blob.read_bytes()[: 2**20]
+
+    assert alice.send(bob, "--file", str(file)).returncode == 0
+
+    # The same blob under the same key, and its beginning was not sent again.
+    assert {path for path in folder.rglob("*") if path.is_file()} - before == {blob}
+    assert blob.read_bytes()[: 2**20] == written
+    assert listen(bob, tmp_path / "saved").returncode == 0
+    assert (tmp_path / "saved" / "huge.bin").read_bytes() == data
+    # What was sent is sent anew when somebody asks for it: as another blob, under another key.
+    assert alice.send(bob, "--file", str(file)).returncode == 0
+    assert len({path for path in folder.rglob("*") if path.is_file()} - before) == 2
+    assert listen(bob, tmp_path / "saved").returncode == 0
 
 
 def test_friends_from_the_request_to_the_devices(server: ServerProcess, alice: Person, bob: Person) -> None:

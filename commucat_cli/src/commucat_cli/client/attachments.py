@@ -19,6 +19,7 @@ from blake3 import blake3
 from commucat_cli.client.connection import Connection
 from commucat_cli.client.rest import read_json, read_problem
 from commucat_cli.errors import CliError, NotCommuCatError
+from commucat_cli.profile import KeptUpload
 from commucat_cli.transport import Response
 from commucat_proto import json_text
 from commucat_proto.attachment import (
@@ -51,12 +52,14 @@ class Upload:
     def __init__(self, handle: int, name: str, digests: list[bytes], digest: bytes, size: int) -> None:
         self._handle = handle
         self._digests = digests
-        self._key = secrets.token_bytes(KEY_LEN)
-        self._cipher = AttachmentCipher(self._key, size)
         self._id = ""
+        self._resumed = False
         self._note = AttachmentNote(
-            attachment_id="unknown", key=self._key, size=size, name=name, digest=digest
+            attachment_id="unknown", key=secrets.token_bytes(KEY_LEN), size=size, name=name, digest=digest
         )
+        self._cipher = AttachmentCipher(self._note.key, size)
+        self.on_begun: Callable[[KeptUpload], None] | None = None
+        """Called when the server has given the upload an id, before anything of the file is sent."""
 
     @classmethod
     async def of_file(cls, path: Path) -> "Upload":
@@ -99,6 +102,23 @@ class Upload:
         """What to tell the receiver, once :meth:`run` has returned."""
         return attrs.evolve(self._note, attachment_id=self._id)
 
+    def mark(self, recipient: str) -> bytes:
+        """32 bytes that name this content, under this name, for this recipient."""
+        described: list[json_text.JsonValue] = [
+            recipient,
+            self._note.name,
+            self._note.size,
+            self._note.digest.hex(),
+        ]
+        return blake3(json_text.dumps(described)).digest()
+
+    def resume(self, kept: KeptUpload) -> None:
+        """Go on with what an earlier run has begun for the same :meth:`mark`, if the server still has it."""
+        self._id = kept.attachment_id
+        self._resumed = True
+        self._note = attrs.evolve(self._note, key=kept.key)
+        self._cipher = AttachmentCipher(kept.key, self._note.size)
+
     async def run(self, connection: Connection, progress: Progress) -> None:
         """Bring everything that the server has not got; may be called again over another connection.
 
@@ -106,6 +126,9 @@ class Upload:
             RetryableError: the connection is lost, or the server is busy.
             CliError: the server does not take it, or the file has changed meanwhile.
         """
+        if self._resumed and not await self._is_known(connection):
+            self._id = ""
+        self._resumed = False
         if not self._id:
             await self._begin(connection)
         offset = await self._offset(connection)
@@ -143,6 +166,12 @@ class Upload:
         if not isinstance(attachment_id, str) or not attachment_id.isalnum():
             raise NotCommuCatError("the server gave the attachment no id")
         self._id = attachment_id
+        if self.on_begun is not None:
+            self.on_begun(KeptUpload(attachment_id=attachment_id, key=self._note.key))
+
+    async def _is_known(self, connection: Connection) -> bool:
+        response = await connection.exchange("GET", f"{self._path}/upload")
+        return response.status != 404
 
     async def _offset(self, connection: Connection) -> int:
         path = f"{self._path}/upload"

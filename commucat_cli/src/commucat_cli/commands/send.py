@@ -69,6 +69,7 @@ def send(
 ) -> None:
     """Send a message to a device; succeeds only when the server has acknowledged everything.
 
+    An upload that was broken off goes on when the same file is sent to the same device again within a day.
     Runs beside a `listen` of the same profile, but not with --wait-delivered, which reads the inbox for the
     server's reports; messages in it stay there. Empty lines of standard input are left out.
     """
@@ -91,10 +92,14 @@ async def _send(
         if wait is not None:
             stack.enter_context(profile.reading_inbox())
         warn_if_insecure(profile.account().trust)
+        mark = None
         if file is not None:
             # The message goes only when there is something to fetch.
-            text = (await upload(profile, file, patience, via)).to_text()
+            note, mark = await upload(profile, file, to, patience, via)
+            text = note.to_text()
         await _Sending(profile, to, channel, patience, wait, via).run(text)
+        if mark is not None:
+            profile.state.forget_upload(mark)
     return 0
 
 

@@ -1,9 +1,12 @@
 """Files out and in, for `send --file` and `listen --save`, with a bar on a terminal."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 import trio
@@ -40,8 +43,17 @@ def _nobody_looks(done: int, total: int) -> None:
     """No terminal."""
 
 
-async def upload(profile: Profile, path: Path, patience: float, via: Via | None) -> AttachmentNote:
-    """Upload a file, over as many connections as it takes; what to tell its receiver.
+UPLOAD_KEPT: Final = 86_400
+"""Seconds in which another run goes on with an upload; servers keep one for about as long."""
+
+
+async def upload(
+    profile: Profile, path: Path, recipient: str, patience: float, via: Via | None
+) -> tuple[AttachmentNote, bytes]:
+    """Upload a file, over as many connections as it takes; what to tell its receiver, and a mark.
+
+    An upload that an earlier run has left unfinished goes on. Until the mark is given to
+    :meth:`ProfileState.forget_upload`, the next run for this recipient finds everything uploaded.
 
     Raises:
         CliError: it cannot be read or is not taken, or nothing moved for ``patience`` seconds.
@@ -53,6 +65,10 @@ async def upload(profile: Profile, path: Path, patience: float, via: Via | None)
         warn(line)
 
     whole = await Upload.of_file(path)
+    mark, now = whole.mark(recipient), int(time.time())
+    whole.on_begun = partial(profile.state.keep_upload, mark, begun_at=now)
+    if (kept := profile.state.upload(mark, since=now - UPLOAD_KEPT)) is not None:
+        whole.resume(kept)
     try:
         with transfer_bar(path.name) as bar, trio.move_on_after(patience) as waiting:
 
@@ -67,7 +83,7 @@ async def upload(profile: Profile, path: Path, patience: float, via: Via | None)
         if waiting.cancelled_caught:
             because = f": {trouble[0]}" if trouble else ""
             raise CliError(f"{path} was not uploaded: nothing moved for {patience:g} s{because}")
-        return whole.note
+        return whole.note, mark
     finally:
         whole.close()
 

@@ -2,13 +2,14 @@
 
 from commucat_cli.profile.keys import ProfileKeys
 from commucat_cli.profile.profile import TLS_CA_NAME, Profile, open_profile, open_profile_for_login
-from commucat_cli.profile.state import Account, Cursor, ProfileState, open_state
+from commucat_cli.profile.state import Account, Cursor, KeptUpload, ProfileState, open_state
 from commucat_cli.profile.undecryptable import keep_undecryptable
 
 __all__ = [
     "TLS_CA_NAME",
     "Account",
     "Cursor",
+    "KeptUpload",
     "Profile",
     "ProfileKeys",
     "ProfileState",

@@ -27,7 +27,9 @@ SHOWN_MESSAGES = 65_536
 REMEMBERED_LEDGERS = 64
 """A server has one for each of its processes; a hostile one could name any number."""
 BUSY_TIMEOUT = 10.0  # seconds; another command's transaction takes milliseconds
-_SCHEMA_VERSION = 5
+_SCHEMA_VERSION = 6
+REMEMBERED_UPLOADS = 64
+"""Files whose upload was broken off; the oldest is sent from its start then."""
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -74,7 +76,14 @@ CREATE TABLE key_history (
     link BLOB NOT NULL CHECK (length(link) = 32),
     document TEXT NOT NULL
 ) STRICT;
-PRAGMA user_version = 5;
+CREATE TABLE upload (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32),
+    attachment_id TEXT NOT NULL,
+    key BLOB NOT NULL CHECK (length(key) = 32),
+    begun_at INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 6;
 COMMIT;
 """
 
@@ -114,6 +123,19 @@ PRAGMA user_version = 5;
 COMMIT;
 """
 
+_FROM_5 = """
+BEGIN IMMEDIATE;
+CREATE TABLE upload (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32),
+    attachment_id TEXT NOT NULL,
+    key BLOB NOT NULL CHECK (length(key) = 32),
+    begun_at INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 6;
+COMMIT;
+"""
+
 
 @attrs.frozen(kw_only=True)
 class Account:
@@ -143,6 +165,15 @@ class Cursor:
 
     epoch: str
     ack: int
+
+
+@attrs.frozen(kw_only=True)
+class KeptUpload:
+    """An upload that another run of the command can go on with."""
+
+    attachment_id: str
+    key: bytes = attrs.field(repr=False)
+    """32 bytes; encrypts this one content, and no other."""
 
 
 class ProfileState:
@@ -317,6 +348,30 @@ class ProfileState:
         with self._writing():
             self._db.execute("INSERT OR REPLACE INTO channel_attempt VALUES (?, ?)", (device_id, attempt))
 
+    def upload(self, mark: bytes, *, since: int) -> KeptUpload | None:
+        """The upload of this mark, if there is one that began at ``since`` (Unix time) or later."""
+        with self._reading():
+            row = self._db.execute(
+                "SELECT attachment_id, key FROM upload WHERE mark = ? AND begun_at >= ?", (mark, since)
+            ).fetchone()
+        return None if row is None else KeptUpload(attachment_id=row[0], key=bytes(row[1]))
+
+    def keep_upload(self, mark: bytes, kept: KeptUpload, *, begun_at: int) -> None:
+        """Remember an upload until :meth:`forget_upload`; ``mark`` says of which content, for whom."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO upload (mark, attachment_id, key, begun_at) VALUES (?, ?, ?, ?)",
+                (mark, kept.attachment_id, kept.key, begun_at),
+            )
+            self._db.execute(
+                "DELETE FROM upload WHERE number <= (SELECT max(number) FROM upload) - ?",
+                (REMEMBERED_UPLOADS,),
+            )
+
+    def forget_upload(self, mark: bytes) -> None:
+        with self._writing():
+            self._db.execute("DELETE FROM upload WHERE mark = ?", (mark,))
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
@@ -384,8 +439,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(_SCHEMA)
-        elif version in (1, 2, 3, 4):
-            for older in (_FROM_1, _FROM_2, _FROM_3, _FROM_4)[version - 1 :]:
+        elif version in range(1, _SCHEMA_VERSION):
+            for older in (_FROM_1, _FROM_2, _FROM_3, _FROM_4, _FROM_5)[version - 1 :]:
                 connection.executescript(older)
         elif version != _SCHEMA_VERSION:
             raise ProfileError(f"{path} was written by another version of commucat-cli (layout {version})")
