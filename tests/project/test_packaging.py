@@ -63,9 +63,11 @@ def test_third_party_needs_are_what_the_sources_import(member: str) -> None:
     imported = {one.top for source in sources_of(member) for one in imports_of(source)}
     foreign = imported - set(sys.stdlib_module_names) - set(MEMBERS)
     optional = optional_of(member)
+    # Some share a namespace, so what is imported may come from several.
+    brings = {top: {name_of(each) for each in providers.get(top, [top])} for top in foreign}
     # Every extra brings something that is imported, and only that may be missing from the others.
-    assert optional <= {name_of(top) for top in foreign}
-    foreign = {top for top in foreign if name_of(top) not in optional}
+    assert optional <= set().union(*brings.values())
+    foreign = {top for top in foreign if not brings[top] & optional}
     unknown = {top for top in foreign if top not in providers}
     assert unknown == set()
     needed = {name_of(providers[top][0]) for top in foreign}
@@ -86,9 +88,10 @@ def test_the_umbrella_needs_what_its_members_need() -> None:
     assert needed == set(UMBRELLA["dependencies"])
 
 
-def test_the_umbrella_has_the_extra_of_the_store() -> None:
-    of_store = pyproject("commucat_storage")["project"]["optional-dependencies"]
-    assert UMBRELLA["optional-dependencies"]["postgres"] == of_store["postgres"]
+def test_the_umbrella_has_the_extras_of_its_members() -> None:
+    for member in MEMBERS:
+        for name, requirements in pyproject(member)["project"].get("optional-dependencies", {}).items():
+            assert UMBRELLA["optional-dependencies"][name] == requirements
 
 
 def test_scripts_of_the_umbrella_are_those_of_the_members() -> None:

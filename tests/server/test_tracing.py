@@ -1,5 +1,6 @@
 """Trace context of requests, and what log lines of a session have in common."""
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from structlog.testing import LogCapture
 from commucat_proto import FrameType
 from commucat_server.identity.tokens import token_hash
 from commucat_server.ops.delivery_log import DeliveryLog
-from commucat_server.ops.tracing import trace_of
+from commucat_server.ops.spans import open_spans
+from commucat_server.ops.tracing import TraceContext, log_members, trace_of
+from commucat_server.provision import ProvisionError
 from server.api_builders import Api
+from server.config_builders import load_text
 from server.connect_builders import MemoryConnectStream, Person, Server, running_server
 from server.rest_builders import api_context
 
@@ -47,7 +51,12 @@ def lines() -> Iterator[list[Any]]:
     "value", [GOOD, f" {GOOD} ", f"00-{TRACE}-{PARENT}-ff", f"cc-{TRACE}-{PARENT}-00-more"]
 )
 def test_a_proper_traceparent_is_taken(value: str) -> None:
-    assert trace_of(value) == FOUND
+    assert log_members(trace_of(value)) == FOUND
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("fe", False), ("ff", True)])
+def test_whether_the_caller_records_the_trace_is_known(flags: str, sampled: bool) -> None:
+    assert trace_of(f"00-{TRACE}-{PARENT}-{flags}") == TraceContext(TRACE, PARENT, sampled)
 
 
 @pytest.mark.parametrize(
@@ -68,12 +77,13 @@ def test_a_proper_traceparent_is_taken(value: str) -> None:
     ],
 )
 def test_others_are_ignored(value: str | None) -> None:
-    assert trace_of(value) == {}
+    assert trace_of(value) is None
+    assert log_members(trace_of(value)) == {}
 
 
 @given(st.text(max_size=80))
 def test_garbage_is_ignored(value: str) -> None:
-    assert set(trace_of(value)) <= {"trace_id", "parent_id"}
+    assert set(log_members(trace_of(value))) <= {"trace_id", "parent_id"}
 
 
 async def test_lines_about_a_request_name_its_trace(
@@ -150,3 +160,22 @@ async def test_deliveries_are_told_at_level_debug_only(server: Server, lines: li
         (BOB.device_id, True, int(FrameType.MSG)),
     ]
     assert "content" not in repr(told)
+
+
+async def test_without_a_collector_there_are_no_spans_and_no_library(tmp_path: Path) -> None:
+    async with open_spans(load_text(tmp_path, ""), version="1", node="n") as spans:
+        with spans.span("x", None) as span:
+            span.name("y")
+            span.note("a", 1)
+            span.fail("z")
+
+
+async def test_spans_without_the_library_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "commucat_server.ops.otlp", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    config = load_text(tmp_path, '[telemetry]\notlp_endpoint = "http://127.0.0.1:4318"\n')
+    with pytest.raises(ProvisionError, match=r"pip install 'commucat-server\[telemetry\]'"):
+        async with open_spans(config, version="1", node="n"):
+            pass

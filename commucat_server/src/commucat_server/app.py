@@ -42,6 +42,7 @@ from commucat_server.ops.key_event_archive import KeyEventArchive
 from commucat_server.ops.operator_watch import OperatorWatch
 from commucat_server.ops.reload import Reload
 from commucat_server.ops.secret_rotation import SecretRotations
+from commucat_server.ops.spans import open_spans
 from commucat_server.ops.upkeep import Upkeep
 from commucat_server.provision import (
     DataDir,
@@ -105,8 +106,13 @@ async def serve(
         audit.server("start", node=config.ledger.node, version=version)
         await storage.enter_cluster(node)
         try:
-            async with open_shared(config, node=node.node_id, clock=clock, own=storage.open_bus) as shared:
-                services = await build_services(config, data_dir, storage, ledger, audit, shared, clock)
+            async with (
+                open_spans(config, version=version, node=node.node_id) as spans,
+                open_shared(config, node=node.node_id, clock=clock, own=storage.open_bus) as shared,
+            ):
+                services = await build_services(
+                    config, data_dir, storage, ledger, audit, shared, spans, clock
+                )
                 await _serve_services(
                     config, data_dir, shutdown, storage, ledger, services, sockets, relay, task_status
                 )

@@ -75,5 +75,6 @@ def build_application(context: ApiContext) -> AsgiApp:
         counters=context.counters,
         clients=context.clients,
         limits=context.limits,
+        spans=context.spans,
     )
     return surfaced(gate)

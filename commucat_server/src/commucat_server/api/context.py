@@ -15,6 +15,7 @@ from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.identity.pairing import Pairing
 from commucat_server.identity.rotation import Rotations
 from commucat_server.ops.counters import Counters
+from commucat_server.ops.spans import Spans
 from commucat_server.provision import Shared
 from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.registry import Registry
@@ -50,6 +51,7 @@ class ApiContext:
     ledger: Ledger
     pairing: Pairing
     claim_failures: SharedRateLimit
+    spans: Spans = attrs.field(factory=Spans)
     """Claims that fail, all addresses together; those of one address have a scope of ``limits``."""
     new_device_limit: SharedRateLimit
     """Devices never seen before that one address brings, by Hello or by a code."""

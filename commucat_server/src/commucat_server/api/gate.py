@@ -13,7 +13,8 @@ from commucat_server.api.problems import retry_after
 from commucat_server.listener import AsgiApp
 from commucat_server.listener.problem import problem
 from commucat_server.ops.counters import Counters
-from commucat_server.ops.tracing import trace_of
+from commucat_server.ops.spans import Spans
+from commucat_server.ops.tracing import log_members, trace_of
 from commucat_server.security.clients import ClientAddresses
 from commucat_server.security.limits import RateLimits
 from commucat_server.security.rate import SharedRateLimit, identity_of
@@ -31,6 +32,7 @@ class Gate:
     counters: Counters
     clients: ClientAddresses
     limits: RateLimits | None
+    spans: Spans = attrs.field(factory=Spans)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -54,16 +56,26 @@ class Gate:
             await _refuse(wait, send)
             return
         answers = self.counters.http_answers
-
-        async def counted(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                answers[status] = answers.get(status, 0) + 1
-            await send(message)
-
         trace = trace_of(joined(headers, b"traceparent") or None)
-        with bound_contextvars(**trace):
-            await self.application(scope, receive, counted)
+        with bound_contextvars(**log_members(trace)), self.spans.span(scope["method"], trace) as span:
+
+            async def counted(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    answers[status] = answers.get(status, 0) + 1
+                    span.note("http.response.status_code", status)
+                    if status >= 500:
+                        span.fail(f"status {status}")
+                await send(message)
+
+            span.note("http.request.method", scope["method"])
+            try:
+                await self.application(scope, receive, counted)
+            finally:
+                # Not the path: names of people and of blobs are in it.
+                if (template := scope.get("path_template")) is not None:
+                    span.name(f"{scope['method']} {template}")
+                    span.note("http.route", template)
 
     async def _wait(self, scope: Any, identity: str) -> float:
         """Seconds for which the address is refused; 0.0 if it is not."""

@@ -74,6 +74,7 @@ def connect_context(
         clients=services.clients,
         clock=services.clock,
         relay=relay,
+        spans=services.spans,
     )
 
 
@@ -152,6 +153,7 @@ def api_context(
         introduce=services.presence.introduce,
         avatars=_avatar_folder(config, storage),
         attachments=attachments,
+        spans=services.spans,
     )
 
 

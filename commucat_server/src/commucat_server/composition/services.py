@@ -20,6 +20,7 @@ from commucat_server.identity.rotation import RotationPolicy, Rotations
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.delivery_audit import DeliveryAudit
+from commucat_server.ops.spans import Spans
 from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.provision import (
     NOISE_SECRET,
@@ -63,6 +64,7 @@ class Services:
     key_histories: KeyHistories
     limits: RateLimits
     clients: ClientAddresses
+    spans: Spans
     loop_lag: LoopLag = attrs.field(factory=LoopLag)
     pauses: CollectorPauses = attrs.field(factory=CollectorPauses)
 
@@ -74,6 +76,7 @@ async def build_services(
     ledger: Ledger,
     audit: Audit,
     shared: Shared,
+    spans: Spans,
     clock: Callable[[], float],
 ) -> Services:
     server, limits = config.server, config.limits
@@ -169,5 +172,6 @@ async def build_services(
             data_dir.path / "archive" / ARCHIVE_NAME if config.ledger.key_event_retention else None,
         ),
         limits=RateLimits.build(config, shared.buckets),
+        spans=spans,
         clients=ClientAddresses(trusted=config.proxy.trusted, header=config.proxy.header),
     )

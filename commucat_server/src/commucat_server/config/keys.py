@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from commucat_server.config import access_sections, rotation_section, sections
+from commucat_server.config import access_sections, rotation_section, sections, telemetry_section
 
 PREFIX: Final = "COMMUCAT_"
 SECTIONS: Final[dict[str, type]] = {
@@ -27,6 +27,7 @@ SECTIONS: Final[dict[str, type]] = {
     "attachments": sections.AttachmentsSection,
     "security.rotation": rotation_section.RotationSection,
     "logging": sections.LoggingSection,
+    "telemetry": telemetry_section.TelemetrySection,
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
 }

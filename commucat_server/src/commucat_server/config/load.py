@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import cattrs
 
-from commucat_server.config import access_sections, rotation_section, sections
+from commucat_server.config import access_sections, rotation_section, sections, telemetry_section
 from commucat_server.config.errors import ConfigError, InvalidValueError, one_line
 from commucat_server.config.keys import SECTIONS
 from commucat_server.config.sources import (
@@ -51,6 +51,7 @@ class ServerConfig:
     attachments: sections.AttachmentsSection
     security_rotation: rotation_section.RotationSection
     logging: sections.LoggingSection
+    telemetry: telemetry_section.TelemetrySection
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection
     warnings: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.noise_catalogue import NoiseCatalogue
 from commucat_server.listener import Turnstile
 from commucat_server.ops.counters import Counters
+from commucat_server.ops.spans import Spans
 from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
@@ -71,6 +72,7 @@ class ConnectContext:
     relay: WorkerRelay | None = None
     """To the other workers of this server, if there are any."""
     clients: ClientAddresses = attrs.field(factory=ClientAddresses)
+    spans: Spans = attrs.field(factory=Spans)
     messages: MessageLimits = attrs.field(factory=lambda: MessageLimits(time.monotonic))
     turnstile: Turnstile = attrs.field(factory=Turnstile)
     """Shared with the listener."""

@@ -24,8 +24,9 @@ from commucat_server.connect.modes import (
     upstream_of,
 )
 from commucat_server.connect.session import EstablishedSession
+from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, StreamLostError
-from commucat_server.ops.tracing import trace_of
+from commucat_server.ops.tracing import TraceContext, log_members, trace_of
 from commucat_server.security.rate import identity_of
 
 log = structlog.get_logger("commucat.connect")
@@ -67,9 +68,10 @@ class ConnectHandler:
             await _answer(stream, GONE)
             return
         upstream = self.upstreams.open() if name == NEW else None
-        bind_contextvars(**trace_of(stream.headers.get("traceparent")))
+        trace = trace_of(stream.headers.get("traceparent"))
+        bind_contextvars(**log_members(trace))
         try:
-            await self._serve(stream, upstream, identity)
+            await self._serve(stream, upstream, identity, trace)
         except StreamLostError:
             pass  # the peer went away first: an ordinary end
         finally:
@@ -87,16 +89,28 @@ class ConnectHandler:
             if host != stream.remote_host:
                 stream.remote_host, stream.remote_port = host, 0
 
-    async def _serve(self, stream: ConnectStream, upstream: Upstream | None, identity: str) -> None:
+    async def _serve(
+        self, stream: ConnectStream, upstream: Upstream | None, identity: str, trace: TraceContext | None
+    ) -> None:
         self._handshakes += 1
         try:
             interval = keepalive_interval(self._context.settings.keepalive)
-            opened = await open_mode(stream, interval, upstream, self._context.counters.websocket)
-            if isinstance(opened, Refusal):
-                await _answer(stream, opened)
-                return
-            session = ServerSession(self._context.noise_keys.parameters, ephemeral=StaticKeyPair.generate())
-            welcome = await Handshake(self._context, opened, session).run()
+            with self._context.spans.span("connect handshake", trace) as span:
+                opened = await open_mode(stream, interval, upstream, self._context.counters.websocket)
+                if isinstance(opened, Refusal):
+                    span.fail(opened.title)
+                    await _answer(stream, opened)
+                    return
+                span.note("commucat.mode", mode_of(opened).value)
+                session = ServerSession(
+                    self._context.noise_keys.parameters, ephemeral=StaticKeyPair.generate()
+                )
+                welcome = await Handshake(self._context, opened, session).run()
+                if welcome is None:
+                    span.fail("refused")
+                else:
+                    span.note("commucat.session_hash", token_hash(welcome.token)[:SHOWN_HASH])
+            del span
         finally:
             self._handshakes -= 1
         if welcome is not None:
