@@ -1,5 +1,6 @@
 """Several nodes on one PostgreSQL database: real servers, a real database, kills."""
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -293,6 +294,30 @@ async def test_typing_and_presence_reach_devices_on_the_other_node(nodes: list[S
 
     assert device_id("alice").encode() in seen[FrameType.TYPING]
     assert device_id("alice").encode() in seen[FrameType.PRESENCE]
+
+
+async def test_new_friends_on_two_nodes_see_each_other_whichever_node_was_asked(
+    tmp_path: Path, dsn: str
+) -> None:
+    """The third node has no session of either when it is told of the friendship."""
+    with cluster_of(tmp_path, dsn, 3) as nodes:
+        one, other, third = [await reach(node) for node in nodes]
+        async with receiver(one, "alice") as alice, receiver(other, "bob") as bob:
+            async with device(third, "bob", SEND_ONLY) as asking:
+                asked = await asking.exchange("POST", "/api/friends/requests/alice")
+                assert asked.status == 201
+            async with device(third, "alice", SEND_ONLY) as asking:
+                await asking.post("/api/friends/requests/bob/accept", {})
+            for connection, peer in ((alice, "bob"), (bob, "alice")):
+                with trio.fail_after(DEADLINE):
+                    while device_id(peer) not in await presences(connection):
+                        pass
+
+
+async def presences(connection: Connection) -> set[str]:
+    """Of whom the next frames tell how they are."""
+    frames = await connection.deliveries()
+    return {str(json.loads(frame.payload)["entity"]) for frame in frames if frame.type is FrameType.PRESENCE}
 
 
 async def test_the_lease_of_a_killed_node_passes_on_and_its_sessions_are_given_free(

@@ -20,6 +20,7 @@ from commucat_server.routing.hints import (
     Hint,
     HowAre,
     LiveFrame,
+    NewPeers,
     NewRows,
     decode_hint,
     encode_hint,
@@ -37,6 +38,7 @@ from server.test_live_session import caught_up, new_live, numbers_of, offer, pag
         Claimed("bob", 3),
         LiveFrame(("bob", "carol"), FrameType.VOICE_FRAME, 2**32 - 1, b"\0\n\xff{}"),
         HowAre("aa", "bob", ("carol",)),
+        NewPeers(("bob", "carol")),
         CallRings("call", 7, "bob", "full_duplex", True, ("carol", "dora")),
         *[CallMoved("call", change, "bob") for change in CallChange],
     ],
@@ -86,10 +88,10 @@ async def test_a_hint_that_cannot_be_followed_ends_nothing(nursery: trio.Nursery
     registry.attach(live)
     cluster = Cluster(cast("Storage", _SharedWithNobody()), bus, registry, Counters())
 
-    def fail(_: HowAre) -> None:
+    def fail(_: HowAre | NewPeers) -> None:
         raise RuntimeError("a mistake of ours")
 
-    cluster.on_how_are(fail)
+    cluster.on_peers(fail)
     nursery.start_soon(cluster.run)
     await trio.testing.wait_all_tasks_blocked()
     # A payload that no frame of this type can have.

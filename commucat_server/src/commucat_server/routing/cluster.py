@@ -22,6 +22,7 @@ from commucat_server.routing.hints import (
     Hint,
     HowAre,
     LiveFrame,
+    NewPeers,
     NewRows,
     decode_hint,
     encode_hint,
@@ -48,7 +49,7 @@ class Cluster:
         self._bus = bus
         self._registry = registry
         self._counters = counters
-        self._how_are: Callable[[HowAre], None] | None = None
+        self._of_peers: Callable[[HowAre | NewPeers], None] | None = None
         self._of_calls: Callable[[CallRings | CallMoved], None] | None = None
         self._released: list[tuple[str, int]] = []
         self._ended = trio.lowlevel.ParkingLot()
@@ -67,9 +68,9 @@ class Cluster:
         """Whether there may be other nodes."""
         return self._storage.shared
 
-    def on_how_are(self, answer: Callable[[HowAre], None]) -> None:
-        """Have ``answer`` called when another node asks how devices are."""
-        self._how_are = answer
+    def on_peers(self, answer: Callable[[HowAre | NewPeers], None]) -> None:
+        """Have ``answer`` called when another node asks how devices are, or says that they have new peers."""
+        self._of_peers = answer
 
     def on_calls(self, told: Callable[[CallRings | CallMoved], None]) -> None:
         """Have ``told`` called with what other nodes say of calls; what this one said may come back."""
@@ -120,6 +121,12 @@ class Cluster:
             for portion in _portions(devices, HINT_BYTES):
                 self._bus.publish(node, encode_hint(HowAre(self.node, newcomer, tuple(portion))))
 
+    def tell_of_peers(self, devices: Sequence[str]) -> None:
+        """Tell every node that these devices have new peers."""
+        if self._storage.shared:
+            for portion in _portions(devices, HINT_BYTES):
+                self._bus.publish(ALL_NODES, encode_hint(NewPeers(tuple(portion))))
+
     def tell_of_call(self, hint: CallRings | CallMoved) -> None:
         """Tell every node what became of a call."""
         if not self._storage.shared:
@@ -161,9 +168,9 @@ class Cluster:
                         self._counters.live_delivered += 1
                     else:
                         self._counters.live_dropped += 1
-            case HowAre():
-                if self._how_are is not None:
-                    self._how_are(hint)
+            case HowAre() | NewPeers():
+                if self._of_peers is not None:
+                    self._of_peers(hint)
             case CallRings() | CallMoved():
                 if self._of_calls is not None:
                     self._of_calls(hint)

@@ -48,6 +48,13 @@ class HowAre:
 
 
 @attrs.frozen
+class NewPeers:
+    """These devices have new peers: whoever has one tells them of each other."""
+
+    devices: tuple[str, ...]
+
+
+@attrs.frozen
 class CallRings:
     """A call's offer is stored: what other nodes must know to take part. Large groups come in portions."""
 
@@ -90,7 +97,7 @@ _LIVE = frozenset(
     }
 )
 
-Hint: TypeAlias = NewRows | Claimed | LiveFrame | HowAre | CallRings | CallMoved
+Hint: TypeAlias = NewRows | Claimed | LiveFrame | HowAre | NewPeers | CallRings | CallMoved
 
 
 def encode_hint(hint: Hint) -> bytes:
@@ -104,6 +111,8 @@ def encode_hint(hint: Hint) -> bytes:
             names: list[Any] = list(devices)
             head = json_text.dumps({"live": names, "type": int(frame_type), "channel": channel})
             return head + b"\n" + payload
+        case NewPeers(devices):
+            return json_text.dumps({"peers": list(devices)})
         case CallRings():
             return json_text.dumps({**attrs.asdict(hint), "ring": list(hint.invited), "invited": None})
         case CallMoved(call_id, change, device_id):
@@ -128,6 +137,8 @@ def decode_hint(data: bytes) -> Hint | None:
                 return LiveFrame(tuple(map(str, devices)), FrameType(frame_type), channel, payload)
             case {"how": list(peers), "device": str(device_id), "node": str(node)}:
                 return HowAre(node, device_id, tuple(map(str, peers)))
+            case {"peers": list(devices)}:
+                return NewPeers(tuple(map(str, devices)))
             case {"call": str(call_id), "change": str(change), "device": str(device_id)}:
                 return CallMoved(call_id, CallChange(change), device_id)
             case {

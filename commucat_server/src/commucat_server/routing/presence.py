@@ -11,7 +11,7 @@ import trio
 from commucat_proto import FrameType, json_text
 from commucat_server.ops.times import rfc3339
 from commucat_server.routing.cluster import Cluster
-from commucat_server.routing.hints import HowAre
+from commucat_server.routing.hints import HowAre, NewPeers
 from commucat_server.routing.registry import Registry
 from commucat_storage import Presence, Storage, StorageError
 from commucat_storage.bus import NodeBus
@@ -62,7 +62,7 @@ class PresenceBoard:
     ) -> None:
         self._storage = storage
         self._cluster = cluster
-        cluster.on_how_are(self._answer)
+        cluster.on_peers(self._answer)
         self._registry = registry
         self._bus = bus
         self._ttl = ttl
@@ -88,11 +88,15 @@ class PresenceBoard:
         await self._write(device_id, OFFLINE)
 
     def introduce(self, device_ids: Sequence[str]) -> None:
-        """These devices have new peers: tell those how they are, and them how those are. Devices that are on
-        other nodes are told from there, when the next thing changes."""
-        for device_id in device_ids:
-            if (here := self._here.get(device_id)) is not None:
-                self._tell_soon(device_id, here, newcomer=True)
+        """These devices have new peers: tell those how they are, and them how those are, on whatever node."""
+        elsewhere = [device_id for device_id in device_ids if not self._introduce(device_id)]
+        self._cluster.tell_of_peers(elsewhere)
+
+    def _introduce(self, device_id: str) -> bool:
+        here = self._here.get(device_id)
+        if here is not None:
+            self._tell_soon(device_id, here, newcomer=True)
+        return here is not None
 
     def move(self, device_id: str) -> None:
         """The device has its session on another node now, which tells how it is."""
@@ -183,8 +187,12 @@ class PresenceBoard:
             if news.newcomer:
                 self._cluster.ask_how(elsewhere, device_id)
 
-    def _answer(self, asked: HowAre) -> None:
-        """Another node wants a newcomer to know how devices are that are here."""
+    def _answer(self, asked: HowAre | NewPeers) -> None:
+        """Another node wants a newcomer to know how devices are that are here, or these have new peers."""
+        if isinstance(asked, NewPeers):
+            for device_id in asked.devices:
+                self._introduce(device_id)
+            return
         for peer in asked.peers:
             here = self._here.get(peer)
             if here is not None:
