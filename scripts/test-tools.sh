@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages that the tests use when they are missing: strace counts the disk syncs
 # between a commit and its acknowledgement, a private PostgreSQL and a private Redis are started for the
-# store's tests, systemd-analyze reads the unit, and
-# libfaketime sets a server's clock.
+# store's tests, systemd-analyze reads the unit, libfaketime sets a server's clock, groff reads the
+# manual pages, and zsh and fish their completion.
 set -eu
 missing=""
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
@@ -12,6 +12,9 @@ if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb 
 fi
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+command -v groff >/dev/null 2>&1 || missing="$missing groff-base"
+command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
+command -v fish >/dev/null 2>&1 || missing="$missing fish"
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then

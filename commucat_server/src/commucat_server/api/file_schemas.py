@@ -13,6 +13,8 @@ _STANDING = {
 }
 _ID = {"attachment_id": text("As it was given when the upload began.", minLength=1)}
 _NO_DISK = "The disk has no room, or the store is not available; try again later."
+_NEXT = "The next byte that the server needs."
+_TAG = "Names this blob, for If-Range."
 _NOT_THERE = "There is none, it is over its time, or it is another user's."
 
 SET_AVATAR = documented(
@@ -31,6 +33,7 @@ AVATAR = documented(
         403: Answer(media_type="text/plain", description="The name is a path."),
         404: Answer(media_type="text/plain", description="There is no such picture."),
     },
+    headers={200: {"cache-control": "For ever: a name never shows another picture."}},
 )
 CREATE = documented(
     "Begin an upload",
@@ -39,6 +42,7 @@ CREATE = documented(
     body=record({"size": integer("Bytes of the blob.", minimum=1)}),
     ok={201: record({"id": hexadecimal(32, "Lets everybody download who knows it."), **_STANDING})},
     problems={403: "The user's quota is used up, or the device is not active.", 503: _NO_DISK},
+    headers={201: {"location": "Where the bytes go."}},
 )
 STANDING = documented(
     "Where an upload stands",
@@ -47,6 +51,7 @@ STANDING = documented(
     ok={200: record(_STANDING)},
     parameters=_ID,
     problems={404: _NOT_THERE},
+    headers={200: {"upload-offset": _NEXT, "upload-length": "Bytes of the blob."}},
 )
 APPEND = documented(
     "Bring the next bytes of an upload, from the header Upload-Offset on",
@@ -65,6 +70,7 @@ APPEND = documented(
         409: "It stands elsewhere; Upload-Offset of the answer says where.",
         503: _NO_DISK,
     },
+    headers={204: {"upload-offset": _NEXT}, 409: {"upload-offset": _NEXT}},
 )
 REMOVE = documented(
     "Delete an attachment of one's own",
@@ -84,4 +90,9 @@ DOWNLOAD = documented(
     ok={200: _BLOB, 206: _BLOB},
     parameters=_ID,
     problems={404: "There is none, or it is not complete.", 416: "The range is behind the end."},
+    headers={
+        200: {"etag": _TAG, "accept-ranges": "`bytes`."},
+        206: {"etag": _TAG, "accept-ranges": "`bytes`.", "content-range": "First, last and all bytes."},
+        416: {"content-range": "`bytes */` and all bytes."},
+    },
 )

@@ -17,7 +17,9 @@
 - ``ok`` are the answers that are no problem documents: status to JSON schema (``schemas``), to None for an
   answer without a body, or to an :class:`Answer` for another media type.
 - ``problems`` say when a problem document comes, by status. What many have in common is added: 401 and 403
-  with ``session``, 401 with ``admin``, 400 for a body that is too long, 503 if ``store``.
+  with ``session``, 401 with ``admin``, 400 and 408 for a body that is too long or too slow, 503 if ``store``.
+- ``headers`` are those of an answer that a client needs, by status: name to description. Those that every
+  answer has are added.
 - ``body`` is the schema of a JSON body, or a :class:`Body`. Bodies are read by hand (``bodies``), so this
   is what tells clients, and the tests that hold the answers against it.
 - Parameters in the path are taken from the path; ``parameters`` describes those that need more than a name.
@@ -35,10 +37,21 @@ from litestar.handlers import HTTPRouteHandler
 
 from commucat_server.api.answers import Handlers
 from commucat_server.api.schemas import SHARED, Schema, ref, text
+from commucat_server.listener.problem import SECURITY_HEADERS
 
 OPTION = "commucat_openapi"
 PATH = "/openapi.json"
 _PARAMETER = re.compile(r"\{([a-z_]+)(?::[a-z]+)?\}")
+_COMMON_HEADERS: dict[str, Any] = {
+    name.decode(): {"required": True, "schema": {"type": "string", "const": value.decode()}}
+    for name, value in SECURITY_HEADERS
+    # Pages and pictures have another one.
+    if name != b"content-security-policy"
+} | {"content-security-policy": {"required": True, "schema": {"type": "string"}}}
+_OF_PROBLEMS: Mapping[int, Mapping[str, str]] = {
+    401: {"www-authenticate": "`Bearer`."},
+    429: {"retry-after": "Seconds until another request may succeed."},
+}
 _STORE_IS_AWAY = "The store is not available; try again later."
 
 
@@ -73,6 +86,7 @@ class Documentation:
     problems: Mapping[int, str]
     body: Body | None
     parameters: Mapping[str, Schema]
+    headers: Mapping[int, Mapping[str, str]]
 
 
 def documented(
@@ -87,6 +101,7 @@ def documented(
     store: bool | None = None,
     description: str = "",
     parameters: Mapping[str, Schema] | None = None,
+    headers: Mapping[int, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """The ``opt`` of a handler. ``store`` says whether it needs the store; what needs a session does."""
     told = {429: "Too many requests of this address, device or user."}
@@ -96,6 +111,7 @@ def documented(
         told[401] = "No valid token of the operator."
     if body is not None:
         told[400] = "The body is too long, or not what is described."
+        told[408] = "Nothing of the body came for a while."
     if session if store is None else store:
         told[503] = _STORE_IS_AWAY
     told |= problems or {}
@@ -112,6 +128,7 @@ def documented(
             problems=dict(sorted(told.items())),
             body=body,
             parameters=parameters or {},
+            headers=headers or {},
         )
     }
 
@@ -158,6 +175,7 @@ def document_of(described: Iterable[HTTPRouteHandler], version: str) -> dict[str
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": SHARED,
+            "headers": _COMMON_HEADERS,
             "securitySchemes": {
                 "SessionToken": {
                     "type": "http",
@@ -233,8 +251,13 @@ def _responses(documentation: Documentation) -> dict[str, Any]:
             "description": when,
             "content": {"application/problem+json": {"schema": ref("Problem")}},
         }
-        if status == 429:
-            responses[str(status)]["headers"] = {
-                "retry-after": {"schema": {"type": "string"}, "description": "Seconds."}
-            }
+    for number, response in responses.items():
+        told = {**_OF_PROBLEMS.get(int(number), {}), **documentation.headers.get(int(number), {})}
+        response["headers"] = {
+            **{name: {"$ref": f"#/components/headers/{name}"} for name in _COMMON_HEADERS},
+            **{
+                name: {"required": True, "description": meaning, "schema": {"type": "string"}}
+                for name, meaning in told.items()
+            },
+        }
     return responses
