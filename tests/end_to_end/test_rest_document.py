@@ -5,19 +5,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import requests
-import trio
 from hypothesis import HealthCheck, given, settings
 
 from commucat_crypto import DeviceKeyPair, claim_statement, rotation_statement
-from commucat_proto import SEND_ONLY
-from end_to_end.raw_people import Reach, device, device_id, reach
-from end_to_end.server_process import ServerProcess, server_process
+from end_to_end.raw_people import device_id
+from end_to_end.rest_site import Site, operations, running_site
 
 with warnings.catch_warnings():
     # Its own imports warn of what it has deprecated itself.
@@ -26,23 +22,6 @@ with warnings.catch_warnings():
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi import checks
 
-CONFIG = """
-[server]
-auto_approve_devices = true
-[pairing]
-require_approval = true
-# Most random claims are guesses.
-failures_per_hour = 100000
-[admin]
-token = "administrator-of-the-tests"
-[security.rate_limit]
-http_burst = 1000000
-pairing_burst = 1000000
-[limits]
-new_devices_per_hour = 100000
-[rotation.device]
-min_interval = 0
-"""
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
@@ -53,54 +32,10 @@ CHECKS = [
 EXAMPLES = 20
 
 
-@attrs.define
-class Site:
-    """A running server, and an HTTP/1.1 client that trusts it."""
-
-    server: ServerProcess
-    where: Reach
-    http: requests.Session
-    document: dict[str, Any]
-    people: int = 0
-
-    def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> requests.Response:
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        return self.http.request(method, self.server.url + path, headers=headers, timeout=30, **more)
-
-    def someone(self) -> tuple[str, str]:
-        """A user nobody has seen before: name and token."""
-        self.people += 1
-        name = f"someone-{self.people}"
-        return name, self.token_of(name)
-
-    def token_of(self, name: str) -> str:
-        async def log_in() -> str:
-            async with device(self.where, name, SEND_ONLY) as connection:
-                return connection.info.token
-
-        return trio.run(log_in)
-
-    def pairing_code(self, token: str) -> str:
-        return str(self.ask("POST", "/api/pair", token, json={}).json()["pair_code"])
-
-    def waiting_device(self, token: str) -> str:
-        claimed = self.ask("POST", "/api/pair/claim", json={"pair_code": self.pairing_code(token)})
-        return str(claimed.json()["device_id"])
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    home: Path = tmp_path_factory.mktemp("rest")
-    with server_process(home, CONFIG) as server, requests.Session() as http:
-        # Not the proxies and authorities of whoever runs the tests.
-        http.trust_env = False
-        http.verify = str(server.ca_file)
-        document = http.get(server.url + "/openapi.json", timeout=30).json()
-        yield Site(server, trio.run(reach, server), http, document)
-
-
-def operations(document: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
+    with running_site(tmp_path_factory.mktemp("rest")) as site:
+        yield site
 
 
 @pytest.mark.parametrize("with_token", [False, True], ids=["without a token", "with a valid token"])
