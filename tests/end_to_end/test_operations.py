@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from commucat_cli.errors import HandshakeRefused
+from commucat_proto import SEND_ONLY, FrameType
 from commucat_server.provision.certificate import self_signed
-from end_to_end.raw_people import device, device_id, reach, receiver, sender, take
+from end_to_end.raw_people import CHANNEL, device, device_id, reach, receiver, sender, take
 from end_to_end.server_process import DEADLINE, ServerProcess, server_process
 from end_to_end.test_nodes import say
 
@@ -48,9 +49,15 @@ class Operated:
     server: ServerProcess
     told: socket.socket
 
-    def reload(self, more: str, server: str = "[server]") -> str:
-        """Give the server another configuration, with another begin of a section; what it logged then."""
-        text = CONFIG.replace("[server]", server) + more
+    def reload(self, more: str, **sections: str) -> str:
+        """Give the server another configuration, with other begins of sections; what it logged then."""
+        text = CONFIG + more
+        for name, begin in sections.items():
+            text = text.replace(f"[{name}]", begin)
+        return self.load(text)
+
+    def load(self, text: str) -> str:
+        """Give the server this configuration; what it logged then."""
         (self.server.home / "commucat.toml").write_text(text)
         before = len(self.server.log.read_text())
         os.kill(self.server.pid, signal.SIGHUP)
@@ -153,6 +160,36 @@ async def test_a_reload_changes_limits_level_and_certificate_and_drops_no_sessio
     assert get(server, "/healthz").certificate == before
 
 
+async def test_a_reload_puts_limits_of_the_services_in_force(
+    operated: Operated, server: ServerProcess
+) -> None:
+    where = await reach(server)
+    async with receiver(where, "ida", "tom"), sender(where, "tom", "ida") as tom:
+        # Ida confirms nothing, so what comes stays.
+        await say(tom, b"one")
+        told = operated.reload(LOOSE, limits="[limits]\ninbox_rows = 1")
+        assert [line["event"] for line in lines_of(told)] == ["signal", "configuration reloaded"]
+        full = await tom.request(FrameType.MSG, CHANNEL, b"two")
+        assert (full.error, [each.reason for each in full.refused]) == ("quota", ["quota"])
+        operated.reload(LOOSE)
+        await say(tom, b"three")
+
+    small = "[attachments]\nmax_bytes = 10\nuser_bytes = 10\n[pairing]\nrequire_approval = true\n[server]"
+    operated.reload(LOOSE, server=small)
+    async with device(where, "eva", SEND_ONLY) as eva:
+        kind = [("content-type", "application/json")]
+        begun = await eva.exchange("POST", "/api/attachments", kind, b'{"size": 11}')
+        assert begun.status == 400
+        assert (await eva.get("/api/server-info"))["pairing"]["require_approval"] is True
+
+
+def test_a_reload_replaces_the_administrators_token(operated: Operated, server: ServerProcess) -> None:
+    fresh = "2e" * 32
+    operated.load(CONFIG.replace(TOKEN, fresh) + LOOSE)
+    assert get(server, "/metrics", f"authorization: Bearer {TOKEN}").status == 401
+    assert get(server, "/metrics", f"authorization: Bearer {fresh}").status == 200
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
@@ -225,7 +262,7 @@ def test_metrics_are_the_administrators(server: ServerProcess) -> None:
     answer = get(server, "/metrics", f"authorization: Bearer {TOKEN}")
 
     assert answer.status == 200
-    assert "content-type: text/plain; version=0.0.4" in answer.text
+    assert "\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n" in answer.text
     assert "\ncommucat_connections_active " in answer.text
 
 

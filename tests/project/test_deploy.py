@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from project.project_files import ROOT
 
@@ -71,3 +72,15 @@ def test_the_image_has_every_package_and_runs_as_nobody_special() -> None:
     assert "/readyz" in final
     variables = set(re.findall(r"(COMMUCAT_\w+)=", final))
     assert variables == {"COMMUCAT_DATA_DIR", "COMMUCAT_BIND"}
+
+
+def test_both_sides_of_a_comparison_in_an_alert_have_the_same_labels() -> None:
+    """Prometheus pairs series whose labels are all alike: one side summed up and the other not never meet."""
+    alerts = yaml.safe_load((DEPLOY / "commucat-alerts.yml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len(rules) > 10
+    for rule in rules:
+        flat = re.sub(r"\[[^]]*\]", "", rule["expr"])
+        sides = [side for side in re.split(r"\s(?:==|[><]=?|and|or|unless)\s", flat) if "commucat_" in side]
+        by = {tuple(re.findall(r"by \(([^)]*)\)", side)) for side in sides}
+        assert len(by) == 1 or rule["alert"] == "CommuCatDown", rule["alert"]

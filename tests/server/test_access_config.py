@@ -119,7 +119,7 @@ token = "{TOKEN}"
 """
     new = load_text(tmp_path, text, data_dir=tmp_path)
 
-    assert needs_restart(old, new) == ["server.domain", "security.secret_key", "admin.token"]
+    assert needs_restart(old, new) == ["server.domain", "security.secret_key"]
     assert needs_restart(old, old) == []
 
 

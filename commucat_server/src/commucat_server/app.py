@@ -25,6 +25,7 @@ from commucat_server.composition.interfaces import (
     connect_context,
     listener_settings,
 )
+from commucat_server.composition.limits import take_limits
 from commucat_server.composition.services import Services, build_services
 from commucat_server.config import ServerConfig
 from commucat_server.connect.handler import ConnectHandler
@@ -178,6 +179,15 @@ async def _serve_services(
         clients=services.clients,
         connect=context,
         deliveries=DeliveryLog(services.inbox, services.registry),
+        take_limits=partial(
+            take_limits,
+            domain=config.server.domain,
+            storage=storage,
+            pairing=services.pairing,
+            devices=services.devices,
+            attachments=attachments,
+            token=services.configured_token,
+        ),
     )
     rotation = SecretRotations(
         storage=storage,

@@ -116,7 +116,7 @@ class Delivery:
         return None
 
     def _is_full(self, inbox: Inbox, size: int, stranger: bool) -> bool:
-        limits = self._limits
+        limits = self._limits.inbox
         return (
             inbox.rows >= limits.max_rows
             or inbox.bytes + size > limits.max_bytes

@@ -15,6 +15,7 @@ from commucat_storage.friends import FriendStore
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface_devices import DeviceStore
 from commucat_storage.interface_operating import OperatingStorage
+from commucat_storage.limits import InboxLimits
 from commucat_storage.metering import MeteredStorage
 from commucat_storage.nodes import NodeStorage
 from commucat_storage.operating import OperatorRecord
@@ -40,6 +41,11 @@ class Storage(
     NodeStorage, DeviceStore, FriendStore, AttachmentStore, MeteredStorage, OperatingStorage, abc.ABC
 ):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
+
+    @property
+    @abc.abstractmethod
+    def inbox_limits(self) -> InboxLimits:
+        """What one inbox may hold; change the numbers and they hold from the next message on."""
 
     # -- the journal ---------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Journal(abc.ABC, Generic[WorkT]):
         self._medium = medium
         self._place = place
         self._close_timeout = limits.close_timeout
+        self.inbox_limits = limits.inbox
         self._backlog: Backlog[JournalEntry[WorkT]] = Backlog(
             max_rows=limits.journal_rows, max_bytes=limits.journal_bytes, put=self._put
         )

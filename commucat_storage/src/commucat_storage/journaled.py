@@ -8,6 +8,7 @@ from commucat_storage.inbox import Confirm, Operation, Outcome
 from commucat_storage.interface import Done, Storage
 from commucat_storage.journal import Journal
 from commucat_storage.journal_entry import JournalEntry, WorkT
+from commucat_storage.limits import InboxLimits
 from commucat_storage.operations import check_batch
 from commucat_storage.records import Presence
 from commucat_storage.reply import Reply
@@ -21,6 +22,10 @@ class JournaledStorage(Storage, Generic[WorkT]):
         self._journal = journal
         # Worth nothing after a restart, when everybody connects anew: memory is the right place.
         self._presence: dict[str, Presence] = {}
+
+    @property
+    def inbox_limits(self) -> InboxLimits:
+        return self._journal.inbox_limits
 
     @property
     def waiting_rows(self) -> int:

@@ -5,6 +5,19 @@ import attrs
 _positive = attrs.validators.gt(0)
 
 
+@attrs.define(kw_only=True)
+class InboxLimits:
+    """What one inbox may hold. May be changed while the store is open: the next message meets it.
+
+    The writer reads them in its own thread, each number as a whole.
+    """
+
+    max_rows: int
+    max_bytes: int
+    stranger_rows: int
+    stranger_bytes: int
+
+
 @attrs.frozen(kw_only=True)
 class StoreLimits:
     """The defaults suit a server on one machine."""
@@ -45,3 +58,14 @@ class StoreLimits:
     """Members of groups the writer remembers at least; at most twice as many."""
     close_timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0.0))
     """Seconds to wait for the disk, or the database, when the store closes."""
+    inbox: InboxLimits = attrs.field(init=False, eq=False)
+    """The numbers of inboxes that hold now; at first those above."""
+
+    @inbox.default
+    def _first(self) -> InboxLimits:
+        return InboxLimits(
+            max_rows=self.max_rows,
+            max_bytes=self.max_bytes,
+            stranger_rows=self.stranger_rows,
+            stranger_bytes=self.stranger_bytes,
+        )

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from commucat_ledger import Ledger
 from commucat_server.api.context import ApiContext
-from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits
+from commucat_server.blobs.attachments import AttachmentFolder
 from commucat_server.blobs.avatars import AvatarFolder
+from commucat_server.composition.limits import attachment_limits
 from commucat_server.composition.services import Services
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
@@ -18,7 +19,7 @@ from commucat_server.listener import (
 from commucat_server.ops.metrics import Metrics, Sources
 from commucat_server.ops.upkeep import Upkeep
 from commucat_server.routing.friend_notices import FriendNotices
-from commucat_server.security.admin import AdminAccess, AnyToken, ConfiguredToken
+from commucat_server.security.admin import AdminAccess, AnyToken
 from commucat_server.version import server_version
 from commucat_storage import Storage
 
@@ -135,7 +136,7 @@ def api_context(
         key_histories=services.key_histories,
         purge_soon=upkeep.purge_soon,
         admin=AdminAccess(
-            authority=AnyToken(ConfiguredToken(config.admin.token), services.admin_tokens),
+            authority=AnyToken(services.configured_token, services.admin_tokens),
             anonymous=config.admin.allow_anonymous_metrics,
             bind_host=config.server.bind.host,
         ),
@@ -167,10 +168,6 @@ def attachment_folder(
     config: ServerConfig, storage: Storage, clock: Callable[[], float]
 ) -> AttachmentFolder | None:
     section = config.attachments
-    limits = AttachmentLimits(
-        max_bytes=section.max_bytes,
-        user_bytes=section.user_bytes,
-        lifetime=section.ttl,
-        upload_lifetime=section.upload_ttl,
-    )
-    return AttachmentFolder(section.dir, limits, storage, clock) if section.enabled else None
+    if not section.enabled:
+        return None
+    return AttachmentFolder(section.dir, attachment_limits(config), storage, clock)

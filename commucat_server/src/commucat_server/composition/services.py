@@ -7,6 +7,7 @@ import attrs
 from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.service import CallService
+from commucat_server.composition.limits import pairing_policy
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admin_tokens import AdminTokens
 from commucat_server.identity.admissions import AdmissionPolicy
@@ -14,7 +15,7 @@ from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.devices import Devices
 from commucat_server.identity.key_history import KeyHistories
 from commucat_server.identity.noise_catalogue import NoiseCatalogue
-from commucat_server.identity.pairing import Pairing, PairingPolicy
+from commucat_server.identity.pairing import Pairing
 from commucat_server.identity.pairing_codes import PairingCodeHashes
 from commucat_server.identity.rotation import RotationPolicy, Rotations
 from commucat_server.ops.audit import Audit
@@ -33,6 +34,7 @@ from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
+from commucat_server.security.admin import ConfiguredToken
 from commucat_server.security.clients import ClientAddresses
 from commucat_server.security.limits import RateLimits
 from commucat_storage import Storage
@@ -54,6 +56,7 @@ class Services:
     policy: AdmissionPolicy
     noise_keys: NoiseCatalogue
     admin_tokens: AdminTokens
+    configured_token: ConfiguredToken
     shared: Shared
     clock: Callable[[], float]
     audit: Audit
@@ -131,6 +134,7 @@ async def build_services(
             authority=data_dir.federation_keys,
         ),
         admin_tokens=admin_tokens,
+        configured_token=ConfiguredToken(config.admin.token),
         shared=shared,
         clock=clock,
         audit=audit,
@@ -139,12 +143,7 @@ async def build_services(
             storage,
             issuer,
             PairingCodeHashes(data_dir.federation_keys),
-            PairingPolicy(
-                domain=server.domain,
-                ttl=limits.pairing_ttl,
-                devices_per_user=limits.devices_per_user,
-                require_approval=config.pairing.require_approval,
-            ),
+            pairing_policy(config),
             audit,
             clock,
         ),

@@ -37,7 +37,7 @@ class Devices:
         self._issuer = issuer
         self._audit = audit
         self._clock = clock
-        self._devices_per_user = devices_per_user
+        self.devices_per_user = devices_per_user
 
     async def pending(self, user_id: str, device_id: str) -> PendingDevice | None:
         """The user's device that waits under this id."""
@@ -66,7 +66,7 @@ class Devices:
             pending,
             row_of(certificate, SOURCE),
             event,
-            device_limit=self._devices_per_user,
+            device_limit=self.devices_per_user,
             records=self._to_store(entries, now),
         )
         self._tell(entries)

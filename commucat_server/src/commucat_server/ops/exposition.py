@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from prometheus_client.metrics_core import Metric
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4"
+"""The framework adds the charset."""
 
 
 def write_metrics(metrics: Iterable[Metric]) -> bytes:

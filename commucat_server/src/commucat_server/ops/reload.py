@@ -5,6 +5,7 @@ nothing at all.
 """
 
 import datetime
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -28,6 +29,19 @@ RELOADED: Final = frozenset(
         "limits.new_devices_per_hour",
         "limits.handshakes",
         "limits.channel_members",
+        "limits.inbox_rows",
+        "limits.inbox_bytes",
+        "limits.stranger_rows",
+        "limits.stranger_bytes",
+        "limits.pairing_ttl",
+        "limits.devices_per_user",
+        "pairing.require_approval",
+        "pairing.failures_per_hour",
+        "attachments.max_bytes",
+        "attachments.user_bytes",
+        "attachments.ttl",
+        "attachments.upload_ttl",
+        "admin.token",
         "logging.level",
         "proxy.trusted",
         "proxy.header",
@@ -51,13 +65,16 @@ class Reload:
         clients: ClientAddresses,
         connect: ConnectContext,
         deliveries: DeliveryLog,
+        take_limits: Callable[[ServerConfig], None],
     ) -> None:
+        """``take_limits`` puts the numbers in force that belong to the services."""
         self._started_with = config
         self._tls = tls
         self._limits = limits
         self._clients = clients
         self._connect = connect
         self._deliveries = deliveries
+        self._take_limits = take_limits
         deliveries.tell(config.logging.level is LogLevel.DEBUG)
 
     def __call__(self, config: ServerConfig) -> None:
@@ -72,6 +89,7 @@ class Reload:
         context = tls_context(files.certificate, files.key)
         self._tls.context = context
         self._limits.configure(config)
+        self._take_limits(config)
         self._clients.trusted, self._clients.header = config.proxy.trusted, config.proxy.header
         self._connect.settings = attrs.evolve(
             self._connect.settings,

@@ -32,6 +32,10 @@ class ConfiguredToken(AdminAuthority):
 
     def __init__(self, token: str | None) -> None:
         self._salt = secrets.token_bytes(_SALT_LEN)
+        self.set(token)
+
+    def set(self, token: str | None) -> None:
+        """Take another token, or none."""
         self._digest = None if token is None else self._hash(token)
 
     @property
