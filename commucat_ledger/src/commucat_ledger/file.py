@@ -72,7 +72,9 @@ class LedgerFile:
         try:
             self._attach()
         except OSError as exc:
-            raise LedgerTargetError(f"ledger {path}: {exc.strerror or exc}") from exc
+            raise LedgerTargetError(
+                f"ledger {path}: {exc.strerror or exc}; name a file that can be written"
+            ) from exc
 
     @property
     def place(self) -> Place:

@@ -29,9 +29,12 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
     Raises:
         ProblemError: 401 or 403, saying why; 429 if its device or its user asks too often.
     """
-    header = request.headers.get("authorization")
-    if header is None:
+    given = request.headers.getall("authorization", [])
+    if not given:
         raise ProblemError(401, "missing Authorization header")
+    if len(given) > 1:
+        raise ProblemError(401, "more than one Authorization header")
+    [header] = given
     scheme, _, rest = header.partition(" ")
     token = (rest if scheme.lower() == "bearer" else header).strip()
     if not token:

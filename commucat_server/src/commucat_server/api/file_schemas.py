@@ -71,6 +71,7 @@ APPEND = documented(
         503: _NO_DISK,
     },
     headers={204: {"upload-offset": _NEXT}, 409: {"upload-offset": _NEXT}},
+    needs={"Upload-Offset": text("Where the body begins: the next byte.", pattern="^[0-9]{1,19}$")},
 )
 REMOVE = documented(
     "Delete an attachment of one's own",
@@ -94,5 +95,9 @@ DOWNLOAD = documented(
         200: {"etag": _TAG, "accept-ranges": "`bytes`."},
         206: {"etag": _TAG, "accept-ranges": "`bytes`.", "content-range": "First, last and all bytes."},
         416: {"content-range": "`bytes */` and all bytes."},
+    },
+    asks={
+        "Range": text("`bytes=FIRST-LAST`; one range."),
+        "If-Range": text("The ETag of what is there already."),
     },
 )

@@ -23,6 +23,8 @@
 - ``body`` is the schema of a JSON body, or a :class:`Body`. Bodies are read by hand (``bodies``), so this
   is what tells clients, and the tests that hold the answers against it.
 - Parameters in the path are taken from the path; ``parameters`` describes those that need more than a name.
+  ``asks`` are headers of the request that the handler reads, each with its schema; ``needs`` those that it
+  cannot do without.
 
 The document has whatever ``RESOURCES`` of ``application`` gives; a test fails for handlers that say nothing.
 """
@@ -87,6 +89,8 @@ class Documentation:
     body: Body | None
     parameters: Mapping[str, Schema]
     headers: Mapping[int, Mapping[str, str]]
+    asks: Mapping[str, Schema]
+    needs: Mapping[str, Schema]
 
 
 def documented(
@@ -102,6 +106,8 @@ def documented(
     description: str = "",
     parameters: Mapping[str, Schema] | None = None,
     headers: Mapping[int, Mapping[str, str]] | None = None,
+    asks: Mapping[str, Schema] | None = None,
+    needs: Mapping[str, Schema] | None = None,
 ) -> dict[str, Any]:
     """The ``opt`` of a handler. ``store`` says whether it needs the store; what needs a session does."""
     told = {429: "Too many requests of this address, device or user."}
@@ -129,6 +135,8 @@ def documented(
             body=body,
             parameters=parameters or {},
             headers=headers or {},
+            asks=asks or {},
+            needs=needs or {},
         )
     }
 
@@ -169,7 +177,8 @@ def document_of(described: Iterable[HTTPRouteHandler], version: str) -> dict[str
             "title": "CommuCat server API",
             "version": version,
             "description": "The REST interface beside CCP-1. Everything is JSON; what goes wrong is a "
-            "problem document (RFC 9457). Members that are not described may come with any version.",
+            "problem document (RFC 9457). Members that are not described may come with any version. "
+            "HEAD is answered like GET, without the body.",
             "license": {"name": "MPL-2.0", "identifier": "MPL-2.0"},
         },
         "paths": dict(sorted(paths.items())),
@@ -210,6 +219,11 @@ def _operation(documentation: Documentation, path: str, method: str) -> dict[str
         }
         for name in _PARAMETER.findall(path)
     ]
+    for required, wanted in ((True, documentation.needs), (False, documentation.asks)):
+        parameters += [
+            {"name": name, "in": "header", "required": required, "schema": schema}
+            for name, schema in wanted.items()
+        ]
     if parameters:
         operation["parameters"] = parameters
     if documentation.body is not None:

@@ -45,7 +45,10 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(cert, key, password=no_passphrase)
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
-            raise TlsConfigError(f"TLS private key {key} does not belong to certificate {cert}") from exc
+            raise TlsConfigError(
+                f"TLS private key {key} does not belong to certificate {cert}; name the two that "
+                "were made for each other"
+            ) from exc
         reason = exc.reason or "not a PEM certificate with its PEM key"
         raise TlsConfigError(f"TLS certificate {cert} or key {key} is not valid: {reason}") from exc
     return context

@@ -95,7 +95,9 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary == sqlite3.SQLITE_NOTADB:
-        return SchemaError(f"{path} is not a SQLite database")
+        return SchemaError(
+            f"{path} is not a SQLite database; move it away, restore a backup, or name another file"
+        )
     if primary == sqlite3.SQLITE_CORRUPT:
         return SchemaError(f"the database {path} is damaged ({error}); restore it from a backup")
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
