@@ -12,14 +12,18 @@ from typing import Any, Final
 
 import attrs
 
-from commucat_cli.conformance import crypto_cases, frame_cases
+from commucat_cli.conformance import crypto_cases, federation_cases, frame_cases
 from commucat_cli.conformance.failure import ConformanceFailure
 
 Case = dict[str, Any]
 Runner = Callable[[Case, Case], None]
 
-RUNNERS: Final[dict[str, Runner]] = {**crypto_cases.RUNNERS, **frame_cases.RUNNERS}
-NOT_SUPPORTED: Final = frozenset({"federation", "ice", "obfuscation"})
+RUNNERS: Final[dict[str, Runner]] = {
+    **crypto_cases.RUNNERS,
+    **federation_cases.RUNNERS,
+    **frame_cases.RUNNERS,
+}
+NOT_SUPPORTED: Final = frozenset({"ice", "obfuscation"})
 """Vector files of features that this version does not have."""
 DETAIL_CHARACTERS: Final = 500
 
