@@ -28,7 +28,7 @@ run: setup
 
 test: setup
 	sh scripts/test-tools.sh
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 demo: setup
 	$(BIN)/python scripts/demo.py

@@ -10,9 +10,38 @@ from databases.postgres_cluster import PostgresCluster, private_cluster
 from databases.postgres_databases import PostgresDatabases, databases_at, databases_of
 from databases.redis_server import RedisServer, private_redis, redis_for_tests
 
+LONGEST = (
+    "test_moving.py",
+    "test_kill.py",
+    "test_chaos_damaged.py",
+    "test_chaos.py",
+    "test_storage_model.py",
+    "test_moving_model.py",
+    "test_ledger.py",
+    "test_client_commands.py",
+    "test_nodes.py",
+    "test_hostile_requests.py",
+    "test_quickstart.py",
+    "test_rest_document.py",
+    "test_bench.py",
+    "test_friends_and_files.py",
+    "test_operator_moving.py",
+    "test_workers.py",
+    "test_faults.py",
+    "test_chaos_services.py",
+    "test_operator_postgres.py",
+    "test_postgres_start.py",
+)
+"""Files of few and long tests. They come first, so that at the end no process is alone with one of them."""
+
 # No time limit per example: the machines that run this are small and shared.
 settings.register_profile("commucat", deadline=None)
 settings.load_profile("commucat")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session")
