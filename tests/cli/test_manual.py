@@ -30,6 +30,22 @@ def test_every_command_says_what_it_does_and_each_option_too(command: CommandTex
     assert all(option.text for option in command.options)
 
 
+WITHOUT_JSON = {
+    ("chat",),  # for people alone
+    ("completion",),  # prints a script
+    ("ledger", "heads"),  # prints nothing but JSON
+    ("man",),  # writes files
+}
+
+
+def test_every_command_prints_json_if_asked_to() -> None:
+    leaves = {command for command in ROOT.walk() if not command.children}
+    without = {
+        command.path for command in leaves if not any("--json" in option.names for option in command.options)
+    }
+    assert without == WITHOUT_JSON
+
+
 def test_a_page_holds_what_help_shows() -> None:
     text = page(COMMANDS["queue", "show"], "1.2.3")
     assert page_name(COMMANDS["queue", "show"]) == "commucat-cli-queue-show.1"

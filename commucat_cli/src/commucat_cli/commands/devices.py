@@ -1,7 +1,7 @@
 """``devices``: the devices of a user, asked at the server with a profile, or in the store by its operator."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -14,6 +14,7 @@ from commucat_cli.commands.operator.devices import StoreDevices
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
 from commucat_cli.commands.options import ProfileOption, ViaOption, device_id, encodable, warn_if_insecure
 from commucat_cli.commands.outcome import finish, run_command, run_interruptibly
+from commucat_cli.commands.results import show_rows
 from commucat_cli.errors import NotCommuCatError
 from commucat_cli.profile import Profile, open_profile
 from commucat_cli.terminal import print_now, printable, printable_json
@@ -209,10 +210,15 @@ async def _ask_action(action: str, device: str, connection: Connection, _profile
 def _print(rows: Sequence[Row], as_json: bool, *, listed: bool) -> None:
     if as_json:
         print_now(printable_json(json.dumps(list(rows) if listed else rows[0], indent=2)))
-        return
-    for row in rows:
-        values = {name: value for name, value in row.items() if value is not None}
-        print_now(printable(" ".join(f"{name}={_word(value)}" for name, value in values.items())))
+    elif listed:
+        show_rows(rows, _line)
+    else:
+        print_now(_line(rows[0]))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    values = {name: value for name, value in row.items() if value is not None}
+    return printable(" ".join(f"{name}={_word(value)}" for name, value in values.items()))
 
 
 def _word(value: object) -> str:

@@ -13,10 +13,10 @@ from commucat_cli.client.server_info import PATH as INFO_PATH
 from commucat_cli.client.server_info import fetch_server_info
 from commucat_cli.commands.operator.secret_file import SecretFile
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError, explained, load
-from commucat_cli.commands.options import encodable
+from commucat_cli.commands.options import JsonOption, encodable
 from commucat_cli.commands.outcome import finish, run_interruptibly
+from commucat_cli.commands.results import print_values
 from commucat_cli.errors import AddressError, CliError, NotCommuCatError
-from commucat_cli.terminal import print_now, printable, printable_json
 from commucat_cli.transport import ServerAddress, Timeouts, Trust, Via, open_http
 from commucat_crypto import DeviceCertificate, DeviceKeyPair, claim_statement
 from commucat_proto import json_text
@@ -94,12 +94,16 @@ def autopair(
         Path | None, typer.Option("--tls-ca", metavar="FILE", show_default=False, help="PEM file to trust.")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the TLS certificate.")] = False,
+    as_json: JsonOption = False,
     config: ConfigFile = None,
     data_dir: DataDirectory = None,
 ) -> None:
     """Make a device of a user, and print all it needs to connect: keys, certificate, the server's keys.
 
-    With --server and --session by a pairing code, else directly in the store. The bundle holds a private key.
+    With --server and --session by a pairing code, else directly in the store. Everything together, with the
+    private key, is a bundle: the file of --out, or what --json prints.
+
+    With --out prints device_id, user_id and bundle=FILE.
     """
     if server is not None or session is not None:
         if server is None or session is None:
@@ -116,7 +120,7 @@ def autopair(
 
         def over_the_network() -> int:
             bundle = run_interruptibly(lambda: _pair(address, trust, session, ttl, name, out))
-            _print(bundle, out)
+            _print(bundle, out, as_json=as_json)
             return 0
 
         finish(over_the_network)
@@ -130,20 +134,23 @@ def autopair(
             if settings.storage.postgres_dsn is None and not settings.storage.path.exists():
                 raise OperatorError(f"there is no database at {settings.storage.path}; start the server once")
             bundle = run_interruptibly(lambda: _enrol(settings, wanted, out))
-        _print(bundle, out)
+        _print(bundle, out, as_json=as_json)
         return 0
 
     finish(in_the_store)
 
 
-def _print(bundle: dict[str, Any], out: Path | None) -> None:
-    text = json.dumps(bundle, indent=2) + "\n"
-    if out is None:
-        print_now(printable_json(text.rstrip("\n")))
-        return
-    for name in ("device_id", "user_id"):
-        print_now(f"{name}={printable(str(bundle[name]))}")
-    print_now(f"bundle={printable(str(out))}")
+def _print(bundle: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+    values = bundle
+    if out is not None:
+        values = {"device_id": bundle["device_id"], "user_id": bundle["user_id"], "bundle": str(out)}
+    elif not as_json:
+        # What is an object or a list is so in its line, too.
+        values = {
+            name: json.dumps(value, separators=(",", ":")) if isinstance(value, dict | list) else value
+            for name, value in bundle.items()
+        }
+    print_values(values, as_json=as_json)
 
 
 def _bundle(keys: DeviceKeyPair, answer: dict[str, Any], server: dict[str, Any]) -> dict[str, Any]:

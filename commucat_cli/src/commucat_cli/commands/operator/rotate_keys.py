@@ -8,17 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from commucat_cli.commands.operator.on_store import on_store, user_of
-from commucat_cli.commands.operator.operator_options import (
-    HandleOption,
-    JsonOption,
-    UserOption,
-    exactly_one,
-)
-from commucat_cli.commands.operator.results import moment, print_values
+from commucat_cli.commands.operator.operator_options import HandleOption, UserOption, exactly_one
 from commucat_cli.commands.operator.secret_file import SecretFile
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
-from commucat_cli.commands.options import device_id
+from commucat_cli.commands.options import JsonOption, device_id
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import moment, print_values
 from commucat_crypto import DeviceKeyPair
 from commucat_server.config import ServerConfig
 from commucat_server.provision import certificate_for_key, give_device_key, read_federation_keys

@@ -8,15 +8,15 @@ from commucat_cli.commands.operator.on_store import on_store, user_of
 from commucat_cli.commands.operator.operator_options import (
     DeviceOption,
     HandleOption,
-    JsonOption,
     LimitOption,
     OneDeviceOption,
     UserOption,
     at_most_one,
 )
-from commucat_cli.commands.operator.results import Row, moment, print_rows, print_values
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import Row, moment, print_rows, print_values
 from commucat_server.config import ServerConfig
 from commucat_server.provision import operator_record
 from commucat_storage import OperatorRecord, Storage
