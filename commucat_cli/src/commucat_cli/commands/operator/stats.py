@@ -82,7 +82,10 @@ def _read(settings: ServerConfig, days: int) -> TrafficReport:
     except OSError as exc:
         raise OperatorError(f"cannot read {exc.filename}: {exc.strerror}") from exc
     if not report.has_deliveries and not settings.ledger.deliveries:
-        warn("the ledger records no deliveries (ledger.deliveries): what was sent on which day is not known")
+        warn(
+            "the ledger records no deliveries: what was sent on which day is not known; "
+            "the configuration can switch that on: [ledger] deliveries = true"
+        )
     return report
 
 
