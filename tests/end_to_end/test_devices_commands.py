@@ -171,10 +171,17 @@ def test_an_invitation_to_another_server_is_noticed(site: Site) -> None:
         ("claim", "https://localhost/pair", "--profile", "x"),
         ("devices", "list"),
         ("devices", "rotate"),
+        ("devices", "list", "--profile", "x", "--data-dir", "y"),
+        ("devices", "pending", "--profile", "x", "--config", "y"),
+        ("devices", "approve", "z", "--profile", "x", "--data-dir", "y"),
+        ("devices", "reject", "z", "--profile", "x", "--data-dir", "y"),
+        ("devices", "revoke", "z", "--profile", "x", "--data-dir", "y"),
+        ("devices", "list", "--profile", "x", "--handle", "y"),
         ("autopair",),
         ("autopair", "--handle", "a", "--user", "b"),
         ("autopair", "--server", "https://localhost"),
         ("autopair", "--server", "https://localhost", "--session", "t", "--handle", "a"),
+        ("autopair", "--server", "https://localhost", "--session", "t", "--data-dir", "a"),
     ],
 )
 def test_wrong_usage_is_told_as_such(site: Site, arguments: tuple[str, ...]) -> None:
@@ -274,6 +281,8 @@ def test_the_operator_lists_and_revokes_beside_the_running_server(site: Site) ->
     assert "there is no user" in site.cli("devices", "list", "--handle", "nobody", *data, fails=1)
     assert "there is no device" in site.cli("devices", "revoke", "nobody", *data, fails=1)
     assert "no device nobody waits" in site.cli("devices", "approve", "nobody", *data, fails=1)
+    # A profile in the environment is no contradiction.
+    site.cli("devices", "pending", *data, COMMUCAT_PROFILE=str(laptop.profile))
     nowhere = ("--data-dir", str(site.home / "nowhere"))
     assert "there is no database" in site.cli("devices", "pending", *nowhere, fails=1)
     # What the command did is in the ledger, written by the server.
@@ -386,6 +395,14 @@ def test_what_the_client_prints_as_json(site: Site) -> None:
     assert [each["user_id"] for each in laptop.json("friends", "list")["friends"]] != []
     assert laptop.json("friends", "remove", friend.handle) == {"removed": friend.handle}
     assert laptop.json("friends", "list")["friends"] == []
+
+
+def test_a_device_whose_key_the_operator_has_changed_is_told_of_it(site: Site) -> None:
+    laptop = site.log_in()
+    data = ("--data-dir", str(site.server.data_dir))
+    site.cli("rotate-keys", "--handle", laptop.handle, "--device", laptop.device_id, *data)
+
+    assert "its key may have been changed" in laptop.cli("devices", "list", fails=1)
 
 
 def test_friends_and_requests_are_lines_for_scripts(site: Site) -> None:

@@ -110,6 +110,8 @@ def autopair(
             raise typer.BadParameter("--server and --session belong together")
         if handle is not None or user is not None:
             raise typer.BadParameter("--session says whose device it is: leave --handle and --user out")
+        if config is not None or data_dir is not None:
+            raise typer.BadParameter("--server pairs over the network: leave --data-dir and --config out")
         try:
             address = ServerAddress.parse(server)
         except AddressError as exc:
