@@ -30,6 +30,22 @@ def test_every_command_says_what_it_does_and_each_option_too(command: CommandTex
     assert all(option.text for option in command.options)
 
 
+WITHOUT_JSON = {
+    ("chat",),  # for people alone
+    ("completion",),  # prints a script
+    ("ledger", "heads"),  # prints nothing but JSON
+    ("man",),  # writes files
+}
+
+
+def test_every_command_prints_json_if_asked_to() -> None:
+    leaves = {command for command in ROOT.walk() if not command.children}
+    without = {
+        command.path for command in leaves if not any("--json" in option.names for option in command.options)
+    }
+    assert without == WITHOUT_JSON
+
+
 def test_a_page_holds_what_help_shows() -> None:
     text = page(COMMANDS["queue", "show"], "1.2.3")
     assert page_name(COMMANDS["queue", "show"]) == "commucat-cli-queue-show.1"
@@ -53,9 +69,10 @@ def test_text_cannot_be_taken_for_a_request_to_roff() -> None:
 
 
 def test_roff_has_nothing_to_say_against_the_pages(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["man", str(tmp_path)])
+    folder = tmp_path / "share" / "man1"
+    result = CliRunner().invoke(app, ["man", str(folder)])
     assert result.exit_code == 0
-    pages = sorted(tmp_path.iterdir())
+    pages = sorted(folder.iterdir())
     assert result.stdout == f"pages={len(pages)}\n"
     assert len(pages) == len(COMMANDS)
     done = subprocess.run(
@@ -69,9 +86,11 @@ def test_roff_has_nothing_to_say_against_the_pages(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["man", str(tmp_path / "absent")])
-    assert result.exit_code == 1
-    assert "error: cannot write" in result.stderr
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        result = CliRunner().invoke(app, ["man", str(tmp_path / folder)])
+        assert result.exit_code == 1
+        assert f"error: cannot make {tmp_path / folder}" in result.stderr
 
 
 # -- completion -----------------------------------------------------------------------------------
@@ -112,4 +131,6 @@ def test_the_scripts_are_well_formed(shell: str, check: list[str], tmp_path: Pat
 
 
 def test_other_shells_are_refused() -> None:
-    assert CliRunner().invoke(app, ["completion", "powershell"]).exit_code == 2
+    result = CliRunner().invoke(app, ["completion", "powershell"])
+    assert result.exit_code == 2
+    assert "Invalid value for 'SHELL': 'powershell' is not one of 'bash', 'zsh', 'fish'." in result.stderr

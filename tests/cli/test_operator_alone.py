@@ -127,6 +127,12 @@ def test_a_pair_for_the_configuration_seeds_a_server_of_its_own(
     assert operator.run("diagnose", "--data-dir", "other")[1].startswith("ok   configuration")
 
 
+def test_statistics_tell_how_to_know_more(operator: Operator) -> None:
+    code, _, err = operator.on_data("stats")
+    assert code == 0
+    assert "[ledger] deliveries = true" in err
+
+
 def test_diagnose_reminds_of_tokens_that_end(operator: Operator) -> None:
     def said() -> str:
         checks = json.loads(operator.on_data("diagnose", "--json")[1])["checks"]

@@ -49,8 +49,10 @@ def text_of(output: str, name: str) -> str:
 
 
 def test_migrate_makes_the_database_and_does_nothing_the_second_time(operator: Operator) -> None:
-    code, out, _ = operator.on_data("migrate")
+    code, out, err = operator.on_data("migrate")
     assert code == 0
+    # Who has mistyped --data-dir shall see it.
+    assert f"warning: there was no database at {operator.data_dir}" in err
     lines = out.splitlines()
     assert lines[0].startswith("applied=")
     version = lines[-1]

@@ -113,11 +113,19 @@ def test_queues_are_lines_of_values_for_scripts(place: Place) -> None:
 
 
 def test_unknown_devices_are_named(place: Place) -> None:
-    for command in (["queue", "show"], ["queue", "purge", "--yes"], ["sessions", "end"], ["stats"]):
+    for command in (
+        ["queue", "show"],
+        ["queue", "purge", "--yes"],
+        ["sessions", "list"],
+        ["sessions", "end"],
+        ["groups", "list"],
+        ["stats"],
+    ):
         code, out, err = place.operator(*command, "--device", "nobody'; DROP TABLE session; --")
         assert (code, out) == (1, "")
         assert "error: there is no device nobody" in err
         assert err.count("error:") == 1
+    assert "there is no user nobody" in place.operator("sessions", "list", "--user", "nobody")[2]
 
 
 # -- sessions -------------------------------------------------------------------------------------

@@ -35,7 +35,15 @@ def test_a_listening_receiver_is_reported_at_once(server: ServerProcess) -> None
     with bob.running("listen", "--json") as listening:
         done = alice.send(bob, "--wait-delivered", "30", "--stdin", stdin="one\ntwo\n")
         got = [json.loads(listening.line()) for _ in range(2)]
+        told = alice.send(bob, "--wait-delivered", "30", "--json", "three")
+        third = json.loads(listening.line())
 
+    assert json.loads(told.stdout) == {
+        "to": bob.device_id,
+        "sent": 1,
+        "refused": 0,
+        "delivered": [third["id"]],
+    }
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"delivered device={bob.device_id} id={message['id']}" for message in got

@@ -1,11 +1,16 @@
 """The commands about devices against the real server: pairing, approval, revocation, new keys."""
 
 import json
+import os
+import pty
+import re
 import sqlite3
 import stat
+import subprocess
+import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ from commucat_cli.profile import open_profile
 from commucat_cli.profile.keys import load_keys
 from commucat_crypto import DeviceCertificate, DeviceKeyPair
 from end_to_end.in_process import invoke
-from end_to_end.server_process import DEADLINE, ServerProcess, server_process
+from end_to_end.server_process import BIN, DEADLINE, ServerProcess, clean_environment, server_process
 
 CONFIG = """
 [server]
@@ -166,10 +171,17 @@ def test_an_invitation_to_another_server_is_noticed(site: Site) -> None:
         ("claim", "https://localhost/pair", "--profile", "x"),
         ("devices", "list"),
         ("devices", "rotate"),
+        ("devices", "list", "--profile", "x", "--data-dir", "y"),
+        ("devices", "pending", "--profile", "x", "--config", "y"),
+        ("devices", "approve", "z", "--profile", "x", "--data-dir", "y"),
+        ("devices", "reject", "z", "--profile", "x", "--data-dir", "y"),
+        ("devices", "revoke", "z", "--profile", "x", "--data-dir", "y"),
+        ("devices", "list", "--profile", "x", "--handle", "y"),
         ("autopair",),
         ("autopair", "--handle", "a", "--user", "b"),
         ("autopair", "--server", "https://localhost"),
         ("autopair", "--server", "https://localhost", "--session", "t", "--handle", "a"),
+        ("autopair", "--server", "https://localhost", "--session", "t", "--data-dir", "a"),
     ],
 )
 def test_wrong_usage_is_told_as_such(site: Site, arguments: tuple[str, ...]) -> None:
@@ -269,6 +281,8 @@ def test_the_operator_lists_and_revokes_beside_the_running_server(site: Site) ->
     assert "there is no user" in site.cli("devices", "list", "--handle", "nobody", *data, fails=1)
     assert "there is no device" in site.cli("devices", "revoke", "nobody", *data, fails=1)
     assert "no device nobody waits" in site.cli("devices", "approve", "nobody", *data, fails=1)
+    # A profile in the environment is no contradiction.
+    site.cli("devices", "pending", *data, COMMUCAT_PROFILE=str(laptop.profile))
     nowhere = ("--data-dir", str(site.home / "nowhere"))
     assert "there is no database" in site.cli("devices", "pending", *nowhere, fails=1)
     # What the command did is in the ledger, written by the server.
@@ -301,7 +315,13 @@ def test_with_approval_a_device_waits_for_somebodys_word(tmp_path: Path, by_oper
 def test_autopair_makes_devices_over_the_network_and_in_the_store(site: Site) -> None:
     laptop = site.log_in()
     data = ("--data-dir", str(site.server.data_dir))
-    bundles = [json.loads(site.cli("autopair", "--handle", laptop.handle, *data))]
+    bundles = [site.json("autopair", "--handle", laptop.handle, *data)]
+    lines = site.cli("autopair", "--handle", laptop.handle, *data).splitlines()
+    printed = dict(line.split("=", 1) for line in lines)
+    assert printed.keys() == bundles[0].keys() - {"server"}
+    for name in ("user", "device_certificate", "noise_keys"):
+        printed[name] = json.loads(printed[name])
+    bundles.append(printed)
     token = _token_of(laptop)
     out = site.home / "bundle.json"
     told = site.cli(
@@ -316,7 +336,7 @@ def test_autopair_makes_devices_over_the_network_and_in_the_store(site: Site) ->
         "robot",
         COMMUCAT_SESSION=token,
     )
-    assert "private_key" not in told
+    assert dict(line.split("=", 1) for line in told.splitlines()).keys() == {"device_id", "user_id", "bundle"}
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     bundles.append(json.loads(out.read_text()))
 
@@ -329,9 +349,107 @@ def test_autopair_makes_devices_over_the_network_and_in_the_store(site: Site) ->
         assert listed[bundle["device_id"]]["public_key"] == keys.public.hex()
         assert bundle["user"]["handle"] == laptop.handle
         assert bundle["noise_public"] in bundle["noise_keys"]
-    assert listed[bundles[1]["device_id"]]["device_name"] == "robot"
+    assert listed[bundles[-1]["device_id"]]["device_name"] == "robot"
     refused = site.cli("autopair", "--handle", "nobody", *data, fails=1)
     assert "there is no user nobody" in refused
+
+
+def test_a_bundle_that_cannot_be_written_costs_no_code(site: Site) -> None:
+    laptop = site.log_in()
+    server = ("--server", site.server.url, "--tls-ca", str(site.server.ca_file))
+    for out, words in ((site.home / "absent" / "x", "cannot be written"), (site.home, "exists already")):
+        refused = site.cli(
+            "autopair", *server, "--out", str(out), fails=1, COMMUCAT_SESSION=_token_of(laptop)
+        )
+        assert words in refused
+    assert len(laptop.json("devices", "list")) == 1
+    refused = site.cli("autopair", *server, "--out", str(site.home / "y"), fails=1, COMMUCAT_SESSION="x" * 64)
+    assert "no code was made" in refused
+    assert not (site.home / "y").exists()
+
+
+def test_what_the_client_prints_as_json(site: Site) -> None:
+    laptop, friend = site.log_in(), site.log_in()
+    login = ("login", "--server", site.server.url, "--handle", laptop.handle)
+    again = laptop.json(*login, "--tls-ca", str(site.server.ca_file))
+    assert (again["device_id"], again["handle"]) == (laptop.device_id, laptop.handle)
+
+    own = laptop.json("fingerprint")
+    assert own.keys() == {"device_id", "public_key", "fingerprint"}
+    peer = laptop.json("fingerprint", "--peer", friend.device_id)
+    assert peer["safety_number"] == friend.json("fingerprint", "--peer", laptop.device_id)["safety_number"]
+
+    sent = laptop.json("send", "--to", friend.device_id, "one")
+    assert sent == {"to": friend.device_id, "sent": 1, "refused": 0, "delivered": None}
+    missed = invoke(
+        [
+            *("send", "--profile", str(laptop.profile), "--to", friend.device_id),
+            *("--wait-delivered", "0.2", "--json", "two"),
+        ]
+    )
+    assert missed.returncode == 1
+    assert json.loads(missed.stdout) == {"to": friend.device_id, "sent": 1, "refused": 0, "delivered": []}
+
+    friend.cli("friends", "request", laptop.handle)
+    laptop.cli("friends", "accept", friend.handle)
+    assert [each["user_id"] for each in laptop.json("friends", "list")["friends"]] != []
+    assert laptop.json("friends", "remove", friend.handle) == {"removed": friend.handle}
+    assert laptop.json("friends", "list")["friends"] == []
+
+
+def test_a_device_whose_key_the_operator_has_changed_is_told_of_it(site: Site) -> None:
+    laptop = site.log_in()
+    data = ("--data-dir", str(site.server.data_dir))
+    site.cli("rotate-keys", "--handle", laptop.handle, "--device", laptop.device_id, *data)
+
+    assert "its key may have been changed" in laptop.cli("devices", "list", fails=1)
+
+
+def test_friends_and_requests_are_lines_for_scripts(site: Site) -> None:
+    laptop, friend = site.log_in(), site.log_in()
+    friend.cli("friends", "request", laptop.handle, "--message", "two words")
+
+    [waiting] = laptop.cli("friends", "requests").splitlines()
+    [sent] = friend.cli("friends", "requests").splitlines()
+
+    line = r"id=\S+ from=[0-9a-f]{64} to=[0-9a-f]{64} status=pending message=two words"
+    assert re.fullmatch(f"in {line}", waiting)
+    assert re.fullmatch(f"out {line}", sent)
+    accepted = laptop.cli("friends", "accept", friend.handle)
+    assert re.fullmatch(line.replace("pending", "accepted") + "\n", accepted)
+    assert re.fullmatch(r"[0-9a-f]{64} devices=1\n", laptop.cli("friends", "list"))
+    devices = laptop.cli("friends", "devices", friend.handle)
+    assert re.fullmatch(rf"{friend.device_id} active key=[0-9a-f]{{64}}\n", devices)
+
+
+def test_devices_are_a_table_on_a_terminal(site: Site) -> None:
+    laptop = site.log_in()
+    command = ("devices", "list", "--profile", str(laptop.profile))
+
+    head, line = on_a_terminal(command, columns=250).splitlines()
+
+    assert head.split()[:2] == ["device_id", "status"]
+    assert "device_name" not in head
+    assert laptop.device_id in line.split()
+    assert on_a_terminal(command, columns=80).splitlines() == laptop.cli("devices", "list").splitlines()
+
+
+def on_a_terminal(command: tuple[str, ...], *, columns: int) -> str:
+    """What a command prints to a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (25, columns))
+    environment = clean_environment(TERM="vt100", COLUMNS="", LINES="")
+    done = subprocess.run(
+        [str(BIN / "commucat-cli"), *command], env=environment, stdout=theirs, timeout=DEADLINE, check=True
+    )
+    os.close(theirs)
+    text = b""
+    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while data := os.read(ours, 65_536):
+            text += data
+    os.close(ours)
+    assert done.returncode == 0
+    return re.sub(r"\x1b\[[\d;]*m", "", text.decode())
 
 
 def _token_of(owner: Owner) -> str:

@@ -154,6 +154,8 @@ def test_an_avatar_is_set(server: ServerProcess, alice: Person, tmp_path: Path) 
     address = done.stdout.strip().removeprefix("avatar_url=")
     assert address.startswith("https://localhost/uploads/")
     assert (server.data_dir / "uploads" / address.rpartition("/")[2]).read_bytes() == PNG
+    again = json.loads(do(alice, "profile", "avatar", str(picture), "--json").stdout)
+    assert again.keys() == {"avatar_url"}
 
 
 def test_files_arrive_unread_by_the_server_and_overwrite_nothing(

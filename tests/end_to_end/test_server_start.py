@@ -64,6 +64,26 @@ def test_unwritable_data_directory_is_named(tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--bind", "nonsense"),
+        ("--bind", "127.0.0.1:99999"),
+        ("--workers", "0"),
+        ("--workers", "2"),
+    ],
+)
+def test_a_flag_that_cannot_be_used_is_wrong_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert arguments[0] in refused(tmp_path, *arguments, code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_of_the_configuration_need_postgresql_as_well(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text("[server]\nworkers = 2\n")
+
+    assert "leave server.workers out" in refused(tmp_path, "--config", "two.toml")
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("[server\n", "line 1"),
@@ -71,6 +91,7 @@ def test_unwritable_data_directory_is_named(tmp_path: Path, place: str) -> None:
         ("[server]\nbnd = 'x:1'\n", "bind"),
         ("[servr]\n", "server"),
         ("[server]\nkeepalive = 'soon'\n", "keepalive"),
+        ("[server]\nworkers = 0\n", "workers"),
         ("[storage]\nredis_url = 'x:6379'\n", "must look like redis://"),
         ("[storage]\npostgres_dsn = 'host=x'\n", "must look like postgresql://"),
         ("[federation]\npeers = ''\n", "not supported by this version"),

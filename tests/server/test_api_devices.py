@@ -364,7 +364,9 @@ async def test_keys_change_at_most_once_in_the_configured_interval(rest: Rest, n
     alice = await rest.connect(ALICE)
     now[0] += INTERVAL - 1
     early = await rotate(rest, alice, csr())
-    assert (early.status, early.detail) == (409, "rotation interval not elapsed")
+    later = datetime.fromtimestamp(now[0] + 1, UTC).isoformat()
+    assert early.status == 409
+    assert early.detail == f"rotation interval not elapsed; try again at {later}"
     now[0] += 1
     assert (await rotate(rest, alice, csr())).status == 200
     renewed = await rest.connect(Person(handle="alice", keys=NEW))

@@ -337,7 +337,9 @@ async def test_a_device_never_goes_back_to_a_key_and_waits_between_changes(stora
     soon = rotation("new", "third", applied_at=NOW + 99)
 
     assert await refused_rotation(storage, back) is RotationRefusal.KEY_USED
-    assert await refused_rotation(storage, soon) is RotationRefusal.TOO_SOON
+    with pytest.raises(RotationRefusedError) as refused:
+        await storage.rotate_device_key(soon)
+    assert (refused.value.refusal, refused.value.retry_at) == (RotationRefusal.TOO_SOON, NOW + 100)
     await storage.rotate_device_key(rotation("new", "third", applied_at=NOW + 100))
 
 

@@ -13,7 +13,7 @@ import trio
 
 from commucat_ledger import LedgerError
 from commucat_server.app import RunningServer, serve
-from commucat_server.config import ConfigError, ServerConfig, load_config
+from commucat_server.config import ConfigError, FlagError, ServerConfig, load_config
 from commucat_server.connect.relay import WorkerRelay
 from commucat_server.listener import ListenerError, ShutdownSignal
 from commucat_server.ops.collector import settle_collector
@@ -49,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load()
         if config.server.workers > 1 and config.storage.postgres_dsn is None:
+            by_flag = options.workers is not None
+            name = "--workers" if by_flag else "server.workers"
             return _failed(
-                "several workers need PostgreSQL: set storage.postgres_dsn, or leave --workers out", code=2
+                f"several workers need PostgreSQL: set storage.postgres_dsn, or leave {name} out",
+                code=2 if by_flag else 1,
             )
         configure_logs(config.logging.level)
         inherited: Inheritance | None = options.worker
@@ -72,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = _first(group)
         assert isinstance(failed, WorkerFailedError)
         exit_code = failed.code if failed.code in (1, 2) else 1
+    except* FlagError as group:
+        exit_code = _failed(str(_first(group)), code=2)
     except* (ConfigError, ProvisionError, StorageError, LedgerError, ListenerError) as group:
         exit_code = _failed(str(_first(group)))
     except* OSError as group:

@@ -130,6 +130,8 @@ class RotationRefusal(enum.Enum):
 class RotationRefusedError(StorageError):
     """The key was not changed, and nothing was written."""
 
-    def __init__(self, refusal: RotationRefusal) -> None:
+    def __init__(self, refusal: RotationRefusal, *, retry_at: int | None = None) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
+        self.retry_at = retry_at
+        """Unix seconds from when on it is not too soon any more, if that was the reason."""

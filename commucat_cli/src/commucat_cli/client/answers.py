@@ -139,8 +139,8 @@ def handshake_refusal(value: Mapping[str, Any], *, with_code: bool) -> CliError:
         )
     if detail == "invalid request":
         return HandshakeRefused(
-            f"the server refuses this device: {told}; it may be revoked or unknown there, "
-            "or the handle is not its own"
+            f"the server refuses this device: {told}; it may be revoked or unknown there, its key may have "
+            "been changed (rotate-keys of the server's operator does that), or the handle is not its own"
         )
     return HandshakeRefused(f"the server refuses this device: {told}")
 

@@ -1,7 +1,7 @@
 """``devices``: the devices of a user, asked at the server with a profile, or in the store by its operator."""
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -14,6 +14,7 @@ from commucat_cli.commands.operator.devices import StoreDevices
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
 from commucat_cli.commands.options import ProfileOption, ViaOption, device_id, encodable, warn_if_insecure
 from commucat_cli.commands.outcome import finish, run_command, run_interruptibly
+from commucat_cli.commands.results import show_rows
 from commucat_cli.errors import NotCommuCatError
 from commucat_cli.profile import Profile, open_profile
 from commucat_cli.terminal import print_now, printable, printable_json
@@ -58,18 +59,35 @@ class Place:
     data_dir: Path | None
 
     def store(self) -> StoreDevices | None:
-        """The store, None to ask the server.
+        """The store, None to ask the server."""
+        if self.config is None and self.data_dir is None:
+            return None
+        return StoreDevices(self.config, self.data_dir)
 
-        Raises:
-            typer.BadParameter: both were named, or neither.
-        """
-        named = self.config is not None or self.data_dir is not None
-        if named:
-            # A profile in the environment is no contradiction: whoever names the store means it.
-            return StoreDevices(self.config, self.data_dir)
-        if self.profile is None:
+
+def _place(
+    ctx: typer.Context,
+    profile: Path | None,
+    config: Path | None,
+    data_dir: Path | None,
+    handle: str | None = None,
+) -> Place:
+    """Raises a usage error if both places were named, or neither, or a user to the server."""
+    if config is None and data_dir is None:
+        if profile is None:
             raise typer.BadParameter("name --profile, or the server's data (--data-dir or --config)")
-        return None
+        if handle is not None:
+            raise typer.BadParameter(
+                "--handle is for the operator: leave it out, or name --data-dir or --config"
+            )
+        return Place(profile=profile, config=None, data_dir=None)
+    # A profile in the environment is no contradiction: whoever names the store means it.
+    source = ctx.get_parameter_source("profile")
+    if source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter(
+            "--profile asks the server, --data-dir and --config its store: name one of them"
+        )
+    return Place(profile=None, config=config, data_dir=data_dir)
 
 
 Row: TypeAlias = dict[str, Any]
@@ -78,6 +96,7 @@ Ask: TypeAlias = Callable[[Connection, Profile], Awaitable[list[Row]]]
 
 @devices_app.command("list")
 def list_devices(
+    ctx: typer.Context,
     profile: OptionalProfile = None,
     handle: UserOption = None,
     as_json: JsonOption = False,
@@ -85,12 +104,13 @@ def list_devices(
     data_dir: DataDirectory = None,
 ) -> None:
     """List devices, those that wait for approval too."""
-    place = Place(profile=profile, config=config, data_dir=data_dir)
+    place = _place(ctx, profile, config, data_dir, handle)
     _answer(place, lambda store: store.listed(handle, pending_only=False), _ask_list, as_json)
 
 
 @devices_app.command("pending")
 def pending(
+    ctx: typer.Context,
     profile: OptionalProfile = None,
     handle: UserOption = None,
     as_json: JsonOption = False,
@@ -98,12 +118,13 @@ def pending(
     data_dir: DataDirectory = None,
 ) -> None:
     """List the devices that have claimed a code and wait for approval."""
-    place = Place(profile=profile, config=config, data_dir=data_dir)
+    place = _place(ctx, profile, config, data_dir, handle)
     _answer(place, lambda store: store.listed(handle, pending_only=True), _ask_pending, as_json)
 
 
 @devices_app.command("approve")
 def approve(
+    ctx: typer.Context,
     device: DeviceArgument,
     profile: OptionalProfile = None,
     as_json: JsonOption = False,
@@ -111,12 +132,13 @@ def approve(
     data_dir: DataDirectory = None,
 ) -> None:
     """Let a device in that waits."""
-    place = Place(profile=profile, config=config, data_dir=data_dir)
+    place = _place(ctx, profile, config, data_dir)
     _answer(place, lambda store: store.approve(device), partial(_ask_action, "approve", device), as_json)
 
 
 @devices_app.command("reject")
 def reject(
+    ctx: typer.Context,
     device: DeviceArgument,
     profile: OptionalProfile = None,
     as_json: JsonOption = False,
@@ -124,12 +146,13 @@ def reject(
     data_dir: DataDirectory = None,
 ) -> None:
     """Turn a device away that waits."""
-    place = Place(profile=profile, config=config, data_dir=data_dir)
+    place = _place(ctx, profile, config, data_dir)
     _answer(place, lambda store: store.reject(device), partial(_ask_action, "reject", device), as_json)
 
 
 @devices_app.command("revoke")
 def revoke(
+    ctx: typer.Context,
     device: DeviceArgument,
     profile: OptionalProfile = None,
     as_json: JsonOption = False,
@@ -137,7 +160,7 @@ def revoke(
     data_dir: DataDirectory = None,
 ) -> None:
     """End a device for good: its session, its certificates and tokens, and what waits for it."""
-    place = Place(profile=profile, config=config, data_dir=data_dir)
+    place = _place(ctx, profile, config, data_dir)
     _answer(place, lambda store: store.revoke(device), partial(_ask_action, "revoke", device), as_json)
 
 
@@ -209,10 +232,15 @@ async def _ask_action(action: str, device: str, connection: Connection, _profile
 def _print(rows: Sequence[Row], as_json: bool, *, listed: bool) -> None:
     if as_json:
         print_now(printable_json(json.dumps(list(rows) if listed else rows[0], indent=2)))
-        return
-    for row in rows:
-        values = {name: value for name, value in row.items() if value is not None}
-        print_now(printable(" ".join(f"{name}={_word(value)}" for name, value in values.items())))
+    elif listed:
+        show_rows(rows, _line)
+    else:
+        print_now(_line(rows[0]))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    values = {name: value for name, value in row.items() if value is not None}
+    return printable(" ".join(f"{name}={_word(value)}" for name, value in values.items()))
 
 
 def _word(value: object) -> str:

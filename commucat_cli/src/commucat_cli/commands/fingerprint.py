@@ -8,10 +8,10 @@ import typer
 
 from commucat_cli.client import PeerDirectory, open_session, safety_number
 from commucat_cli.client import fingerprint as fingerprint_of
-from commucat_cli.commands.options import ProfileOption, device_id, warn_if_insecure
+from commucat_cli.commands.options import JsonOption, ProfileOption, device_id, warn_if_insecure
 from commucat_cli.commands.outcome import run_command
+from commucat_cli.commands.results import print_values
 from commucat_cli.profile import Profile, open_profile
-from commucat_cli.terminal import Output, one_line
 
 
 def fingerprint(
@@ -22,19 +22,20 @@ def fingerprint(
             "--peer", metavar="DEVICE", callback=device_id, help="Show the safety number with this device."
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show this device's fingerprint, or the safety number that both sides of a conversation see equal.
 
     A peer never talked to is asked for at the server; else no connection is made.
     """
-    run_command(partial(_fingerprint, profile, peer))
+    run_command(partial(_fingerprint, profile, peer, as_json))
 
 
-async def _fingerprint(directory: Path, peer: str | None) -> int:
+async def _fingerprint(directory: Path, peer: str | None, as_json: bool) -> int:
     with open_profile(directory) as profile:
         keys = profile.keys
         if peer is None:
-            lines = {
+            values = {
                 "device_id": keys.device_id,
                 "public_key": keys.device.public.hex(),
                 "fingerprint": fingerprint_of(keys.device_id, keys.device.public),
@@ -42,13 +43,13 @@ async def _fingerprint(directory: Path, peer: str | None) -> int:
         else:
             own = (keys.device_id, keys.device.public)
             key = await _peer_key(profile, peer)
-            lines = {
+            values = {
                 "device_id": keys.device_id,
                 "peer": peer,
                 "peer_public_key": key.hex(),
                 "safety_number": safety_number(own, (peer, key)),
             }
-    await Output().write("".join(f"{name}={one_line(value)}\n" for name, value in lines.items()))
+    print_values(values, as_json=as_json)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 import json as json_module
 from collections.abc import Iterable
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -10,8 +11,11 @@ from commucat_cli.client import Connection
 from commucat_cli.client.friends import FRIENDS, REQUESTS, call, friend_path, request_path
 from commucat_cli.commands.once import ask_once
 from commucat_cli.commands.options import ProfileOption, ViaOption, encodable
+from commucat_cli.commands.results import Row, Value, show_rows
 from commucat_cli.errors import NotCommuCatError
-from commucat_cli.terminal import one_line, printable_json
+from commucat_cli.terminal import one_line, print_now, printable_json
+
+Answer: TypeAlias = dict[str, Any]
 
 friends_app = typer.Typer(
     help="Friends of this profile's user, and requests to become one.",
@@ -35,18 +39,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="The server's answer as
 def list_friends(profile: ProfileOption, json: JsonOption = False, via: ViaOption = None) -> None:
     """Print the list: user id, number of devices (0 for one who does not list you), alias."""
 
-    async def ask(connection: Connection) -> str:
-        answer = await call(connection, "GET", FRIENDS)
+    def show(answer: Answer) -> None:
         if json:
-            return _json(answer)
+            _print_json(answer)
+            return
         devices = _object(answer, "devices")
-        return "".join(
-            f"{_text(friend, 'user_id')} devices={len(devices.get(_text(friend, 'user_id')) or ())}"
-            f"{_alias(friend)}\n"
-            for friend in _objects(answer, "friends")
-        )
+        rows: list[Row] = []
+        for friend in _objects(answer, "friends"):
+            user = _text(friend, "user_id")
+            rows.append(
+                {"user": user, "devices": len(devices.get(user) or ()), "alias": _optional(friend, "alias")}
+            )
+        show_rows(rows, _friend_line)
 
-    ask_once(profile, via, ask)
+    ask_once(profile, via, partial(call, method="GET", path=FRIENDS), show)
 
 
 @friends_app.command("request")
@@ -61,26 +67,25 @@ def request(
 ) -> None:
     """Ask a user to become a friend. Its devices are told."""
 
-    async def ask(connection: Connection) -> str:
-        answer = await call(connection, "POST", request_path(user), {"message": message})
-        return _json(answer) if json else _request_line(_object(answer, "request"))
+    async def ask(connection: Connection) -> Answer:
+        return await call(connection, "POST", request_path(user), {"message": message})
 
-    ask_once(profile, via, ask)
+    ask_once(profile, via, ask, partial(_show_request, as_json=json))
 
 
 @friends_app.command("requests")
 def requests(profile: ProfileOption, json: JsonOption = False, via: ViaOption = None) -> None:
     """Print the requests that wait for an answer, and those that were sent."""
 
-    async def ask(connection: Connection) -> str:
-        answer = await call(connection, "GET", REQUESTS)
+    def show(answer: Answer) -> None:
         if json:
-            return _json(answer)
-        lines = [("in", each) for each in _objects(answer, "incoming")]
-        lines += [("out", each) for each in _objects(answer, "outgoing")]
-        return "".join(f"{direction} {_request_line(each)}" for direction, each in lines)
+            _print_json(answer)
+            return
+        rows: list[Row] = [{"direction": "in", **_request_row(each)} for each in _objects(answer, "incoming")]
+        rows += [{"direction": "out", **_request_row(each)} for each in _objects(answer, "outgoing")]
+        show_rows(rows, _request_line)
 
-    ask_once(profile, via, ask)
+    ask_once(profile, via, partial(call, method="GET", path=REQUESTS), show)
 
 
 @friends_app.command("accept")
@@ -100,14 +105,19 @@ def reject(
 
 
 @friends_app.command("remove")
-def remove(user: UserArgument, profile: ProfileOption, via: ViaOption = None) -> None:
+def remove(
+    user: UserArgument,
+    profile: ProfileOption,
+    json: Annotated[bool, typer.Option("--json", help="Print who was removed as one JSON object.")] = False,
+    via: ViaOption = None,
+) -> None:
     """Take a user out of the list. The other side's list stays as it is."""
 
-    async def ask(connection: Connection) -> str:
-        await call(connection, "DELETE", friend_path(user))
-        return ""
+    def show(_: Answer) -> None:
+        if json:
+            _print_json({"removed": user})
 
-    ask_once(profile, via, ask)
+    ask_once(profile, via, partial(call, method="DELETE", path=friend_path(user)), show)
 
 
 @friends_app.command("devices")
@@ -116,42 +126,66 @@ def devices(
 ) -> None:
     """Print the devices of a friend, for `send --to`."""
 
-    async def ask(connection: Connection) -> str:
-        answer = await call(connection, "GET", f"{friend_path(user)}/devices")
+    def show(answer: Answer) -> None:
         if json:
-            return _json(answer)
-        return "".join(
-            f"{_text(device, 'device_id')} {_text(device, 'status')} key={_text(device, 'public_key')}\n"
+            _print_json(answer)
+            return
+        rows: list[Row] = [
+            {
+                "device": _text(device, "device_id"),
+                "status": _text(device, "status"),
+                "key": _text(device, "public_key"),
+            }
             for device in _objects(answer, "devices")
-        )
+        ]
+        show_rows(rows, lambda row: f"{row['device']} {row['status']} key={row['key']}")
 
-    ask_once(profile, via, ask)
+    ask_once(profile, via, partial(call, method="GET", path=f"{friend_path(user)}/devices"), show)
 
 
 def _answer(user: str, profile: ProfileOption, word: str, json: bool, via: ViaOption) -> None:
-    async def ask(connection: Connection) -> str:
-        answer = await call(connection, "POST", request_path(user, word))
-        return _json(answer) if json else _request_line(_object(answer, "request"))
-
-    ask_once(profile, via, ask)
+    path = request_path(user, word)
+    ask_once(profile, via, partial(call, method="POST", path=path), partial(_show_request, as_json=json))
 
 
-def _json(answer: dict[str, Any]) -> str:
-    return printable_json(json_module.dumps(answer, ensure_ascii=False)) + "\n"
+def _show_request(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+    else:
+        print_now(_request_line(_request_row(_object(answer, "request"))))
 
 
-def _request_line(value: dict[str, Any]) -> str:
-    line = " ".join(
-        f"{key}={_text(value, name)}"
-        for key, name in (("id", "id"), ("from", "from_user_id"), ("to", "to_user_id"), ("status", "status"))
+def _print_json(answer: Answer) -> None:
+    print_now(printable_json(json_module.dumps(answer, ensure_ascii=False)))
+
+
+def _friend_line(row: Row) -> str:
+    alias = "" if row["alias"] is None else f" {row['alias']}"
+    return f"{row['user']} devices={row['devices']}{alias}"
+
+
+def _request_row(value: dict[str, Any]) -> dict[str, Value]:
+    return {
+        "id": _text(value, "id"),
+        "from": _text(value, "from_user_id"),
+        "to": _text(value, "to_user_id"),
+        "status": _text(value, "status"),
+        "message": _optional(value, "message"),
+    }
+
+
+def _request_line(row: Row) -> str:
+    """``in`` or ``out`` in a list; the words of the request come last, as they are."""
+    named = " ".join(
+        f"{name}={value}" for name, value in row.items() if name != "direction" and value is not None
     )
-    message = value.get("message")
-    return line + (f" message={one_line(message)}\n" if isinstance(message, str) else "\n")
+    return f"{row['direction']} {named}" if "direction" in row else named
 
 
-def _alias(friend: dict[str, Any]) -> str:
-    alias = friend.get("alias")
-    return f" {one_line(alias)}" if isinstance(alias, str) else ""
+def _optional(value: dict[str, Any], name: str) -> str | None:
+    """A member of harmless words, None if it is not there."""
+    text = value.get(name)
+    return one_line(text) if isinstance(text, str) else None
 
 
 def _text(value: dict[str, Any], name: str) -> str:

@@ -55,6 +55,14 @@ class LazyGroup(TyperGroup):
         """Names only: nothing is imported for them."""
         return list(self.commands)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Take off what the library puts before the reason why a value is wrong."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as exc:
+            exc.message = exc.message.removeprefix("Value error, ")
+            raise
+
 
 def _load(name: str, place: Place) -> Any:
     found = place.load()

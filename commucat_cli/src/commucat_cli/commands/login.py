@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from commucat_cli.client import LoginRequest, log_in
-from commucat_cli.commands.options import ProfileOption, ViaOption, encodable, warn_if_insecure
+from commucat_cli.commands.options import JsonOption, ProfileOption, ViaOption, encodable, warn_if_insecure
 from commucat_cli.commands.outcome import run_command
+from commucat_cli.commands.results import print_values
 from commucat_cli.errors import AddressError
 from commucat_cli.profile import open_profile_for_login
-from commucat_cli.terminal import Output, one_line
 from commucat_cli.transport import ServerAddress
 from commucat_crypto import NoisePattern
 
@@ -46,6 +46,7 @@ def login(
     pattern: Annotated[
         PatternName | None, typer.Option("--pattern", help="Noise pattern; XK hides this device better.")
     ] = None,
+    as_json: JsonOption = False,
     via: ViaOption = None,
 ) -> None:
     """Log a device in. Keys are made here and stay here; may be repeated after an interruption."""
@@ -71,12 +72,12 @@ def login(
         with open_profile_for_login(profile) as opened:
             warn_if_insecure("insecure" if insecure else "")
             account = await log_in(opened, request)
-            lines = {
+            values = {
                 "device_id": opened.keys.device_id,
                 "user_id": account.user_id or "",
                 "handle": account.handle,
             }
-        await Output().write("".join(f"{name}={one_line(value)}\n" for name, value in lines.items()))
+        print_values(values, as_json=as_json)
         return 0
 
     run_command(command)

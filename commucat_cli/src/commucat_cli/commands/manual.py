@@ -37,7 +37,8 @@ def completion(
 
 def man(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A directory that exists, such as share/man/man1.")
+        Path,
+        typer.Argument(metavar="DIR", help="A directory, such as share/man/man1; made if there is none."),
     ],
 ) -> None:
     """Write a manual page for each command.
@@ -47,6 +48,10 @@ def man(
 
     def command() -> int:
         pages = list(_tree().walk())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ManualError(f"cannot make {folder}: {exc.strerror}") from exc
         for each in pages:
             _write(folder / page_name(each), each)
         print_now(f"pages={len(pages)}")

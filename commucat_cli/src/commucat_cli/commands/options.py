@@ -1,7 +1,7 @@
 """Options that several client commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -49,6 +49,7 @@ ViaOption = Annotated[
         help=f"How to connect: {', '.join(Via)}. By default as at login, and there binary (HTTP/2).",
     ),
 ]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PeerOption = Annotated[
     str, typer.Option("--to", metavar="DEVICE", callback=device_id, help="Device id of the other side.")
 ]

@@ -9,9 +9,9 @@ import typer
 from commucat_cli.client import Connection
 from commucat_cli.client.friends import set_avatar
 from commucat_cli.commands.once import ask_once
-from commucat_cli.commands.options import ProfileOption, ViaOption
+from commucat_cli.commands.options import JsonOption, ProfileOption, ViaOption
+from commucat_cli.commands.results import print_values
 from commucat_cli.errors import CliError
-from commucat_cli.terminal import printable
 
 profile_app = typer.Typer(
     help="What others see of this profile's user.", no_args_is_help=True, rich_markup_mode=None
@@ -37,6 +37,7 @@ def avatar(
         Path, typer.Argument(metavar="FILE", help="A JPEG, PNG, WebP or GIF picture of at most 5 MiB.")
     ],
     profile: ProfileOption,
+    as_json: JsonOption = False,
     via: ViaOption = None,
 ) -> None:
     """Show everybody this picture. Prints where it is."""
@@ -46,9 +47,9 @@ def avatar(
         kinds = [kind for magic, kind in _MAGIC if picture.startswith(magic)]
         if not kinds:
             raise CliError(f"{file} is no JPEG, PNG, WebP or GIF picture")
-        return f"avatar_url={printable(await set_avatar(connection, picture, kinds[0]))}\n"
+        return await set_avatar(connection, picture, kinds[0])
 
-    ask_once(profile, via, ask)
+    ask_once(profile, via, ask, lambda url: print_values({"avatar_url": url}, as_json=as_json))
 
 
 def _read(path: Path) -> bytes:

@@ -23,12 +23,14 @@ from commucat_cli.client.delivery import reason_text
 from commucat_cli.client.tasks import Work, race
 from commucat_cli.commands.options import (
     ChannelOption,
+    JsonOption,
     PeerOption,
     ProfileOption,
     ViaOption,
     warn_if_insecure,
 )
 from commucat_cli.commands.outcome import run_command
+from commucat_cli.commands.results import print_values
 from commucat_cli.commands.transfers import upload
 from commucat_cli.errors import CliError
 from commucat_cli.profile import Profile, open_profile
@@ -65,6 +67,7 @@ def send(
             "and fail when it has not in this time.",
         ),
     ] = None,
+    as_json: JsonOption = False,
     via: ViaOption = None,
 ) -> None:
     """Send a message to a device; succeeds only when the server has acknowledged everything.
@@ -72,10 +75,13 @@ def send(
     An upload that was broken off goes on when the same file is sent to the same device again within a day.
     Runs beside a `listen` of the same profile, but not with --wait-delivered, which reads the inbox for the
     server's reports; messages in it stay there. Empty lines of standard input are left out.
+
+    With --json prints, at the end: to, sent=N (acknowledged by the server), refused=N, and delivered, the ids
+    of the messages that the device has confirmed (null without --wait-delivered).
     """
     if (text is not None) + stdin + (file is not None) != 1:
         raise typer.BadParameter("give either TEXT, --stdin or --file", param_hint="TEXT")
-    run_command(partial(_send, profile, to, text, file, channel, timeout, wait_delivered, via))
+    run_command(partial(_send, profile, to, text, file, channel, timeout, wait_delivered, as_json, via))
 
 
 async def _send(
@@ -86,6 +92,7 @@ async def _send(
     channel: int | None,
     patience: float,
     wait: float | None,
+    as_json: bool,
     via: Via | None,
 ) -> int:
     with open_profile(directory) as profile, ExitStack() as stack:
@@ -97,7 +104,7 @@ async def _send(
             # The message goes only when there is something to fetch.
             note, mark = await upload(profile, file, to, patience, via)
             text = note.to_text()
-        await _Sending(profile, to, channel, patience, wait, via).run(text)
+        await _Sending(profile, to, channel, patience, wait, as_json, via).run(text)
         if mark is not None:
             profile.state.forget_upload(mark)
     return 0
@@ -113,6 +120,7 @@ class _Sending:
         channel: int | None,
         patience: float,
         wait: float | None,
+        as_json: bool,
         via: Via | None,
     ) -> None:
         self._profile = profile
@@ -121,10 +129,11 @@ class _Sending:
         self._via = via
         self._refused: list[str] = []
         self._added = 0
-        self._delivered = 0
+        self._delivered: list[str] = []
         self._trouble = ""
         self._done = trio.Event()
         self._wait = wait
+        self._as_json = as_json
         self._output = Output()
         self._deliveries = Deliveries(to)
         self._outbox = Outbox(
@@ -144,12 +153,20 @@ class _Sending:
             via=self._via,
         )
         await race(deliver, partial(self._feed, text), self._watch)
+        if self._as_json:
+            values = {
+                "to": self._to,
+                "sent": self._added - len(self._refused),
+                "refused": len(self._refused),
+                "delivered": None if self._wait is None else self._delivered,
+            }
+            print_values(values, as_json=True)
         if self._refused:
             reasons = ", ".join(sorted(set(self._refused)))
             raise CliError(
                 f"{len(self._refused)} of {self._added} messages to {self._to} were refused: {reasons}"
             )
-        if self._wait is not None and self._delivered < self._added:
+        if self._wait is not None and len(self._delivered) < self._added:
             raise CliError(self._not_delivered())
 
     async def _feed(self, text: str | None) -> None:
@@ -187,14 +204,16 @@ class _Sending:
         async def tell(messages: list[SentMessage]) -> None:
             if report.status is DeliveryStatus.DELIVERED:
                 ids = [message.message_id.hex() for message in messages]
-                await self._output.write("".join(f"delivered device={self._to} id={each}\n" for each in ids))
-                self._delivered += len(ids)
+                if not self._as_json:
+                    lines = (f"delivered device={self._to} id={each}\n" for each in ids)
+                    await self._output.write("".join(lines))
+                self._delivered += ids
 
         await self._deliveries.take(report, tell)
 
     def _not_delivered(self) -> str:
         expired = self._deliveries.expired
-        missing = self._added - self._delivered
+        missing = self._added - len(self._delivered)
         reasons = [f"{count} because {reason_text(reason)}" for reason, count in expired.items()]
         if silent := missing - sum(expired.values()):
             reasons.insert(0, f"{silent} not confirmed by it within {self._wait:g} s")

@@ -90,10 +90,15 @@ def handlers(context: ApiContext) -> Handlers:
         except RotationProofError as exc:
             raise ProblemError(400, str(exc)) from exc
         except RotationRefusedError as exc:
-            raise ProblemError(409, _REFUSALS[exc.refusal]) from exc
+            raise ProblemError(409, _detail_of(exc)) from exc
         return json_answer(_rotated_json(rotated, caller.user.user_id))
 
     return [rotate]
+
+
+def _detail_of(refused: RotationRefusedError) -> str:
+    detail = _REFUSALS[refused.refusal]
+    return detail if refused.retry_at is None else f"{detail}; try again at {rfc3339(refused.retry_at)}"
 
 
 def _request_of(value: dict[str, Any], *, now: float, proof_ttl: int) -> RotationRequest:

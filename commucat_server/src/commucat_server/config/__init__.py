@@ -4,7 +4,7 @@ sections, strictly, and says in one line what is wrong. Nothing is silently igno
 
 from commucat_server.config.access_sections import AdminSection, ProxyHeader, ProxySection, RateLimitSection
 from commucat_server.config.address import BindAddress
-from commucat_server.config.errors import ConfigError
+from commucat_server.config.errors import ConfigError, FlagError
 from commucat_server.config.load import ServerConfig, load_config
 from commucat_server.config.networks import Networks
 from commucat_server.config.sections import (
@@ -32,6 +32,7 @@ __all__ = [
     "ClearFrames",
     "ConfigError",
     "CryptoSection",
+    "FlagError",
     "LedgerMode",
     "LedgerSection",
     "LimitsSection",

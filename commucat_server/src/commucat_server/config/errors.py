@@ -14,6 +14,10 @@ class ConfigError(Exception):
         super().__init__(one_line(text))
 
 
+class FlagError(ConfigError):
+    """It is a flag of the command line that cannot be used."""
+
+
 class InvalidValueError(ValueError):
     """A value is out of range. The loader adds where it came from and makes a :class:`ConfigError` of it.
 

@@ -9,7 +9,7 @@ import attrs
 import cattrs
 
 from commucat_server.config import access_sections, rotation_section, sections, telemetry_section
-from commucat_server.config.errors import ConfigError, InvalidValueError, one_line
+from commucat_server.config.errors import ConfigError, FlagError, InvalidValueError, one_line
 from commucat_server.config.keys import SECTIONS
 from commucat_server.config.sources import (
     Given,
@@ -116,7 +116,8 @@ def load_config(
     there is one. Relative paths count from ``cwd``, wherever they are written.
 
     Raises:
-        ConfigError: something is wrong; the text says where and what to do.
+        FlagError: one of the flags is wrong.
+        ConfigError: something else is; the text says where and what to do.
     """
     variables = read_variables(environ, cwd)
     file = _find_file(config_path, variables, cwd)
@@ -202,7 +203,7 @@ def _find_data_dir(
     try:
         return cwd / converter.structure(given.value, Path)
     except InvalidValueError as exc:
-        raise ConfigError(f"{given.origin}: {exc}") from exc
+        raise _wrong(given.origin, exc) from exc
 
 
 def _apply_rust_log(settings: dict[str, Given], variables: Mapping[str, Given]) -> list[str]:
@@ -240,12 +241,17 @@ def _section(
         key = f"{section}.{exc.key}"
         # A default can only be wrong together with something that was given: name the key then.
         origin = settings[key].origin if key in settings else key
-        raise ConfigError(f"{origin}: {exc}") from exc
+        raise _wrong(origin, exc) from exc
 
 
 def _value(given: Given, kind: Any, cwd: Path, converter: cattrs.Converter) -> object:
     try:
         value: object = converter.structure(given.value, kind)
     except InvalidValueError as exc:
-        raise ConfigError(f"{given.origin}: {exc}") from exc
+        raise _wrong(given.origin, exc) from exc
     return cwd / value if isinstance(value, Path) else value
+
+
+def _wrong(origin: str, exc: InvalidValueError) -> ConfigError:
+    kind = FlagError if origin.startswith("--") else ConfigError
+    return kind(f"{origin}: {exc}")

@@ -4,7 +4,7 @@ server's Ed25519 identity, a TLS certificate, the Noise keys. Needs nothing conf
 
 from commucat_server.provision.certificate import self_signed
 from commucat_server.provision.data_dir import DataDir, prepare_data_dir
-from commucat_server.provision.device_key import give_device_key
+from commucat_server.provision.device_key import certificate_for_key, give_device_key
 from commucat_server.provision.errors import DataDirBusyError, ProvisionError, TooManyKeysError
 from commucat_server.provision.federation_seed import read_federation_keys
 from commucat_server.provision.moving import (
@@ -42,6 +42,7 @@ __all__ = [
     "Shared",
     "StoreStatus",
     "TooManyKeysError",
+    "certificate_for_key",
     "give_device_key",
     "is_encrypted",
     "load_noise_keys",

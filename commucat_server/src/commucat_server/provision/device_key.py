@@ -25,19 +25,11 @@ SOURCE = "operator"
 """In the ledger and in stored certificates."""
 
 
-async def give_device_key(
-    storage: Storage, authority: DeviceKeyPair, user: User, device_id: str, public_key: bytes, now: int
+def certificate_for_key(
+    authority: DeviceKeyPair, user: User, device_id: str, public_key: bytes, now: int
 ) -> DeviceCertificate:
-    """Make ``public_key`` the key of the user's device, which is created if there is none of that id.
-
-    Device, certificate, key event and the record for the ledger are one transaction. Sessions and
-    certificates with an earlier key of the device end.
-
-    Raises:
-        ProvisionError: the device is somebody else's, or was revoked.
-        StorageError: the store failed.
-    """
-    certificate = DeviceCertificate.issue(
+    """The certificate that :func:`give_device_key` stores; worth nothing until then."""
+    return DeviceCertificate.issue(
         authority,
         serial=new_serial(),
         user_id=user.user_id,
@@ -46,6 +38,19 @@ async def give_device_key(
         issued_at=now,
         expires_at=now + CERTIFICATE_LIFETIME,
     )
+
+
+async def give_device_key(storage: Storage, user: User, certificate: DeviceCertificate, now: int) -> None:
+    """Make the key of the certificate that of the user's device, which is created if there is none.
+
+    Device, certificate, key event and the record for the ledger are one transaction. Sessions and
+    certificates with an earlier key of the device end.
+
+    Raises:
+        ProvisionError: the device is somebody else's, or was revoked.
+        StorageError: the store failed.
+    """
+    device_id, public_key = certificate.device_id, certificate.public_key
     event = KeyEvent(event_id=new_event_id(), device_id=device_id, public_key=public_key, recorded_at=now)
     row = row_of(certificate, "rotate")
 
@@ -54,7 +59,7 @@ async def give_device_key(
 
     rotated = record_of(public_key, metadata("rotate"), now)
     if await storage.replace_device_key(row, event, rotated):
-        return certificate
+        return
     known = await storage.load_device(device_id)
     if known is not None:
         ours = known.user_id == user.user_id
@@ -79,4 +84,3 @@ async def give_device_key(
         await storage.admit(admission)
     except AdmissionRefusedError as exc:
         raise ProvisionError(f"the device {device_id} appeared at this moment; try again ({exc})") from exc
-    return certificate

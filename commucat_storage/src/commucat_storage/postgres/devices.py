@@ -308,7 +308,7 @@ async def rotate(connection: Connection, rotation: Rotation) -> None:
     )
     since = stored.created_at if changed_at is None else changed_at
     if rotation.applied_at - since < rotation.min_interval:
-        raise RotationRefusedError(RotationRefusal.TOO_SOON)
+        raise RotationRefusedError(RotationRefusal.TOO_SOON, retry_at=since + rotation.min_interval)
     used = await connection.fetchval(
         "SELECT EXISTS (SELECT 1 FROM user_device WHERE pubkey = $2) OR EXISTS (SELECT 1 FROM "
         "device_key_event WHERE device_id = $1 AND public_key = $2) OR EXISTS (SELECT 1 FROM "

@@ -296,7 +296,7 @@ def rotate(transaction: Transaction, rotation: Rotation) -> None:
     ).fetchone()
     since = stored.created_at if changed_at is None else changed_at // _SECOND
     if rotation.applied_at - since < rotation.min_interval:
-        raise RotationRefusedError(RotationRefusal.TOO_SOON)
+        raise RotationRefusedError(RotationRefusal.TOO_SOON, retry_at=since + rotation.min_interval)
     new_key = rotation.new_public_key
     used = connection.execute(
         "SELECT 1 FROM user_device WHERE public_key = ?2 UNION ALL SELECT 1 FROM device_key_event "

@@ -1,7 +1,6 @@
 """``commucat-cli register-user``: accounts, and the codes that let devices into them."""
 
 import time
-from datetime import UTC, datetime
 from typing import Annotated
 
 import attrs
@@ -16,8 +15,9 @@ from commucat_cli.commands.operator.settings import (
     load,
     prepare_store_directory,
 )
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
-from commucat_cli.terminal import print_now, printable
+from commucat_cli.commands.results import moment, print_values
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admissions import HANDLE, MAX_DISPLAY_NAME_LEN
 from commucat_server.identity.tokens import enrolment_code_hash, new_enrolment_code, new_id
@@ -82,6 +82,7 @@ def register_user(
     new_code: Annotated[
         bool, typer.Option("--new-code", help="A further code for a user that exists, for one more device.")
     ] = False,
+    as_json: JsonOption = False,
     config: ConfigFile = None,
     data_dir: DataDirectory = None,
 ) -> None:
@@ -104,23 +105,23 @@ def register_user(
             settings = load(config, data_dir)
             prepare_store_directory(settings)
             registered = trio.run(_register, settings, registration)
-        _print(registered)
+        _print(registered, as_json=as_json)
         return 0
 
     finish(command)
 
 
-def _print(registered: Registered) -> None:
+def _print(registered: Registered, *, as_json: bool) -> None:
     user = registered.user
-    lines = {"user_id": user.user_id, "handle": user.handle}
-    if user.display_name is not None:
-        lines["display_name"] = user.display_name
-    if user.avatar_url is not None:
-        lines["avatar_url"] = user.avatar_url
-    lines["code"] = registered.code
-    lines["code_expires_at"] = datetime.fromtimestamp(registered.expires_at, UTC).isoformat()
-    for name, value in lines.items():
-        print_now(f"{name}={printable(value)}")
+    values = {
+        "user_id": user.user_id,
+        "handle": user.handle,
+        "display_name": user.display_name,
+        "avatar_url": user.avatar_url,
+        "code": registered.code,
+        "code_expires_at": moment(registered.expires_at),
+    }
+    print_values(values, as_json=as_json)
 
 
 async def _register(settings: ServerConfig, registration: Registration) -> Registered:

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from commucat_cli.commands.operator.on_store import on_store
-from commucat_cli.commands.operator.operator_options import JsonOption, YesOption, confirmed
-from commucat_cli.commands.operator.results import Row, moment, print_rows, print_values
+from commucat_cli.commands.operator.operator_options import YesOption, confirmed
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import Row, moment, print_rows, print_values
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admin_tokens import ADMIN_SECRET, NewToken, is_endless, make_admin_token
 from commucat_server.provision import operator_record

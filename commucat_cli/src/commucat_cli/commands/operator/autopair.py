@@ -11,14 +11,14 @@ import typer
 from commucat_cli.client.rest import answer_within, read_json
 from commucat_cli.client.server_info import PATH as INFO_PATH
 from commucat_cli.client.server_info import fetch_server_info
+from commucat_cli.commands.operator.secret_file import SecretFile
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError, explained, load
-from commucat_cli.commands.options import encodable
+from commucat_cli.commands.options import JsonOption, encodable
 from commucat_cli.commands.outcome import finish, run_interruptibly
-from commucat_cli.errors import AddressError, NotCommuCatError, RestError
-from commucat_cli.profile.files import write_private
-from commucat_cli.terminal import print_now, printable, printable_json
+from commucat_cli.commands.results import print_values
+from commucat_cli.errors import AddressError, CliError, NotCommuCatError
 from commucat_cli.transport import ServerAddress, Timeouts, Trust, Via, open_http
-from commucat_crypto import DeviceKeyPair, claim_statement
+from commucat_crypto import DeviceCertificate, DeviceKeyPair, claim_statement
 from commucat_proto import json_text
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admissions import user_json
@@ -94,18 +94,24 @@ def autopair(
         Path | None, typer.Option("--tls-ca", metavar="FILE", show_default=False, help="PEM file to trust.")
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the TLS certificate.")] = False,
+    as_json: JsonOption = False,
     config: ConfigFile = None,
     data_dir: DataDirectory = None,
 ) -> None:
     """Make a device of a user, and print all it needs to connect: keys, certificate, the server's keys.
 
-    With --server and --session by a pairing code, else directly in the store. The bundle holds a private key.
+    With --server and --session by a pairing code, else directly in the store. Everything together, with the
+    private key, is a bundle: the file of --out, or what --json prints.
+
+    With --out prints device_id, user_id and bundle=FILE.
     """
     if server is not None or session is not None:
         if server is None or session is None:
             raise typer.BadParameter("--server and --session belong together")
         if handle is not None or user is not None:
             raise typer.BadParameter("--session says whose device it is: leave --handle and --user out")
+        if config is not None or data_dir is not None:
+            raise typer.BadParameter("--server pairs over the network: leave --data-dir and --config out")
         try:
             address = ServerAddress.parse(server)
         except AddressError as exc:
@@ -115,8 +121,8 @@ def autopair(
         trust = Trust(ca_file=tls_ca, insecure=insecure)
 
         def over_the_network() -> int:
-            bundle = run_interruptibly(lambda: _pair(address, trust, session, ttl, name))
-            _write(bundle, out)
+            bundle = run_interruptibly(lambda: _pair(address, trust, session, ttl, name, out))
+            _print(bundle, out, as_json=as_json)
             return 0
 
         finish(over_the_network)
@@ -129,22 +135,24 @@ def autopair(
             settings = load(config, data_dir)
             if settings.storage.postgres_dsn is None and not settings.storage.path.exists():
                 raise OperatorError(f"there is no database at {settings.storage.path}; start the server once")
-            bundle = run_interruptibly(lambda: _enrol(settings, wanted))
-        _write(bundle, out)
+            bundle = run_interruptibly(lambda: _enrol(settings, wanted, out))
+        _print(bundle, out, as_json=as_json)
         return 0
 
     finish(in_the_store)
 
 
-def _write(bundle: dict[str, Any], out: Path | None) -> None:
-    text = json.dumps(bundle, indent=2) + "\n"
-    if out is None:
-        print_now(printable_json(text.rstrip("\n")))
-        return
-    write_private(out, text.encode())
-    for name in ("device_id", "user_id"):
-        print_now(f"{name}={printable(str(bundle[name]))}")
-    print_now(f"bundle={printable(str(out))}")
+def _print(bundle: dict[str, Any], out: Path | None, *, as_json: bool) -> None:
+    values = bundle
+    if out is not None:
+        values = {"device_id": bundle["device_id"], "user_id": bundle["user_id"], "bundle": str(out)}
+    elif not as_json:
+        # What is an object or a list is so in its line, too.
+        values = {
+            name: json.dumps(value, separators=(",", ":")) if isinstance(value, dict | list) else value
+            for name, value in bundle.items()
+        }
+    print_values(values, as_json=as_json)
 
 
 def _bundle(keys: DeviceKeyPair, answer: dict[str, Any], server: dict[str, Any]) -> dict[str, Any]:
@@ -152,19 +160,22 @@ def _bundle(keys: DeviceKeyPair, answer: dict[str, Any], server: dict[str, Any])
         "device_id": answer["device_id"],
         "user_id": answer["user_id"],
         "user": answer["user"],
-        "private_key": keys.private.hex(),
-        "public_key": keys.public.hex(),
+        **_key_texts(keys),
         "status": answer["status"],
         "device_certificate": answer.get("device_certificate"),
         **server,
     }
 
 
+def _key_texts(keys: DeviceKeyPair) -> dict[str, str]:
+    return {"private_key": keys.private.hex(), "public_key": keys.public.hex()}
+
+
 # -- over the network ------------------------------------------------------------------------------------
 
 
 async def _pair(
-    address: ServerAddress, trust: Trust, token: str, ttl: int | None, name: str | None
+    address: ServerAddress, trust: Trust, token: str, ttl: int | None, name: str | None, out: Path | None
 ) -> dict[str, Any]:
     timeouts = Timeouts()
     keys, device_id = DeviceKeyPair.generate(), new_id()
@@ -177,46 +188,48 @@ async def _pair(
                 response = await client.request("POST", path, [kind, *headers], json_text.dumps(body))
             return read_json(response, path)
 
-        try:
-            offer = await post(
-                "/api/pair", {} if ttl is None else {"ttl": ttl}, ("authorization", f"Bearer {token}")
-            )
-        except RestError as exc:
-            raise OperatorError(f"no code was made: {exc}") from exc
-        code = offer.get("pair_code")
-        if not isinstance(code, str):
-            raise NotCommuCatError("the answer to /api/pair holds no code; is this a CommuCat server?")
-        statement = claim_statement(
-            domain=info.domain, code=code, device_id=device_id, public_key=keys.public
-        )
-        body = {
-            "pair_code": code,
-            "device_id": device_id,
-            "device_name": name,
-            "public_key": keys.public.hex(),
-            "proof": keys.sign(statement).hex(),
-        }
-        answer = await post("/api/pair/claim", body)
-    missing = [each for each in ("device_id", "user_id", "user", "status") if each not in answer]
-    if missing:
-        raise NotCommuCatError(f"the answer to the claim lacks {', '.join(missing)} (see {INFO_PATH})")
-    return _bundle(
-        keys,
-        answer,
-        {
+        server = {
             "server": address.url,
             "domain": info.domain,
             "device_ca_public": info.device_ca.hex(),
             "noise_public": info.noise_public.hex(),
             "noise_keys": sorted(key.hex() for key in info.noise_keys),
-        },
-    )
+        }
+        with SecretFile(out, {"device_id": device_id, **_key_texts(keys), **server}) as file:
+            try:
+                offer = await post(
+                    "/api/pair", {} if ttl is None else {"ttl": ttl}, ("authorization", f"Bearer {token}")
+                )
+            except CliError as exc:
+                raise OperatorError(f"no code was made: {exc}") from exc
+            code = offer.get("pair_code")
+            if not isinstance(code, str):
+                raise OperatorError("the answer to /api/pair holds no code; is this a CommuCat server?")
+            statement = claim_statement(
+                domain=info.domain, code=code, device_id=device_id, public_key=keys.public
+            )
+            body = {
+                "pair_code": code,
+                "device_id": device_id,
+                "device_name": name,
+                "public_key": keys.public.hex(),
+                "proof": keys.sign(statement).hex(),
+            }
+            answer = await post("/api/pair/claim", body)
+            missing = [each for each in ("device_id", "user_id", "user", "status") if each not in answer]
+            if missing:
+                raise NotCommuCatError(
+                    f"the answer to the claim lacks {', '.join(missing)} (see {INFO_PATH})"
+                )
+            bundle = _bundle(keys, answer, server)
+            file.complete(bundle)
+    return bundle
 
 
 # -- in the store ----------------------------------------------------------------------------------------
 
 
-async def _enrol(settings: ServerConfig, wanted: Wanted) -> dict[str, Any]:
+async def _enrol(settings: ServerConfig, wanted: Wanted, out: Path | None) -> dict[str, Any]:
     authority = read_federation_keys(settings)
     async with open_store(settings) as storage:
         user = await _user(storage, wanted, settings.server.domain)
@@ -234,46 +247,53 @@ async def _enrol(settings: ServerConfig, wanted: Wanted) -> dict[str, Any]:
             raise OperatorError("the server has no Noise key yet; start it once")
         issuer = CertificateIssuer(authority, storage, time.time)
         certificate = issuer.issue(user_id=user.user_id, device_id=device.device_id, public_key=keys.public)
-        event = key_event_of(device, now)
-        entries = (
-            key_entry(certificate, "certificate", OPERATOR, event.event_id),
-            paired_entry(device, OPERATOR, "claim"),
+        answer = {
+            "device_id": device.device_id,
+            "user_id": user.user_id,
+            "user": user_json(user),
+            "status": device.status.value,
+            "device_certificate": certificate.to_wire(),
+        }
+        server = {
+            "server": None,
+            "domain": settings.server.domain,
+            "device_ca_public": authority.public.hex(),
+            "noise_public": noise[0],
+            "noise_keys": sorted(noise),
+        }
+        bundle = _bundle(keys, answer, server)
+        with SecretFile(out, bundle):
+            await _admit(storage, device, certificate, now)
+    return bundle
+
+
+async def _admit(storage: Storage, device: Device, certificate: DeviceCertificate, now: int) -> None:
+    event = key_event_of(device, now)
+    entries = (
+        key_entry(certificate, "certificate", OPERATOR, event.event_id),
+        paired_entry(device, OPERATOR, "claim"),
+    )
+    # A code that nobody sees: used up by the admission, in one transaction with the device.
+    code_hash = enrolment_code_hash(new_enrolment_code())
+    await storage.add_enrolment_code(
+        EnrolmentCode(
+            code_hash=code_hash, user_id=device.user_id, created_at=now, expires_at=now + CODE_LIFETIME
         )
-        # A code that nobody sees: used up by the admission, in one transaction with the device.
-        code_hash = enrolment_code_hash(new_enrolment_code())
-        code = EnrolmentCode(
-            code_hash=code_hash, user_id=user.user_id, created_at=now, expires_at=now + CODE_LIFETIME
-        )
-        await storage.add_enrolment_code(code)
-        try:
-            await storage.admit(
-                Admission(
-                    kind=AdmissionKind.BY_CODE,
-                    device=device,
-                    code_hash=code_hash,
-                    certificate=row_of(certificate, SOURCE),
-                    key_event=event,
-                    records=tuple(record_of(digest, metadata, now) for digest, metadata in entries),
-                    now=now,
-                )
+    )
+    try:
+        await storage.admit(
+            Admission(
+                kind=AdmissionKind.BY_CODE,
+                device=device,
+                code_hash=code_hash,
+                certificate=row_of(certificate, SOURCE),
+                key_event=event,
+                records=tuple(record_of(digest, metadata, now) for digest, metadata in entries),
+                now=now,
             )
-        except AdmissionRefusedError as exc:
-            raise OperatorError(f"the device was not admitted: {exc}") from exc
-    answer = {
-        "device_id": device.device_id,
-        "user_id": user.user_id,
-        "user": user_json(user),
-        "status": device.status.value,
-        "device_certificate": certificate.to_wire(),
-    }
-    server = {
-        "server": None,
-        "domain": settings.server.domain,
-        "device_ca_public": authority.public.hex(),
-        "noise_public": noise[0],
-        "noise_keys": sorted(noise),
-    }
-    return _bundle(keys, answer, server)
+        )
+    except AdmissionRefusedError as exc:
+        raise OperatorError(f"the device was not admitted: {exc}") from exc
 
 
 async def _user(storage: Storage, wanted: Wanted, domain: str) -> User:

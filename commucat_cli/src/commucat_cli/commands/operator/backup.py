@@ -10,8 +10,10 @@ import typer
 
 from commucat_cli.commands.operator.progress import shown_progress
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, explained, load
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish, run_interruptibly
-from commucat_cli.terminal import print_now, warn
+from commucat_cli.commands.results import print_values
+from commucat_cli.terminal import warn
 from commucat_server.provision import Moved, restore_backup, write_backup
 
 StartOver = Annotated[
@@ -32,6 +34,7 @@ def backup(
         bool,
         typer.Option(help="Whether the files of attachments are copied, which expire after a while anyway."),
     ] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Write everything that the server needs to go on elsewhere to a directory.
 
@@ -61,9 +64,8 @@ def backup(
             warn(f"not included: {name}; keep the configuration, too")
         if not attachments:
             warn("not included: the files of attachments; after a restore they are not found")
-        print_now(f"backup={folder}")
-        print_now(f"rows={sum(table.rows for table in manifest.tables.values())}")
-        print_now(f"digest={manifest.digest}")
+        rows = sum(table.rows for table in manifest.tables.values())
+        print_values({"backup": str(folder), "rows": rows, "digest": manifest.digest}, as_json=as_json)
         return 0
 
     finish(command)
@@ -74,6 +76,7 @@ def restore(
     config: ConfigFile = None,
     data_dir: DataDirectory = None,
     start_over: StartOver = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fill an empty store and data directory from a backup.
 
@@ -99,9 +102,8 @@ def restore(
         made = datetime.fromtimestamp(manifest.created_at, UTC)
         warn(f"this is the state of {made:%Y-%m-%d %H:%M} UTC; revoke again what was revoked since")
         tell(moved)
-        print_now(f"restored={folder}")
-        print_now(f"store={moved.place}")
-        print_now(f"rows={sum(moved.copied.rows.values())}")
+        rows = sum(moved.copied.rows.values())
+        print_values({"restored": str(folder), "store": moved.place, "rows": rows}, as_json=as_json)
         return 0
 
     finish(command)

@@ -5,10 +5,10 @@ import time
 import attrs
 
 from commucat_cli.commands.operator.on_store import on_store
-from commucat_cli.commands.operator.operator_options import JsonOption
-from commucat_cli.commands.operator.results import print_values
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import print_values
 from commucat_server.config import ServerConfig
 from commucat_server.provision import operator_record
 from commucat_storage import CleanedUp, Storage

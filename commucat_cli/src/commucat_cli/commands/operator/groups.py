@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from commucat_cli.commands.operator.on_store import on_store
-from commucat_cli.commands.operator.operator_options import DeviceOption, JsonOption, LimitOption, named
-from commucat_cli.commands.operator.results import Row, moment, print_rows
+from commucat_cli.commands.operator.on_store import check_device, on_store
+from commucat_cli.commands.operator.operator_options import DeviceOption, LimitOption, named
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import Row, moment, print_rows
 from commucat_server.config import ServerConfig
 from commucat_storage import Storage
 
@@ -27,6 +28,7 @@ def list_groups(
 
     def command() -> int:
         async def work(storage: Storage, _: ServerConfig) -> list[Row]:
+            await check_device(storage, device)
             return [
                 {
                     "group": group.group_id,

@@ -39,6 +39,16 @@ def on_store(
         return run_interruptibly(run)
 
 
+async def check_device(storage: Storage, device: str | None) -> None:
+    """Make sure that the device is there which the operator has named, if any.
+
+    Raises:
+        OperatorError: it is not.
+    """
+    if device is not None and await storage.load_device(device) is None:
+        raise OperatorError(f"there is no device {device}")
+
+
 async def user_of(storage: Storage, settings: ServerConfig, *, user: str | None, handle: str | None) -> User:
     """The user that the operator has named by exactly one of both.
 

@@ -39,7 +39,6 @@ def confirmed(*, yes: bool, what: str) -> None:
         raise typer.BadParameter(f"{what}; repeat with --yes if that is meant")
 
 
-JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do it; without, nothing is changed.")]
 LimitOption: TypeAlias = Annotated[
     int, typer.Option("--limit", min=1, max=MOST_ROWS, metavar="N", help="Print at most so many.")

@@ -1,7 +1,6 @@
 """``commucat-cli rotate-keys``: a key and a certificate for a device, given out by the operator."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,19 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from commucat_cli.commands.operator.on_store import on_store, user_of
-from commucat_cli.commands.operator.operator_options import (
-    HandleOption,
-    JsonOption,
-    UserOption,
-    exactly_one,
-)
-from commucat_cli.commands.operator.results import moment, print_values
-from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
-from commucat_cli.commands.options import device_id
+from commucat_cli.commands.operator.operator_options import HandleOption, UserOption, exactly_one
+from commucat_cli.commands.operator.secret_file import SecretFile
+from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
+from commucat_cli.commands.options import JsonOption, device_id
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import moment, print_values
 from commucat_crypto import DeviceKeyPair
 from commucat_server.config import ServerConfig
-from commucat_server.provision import give_device_key, read_federation_keys
+from commucat_server.provision import certificate_for_key, give_device_key, read_federation_keys
 from commucat_storage import Storage
 
 
@@ -74,10 +69,9 @@ def rotate_keys(
         async def work(storage: Storage, settings: ServerConfig) -> dict[str, Any]:
             authority = read_federation_keys(settings)
             owner = await user_of(storage, settings, user=user, handle=handle)
-            certificate = await give_device_key(
-                storage, authority, owner, wanted, keys.public, int(time.time())
-            )
-            return {
+            now = int(time.time())
+            certificate = certificate_for_key(authority, owner, wanted, keys.public, now)
+            values = {
                 "user_id": owner.user_id,
                 "device_id": wanted,
                 "public_key": keys.public.hex(),
@@ -87,12 +81,12 @@ def rotate_keys(
                 "certificate_expires_at": moment(certificate.expires_at),
                 "certificate": certificate.to_wire(),
             }
+            with SecretFile(out, values):
+                await give_device_key(storage, owner, certificate, now)
+            return values
 
-        if out is not None and out.exists():
-            raise OperatorError(f"{out}: exists already; name another file")
         values = on_store(config, data_dir, work)
         if out is not None:
-            _write(out, values)
             del values["private_key"]
         if not as_json:
             values["certificate"] = json.dumps(values["certificate"], separators=(",", ":"))
@@ -100,17 +94,3 @@ def rotate_keys(
         return 0
 
     finish(command)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(handle)
-    except OSError as exc:
-        raise OperatorError(
-            f"the device has its key, but {path} cannot be written: {exc.strerror}; run the command again"
-        ) from exc

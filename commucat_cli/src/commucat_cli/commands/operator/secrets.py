@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from commucat_cli.commands.operator.on_store import on_store
-from commucat_cli.commands.operator.operator_options import HEX_KEY, JsonOption, YesOption, confirmed
-from commucat_cli.commands.operator.results import Row, moment, print_rows, print_values
+from commucat_cli.commands.operator.operator_options import HEX_KEY, YesOption, confirmed
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import Row, moment, print_rows, print_values
 from commucat_cli.terminal import warn
 from commucat_crypto import StaticKeyPair
 from commucat_server.config import ServerConfig

@@ -4,19 +4,19 @@ import time
 
 import typer
 
-from commucat_cli.commands.operator.on_store import on_store, user_of
+from commucat_cli.commands.operator.on_store import check_device, on_store, user_of
 from commucat_cli.commands.operator.operator_options import (
     DeviceOption,
     HandleOption,
-    JsonOption,
     LimitOption,
     OneDeviceOption,
     UserOption,
     at_most_one,
 )
-from commucat_cli.commands.operator.results import Row, moment, print_rows, print_values
-from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError
+from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import Row, moment, print_rows, print_values
 from commucat_server.config import ServerConfig
 from commucat_server.provision import operator_record
 from commucat_storage import OperatorRecord, Storage
@@ -42,9 +42,10 @@ def list_sessions(
 
     def command() -> int:
         async def work(storage: Storage, settings: ServerConfig) -> list[Row]:
-            user_id = user
-            if handle is not None:
-                user_id = (await user_of(storage, settings, user=None, handle=handle)).user_id
+            await check_device(storage, device)
+            user_id = None
+            if user is not None or handle is not None:
+                user_id = (await user_of(storage, settings, user=user, handle=handle)).user_id
             found = await storage.list_sessions(
                 now=int(time.time()), limit=limit, device_id=device, user_id=user_id
             )
@@ -84,8 +85,7 @@ def end(
     def command() -> int:
         async def work(storage: Storage, _: ServerConfig) -> int:
             now = int(time.time())
-            if await storage.load_device(device) is None:
-                raise OperatorError(f"there is no device {device}")
+            await check_device(storage, device)
 
             def record(count: int) -> OperatorRecord:
                 metadata = {

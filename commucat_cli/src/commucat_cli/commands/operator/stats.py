@@ -8,10 +8,11 @@ import typer
 
 from commucat_cli.audit.traffic import TrafficReport, read_traffic
 from commucat_cli.commands.operator.on_store import on_store
-from commucat_cli.commands.operator.operator_options import DeviceOption, JsonOption, LimitOption
-from commucat_cli.commands.operator.results import Row, print_rows, print_values
+from commucat_cli.commands.operator.operator_options import DeviceOption, LimitOption
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError, load
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import Row, print_rows, print_values
 from commucat_cli.terminal import warn
 from commucat_ledger import files_of
 from commucat_server.config import LedgerMode, ServerConfig
@@ -81,7 +82,10 @@ def _read(settings: ServerConfig, days: int) -> TrafficReport:
     except OSError as exc:
         raise OperatorError(f"cannot read {exc.filename}: {exc.strerror}") from exc
     if not report.has_deliveries and not settings.ledger.deliveries:
-        warn("the ledger records no deliveries (ledger.deliveries): what was sent on which day is not known")
+        warn(
+            "the ledger records no deliveries: what was sent on which day is not known; "
+            "the configuration can switch that on: [ledger] deliveries = true"
+        )
     return report
 
 

@@ -10,8 +10,10 @@ import typer
 from commucat_cli.commands.operator.backup import StartOver, tell
 from commucat_cli.commands.operator.progress import shown_progress
 from commucat_cli.commands.operator.settings import DataDirectory, explained, load
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish, run_interruptibly
-from commucat_cli.terminal import print_now, warn
+from commucat_cli.commands.results import print_values
+from commucat_cli.terminal import warn
 from commucat_server.provision import place_of_store, transfer_store, unmark_store
 from commucat_storage.moving import TABLES
 
@@ -64,6 +66,7 @@ def transfer(
     leave_out: LeaveOut = None,
     start_over: StartOver = False,
     unmark: Unmark = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Move everything from one store to another: embedded to PostgreSQL, back, or between two of a kind.
 
@@ -80,7 +83,7 @@ def transfer(
     if unmark is not None:
         if source is not None or target is not None:
             raise typer.BadParameter("goes without --from and --to", param_hint="--unmark")
-        finish(partial(_unmark, unmark, data_dir))
+        finish(partial(_unmark, unmark, data_dir, as_json=as_json))
     if source is None or target is None:
         raise typer.BadParameter("both are needed", param_hint="--from and --to")
     for name in leave_out or ():
@@ -104,15 +107,18 @@ def transfer(
                 )
                 moved = run_interruptibly(work)
         tell(moved)
-        print_now(f"from={place_of_store(settings)}")
-        print_now(f"to={moved.place}")
-        print_now(f"rows={sum(moved.copied.rows.values())}")
+        values = {
+            "from": place_of_store(settings),
+            "to": moved.place,
+            "rows": sum(moved.copied.rows.values()),
+        }
+        print_values(values, as_json=as_json)
         return 0
 
     finish(command)
 
 
-def _unmark(file: Path, data_dir: Path | None) -> int:
+def _unmark(file: Path, data_dir: Path | None, *, as_json: bool) -> int:
     with explained():
         settings = load(file, data_dir)
         place = trio.run(unmark_store, settings)
@@ -120,5 +126,5 @@ def _unmark(file: Path, data_dir: Path | None) -> int:
         warn(f"{place_of_store(settings)} was not marked")
     else:
         warn(f"stop every server on {place}: two servers must not live from one identity")
-    print_now(f"usable={place_of_store(settings)}")
+    print_values({"usable": place_of_store(settings)}, as_json=as_json)
     return 0
