@@ -149,3 +149,15 @@ def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
     with SecretFile(None, SECRET) as file:
         file.complete(SECRET)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_the_network_are_refused_in_the_store_and_a_variable_is_not(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for option in (("--name", "phone"), ("--ttl", "60")):
+        code, _, err = operator.on_data("autopair", "--handle", "alice", *option)
+        assert code == 2
+        assert "over the network" in err
+    # It is there for another command, perhaps.
+    monkeypatch.setenv("COMMUCAT_SESSION", "ab" * 32)
+    assert operator.on_data("autopair", "--handle", "alice", "--json")[0] == 0

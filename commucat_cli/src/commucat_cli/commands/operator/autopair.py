@@ -49,10 +49,10 @@ class Wanted:
 
     handle: str | None
     user_id: str | None
-    name: str | None
 
 
 def autopair(
+    ctx: typer.Context,
     handle: Annotated[
         str | None,
         typer.Option("--handle", metavar="NAME", callback=encodable, show_default=False, help="Whose."),
@@ -105,6 +105,9 @@ def autopair(
 
     With --out prints device_id, user_id and bundle=FILE.
     """
+    source = ctx.get_parameter_source("session")
+    if server is None and source is not None and source.name == "ENVIRONMENT":
+        session = None  # for another command, perhaps
     if server is not None or session is not None:
         if server is None or session is None:
             raise typer.BadParameter("--server and --session belong together")
@@ -128,7 +131,9 @@ def autopair(
         finish(over_the_network)
     if (handle is None) == (user is None):
         raise typer.BadParameter("name the user by either --handle or --user")
-    wanted = Wanted(handle=handle, user_id=user, name=name)
+    if name is not None or ttl is not None:
+        raise typer.BadParameter("--name and --ttl are for pairing over the network (--server)")
+    wanted = Wanted(handle=handle, user_id=user)
 
     def in_the_store() -> int:
         with explained():
