@@ -193,8 +193,8 @@ class Rotations:
 async def devices_to_tell(storage: Storage, device: Device) -> tuple[str, ...]:
     """Who is to learn of a new key of the device: all that have reason to keep the old one.
 
-    The user's other active devices, and those that share a group or a route with it. Whatever else makes
-    people write to each other is to be added here.
+    The user's other active devices, those that share a group or a route with it, and those of users who
+    are friends: each lists the other. Whatever else makes people write to each other is to be added here.
     """
     own = [
         each.device.device_id

@@ -1,0 +1,49 @@
+PRAGMA application_id = 0;
+PRAGMA user_version = 3;
+BEGIN TRANSACTION;
+CREATE TABLE account (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    server TEXT NOT NULL,
+    trust TEXT NOT NULL CHECK (trust IN ('system', 'file', 'insecure')),
+    domain TEXT NOT NULL,
+    server_static BLOB NOT NULL CHECK (length(server_static) = 32),
+    device_ca BLOB NOT NULL CHECK (length(device_ca) = 32),
+    pattern TEXT NOT NULL,
+    handle TEXT NOT NULL,
+    user_id TEXT,
+    certificate TEXT,
+    via TEXT NOT NULL DEFAULT 'binary'
+) STRICT;
+INSERT INTO "account" VALUES(1,'https://localhost:18555','file','localhost',X'6254B6824784D55AF8CA2923BEAAE0D903A01AE8F66D529CED2F8C7A5B706E51',X'141F1F1C494B0F8953D5BA25216254B84A440729FE2A526BF7973A6775BFCB76','XK','bob','e9b3a943605a447f57207b80a6d82ec3a8333d0580ba97554f2b07ea3803cb9b','{"serial": 4530244363746726854, "user_id": "e9b3a943605a447f57207b80a6d82ec3a8333d0580ba97554f2b07ea3803cb9b", "device_id": "0fecd35d69f593b1eb703c6fa4c16424", "public_key": "3d8d5593ed74dcc4df1b6eceda843c5ac3a2fffc277d3cd831661d21fc21d4dc", "issuer": "141f1f1c494b0f8953d5ba25216254b84a440729fe2a526bf7973a6775bfcb76", "issued_at": 1795889397, "expires_at": 1798481397, "signature": "84e4b71f1822cb7317fa39b8af4161e2998bc5d650e4555870b8ce3369c3d86817d8603692845cff36e77d11e04230d955356accb264368808369b1665589b08"}','binary');
+CREATE TABLE channel_attempt (
+    device_id TEXT PRIMARY KEY,
+    attempt INTEGER NOT NULL
+) STRICT;
+CREATE TABLE inbox_cursor (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch TEXT NOT NULL,
+    ack INTEGER NOT NULL
+) STRICT;
+INSERT INTO "inbox_cursor" VALUES(1,'34aeed4389dec2d7fccd1069ca35f241',1);
+CREATE TABLE ledger_head (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    ledger TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL
+) STRICT;
+INSERT INTO "ledger_head" VALUES(1,'e8767e14c87d817e40890afd1d9f975ced48e37d4570cefc4bfdf3d550a26ec1','{"ledger": "e8767e14c87d817e40890afd1d9f975ced48e37d4570cefc4bfdf3d550a26ec1", "size": 8, "head": "3b930373e99f75ec99bcded9cc4ca890b3e6195ac51141224b69c8cb00d81327", "signed_at": 1795889405, "node": "main", "key": "141f1f1c494b0f8953d5ba25216254b84a440729fe2a526bf7973a6775bfcb76", "signature": "e4950dfb3fe5878158aaf412e1d9bd54fb404280523b8059c5cd7b538ded2175ab00c3cd3f9ced3115fff1f784f4ac013347252869d33c0d82548d49f31ab902"}');
+CREATE TABLE peer (
+    device_id TEXT PRIMARY KEY,
+    public_key BLOB NOT NULL CHECK (length(public_key) = 32)
+) STRICT;
+INSERT INTO "peer" VALUES('dc235684096be9cc869248c8ba081536',X'9565736527E53F62FEC870F23F6982DFB00F3607B9B0845E6F78434D6349E309');
+CREATE TABLE shown (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    sender TEXT NOT NULL,
+    message_id BLOB NOT NULL,
+    UNIQUE (sender, message_id)
+) STRICT;
+INSERT INTO "shown" VALUES(1,'dc235684096be9cc869248c8ba081536',X'651E4FA842A5F326FC591F78485CAEAB');
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('ledger_head',3);
+INSERT INTO "sqlite_sequence" VALUES('shown',1);
+COMMIT;
