@@ -24,7 +24,7 @@ VARIABLE = (
     (re.compile(r"(?<=day=|til )\d{4}-\d\d-\d\d"), "DAY"),
     (re.compile(r"\b(?:[A-Z2-9]{4}-)+[A-Z2-9]{4}\b"), "CODE"),
     (re.compile(r"\b[0-9a-f]{16,128}\b"), "HEX"),
-    (re.compile(r"\b(rows|records|schema_version|certificate_serial|oldest_seconds)=\d+"), r"\1=N"),
+    (re.compile(r"\b(rows|records|schema_version|certificate_serial|oldest_seconds|bytes)=\d+"), r"\1=N"),
     (re.compile(r'"(serial|issued_at|expires_at)":\d+'), r'"\1":N'),
     (re.compile(r"\b(schema version|records 1 to|pid|may have|took) [\d.]+"), r"\1 N"),
     (re.compile(r"\b\d+ (MiB|open files|connections)\b"), r"N \1"),
@@ -100,7 +100,8 @@ class Shell:
             for there, here in self.here.items():
                 printed = [line.replace(here, there) for line in printed]
             told = [step.command, *generals(step.output)]
-            assert [step.command, *generals(printed)] == told
+            got = [step.command, *generals(printed)]
+            assert got == told, f"{page}: printed {printed}, compared as {got}, told {told}"
 
 
 @contextmanager
