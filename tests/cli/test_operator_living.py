@@ -201,6 +201,9 @@ def test_a_device_whose_key_was_revoked_finds_the_new_one(place: Place) -> None:
     with open_profile(carol.profile) as profile:
         old = profile.account()
     place.values("secrets", "rotate", "noise")
+    code, _, err = place.operator("secrets", "revoke", str(old.server_key_version), "--yes")
+    assert code == 1
+    assert "clients are told of version" in err
     with sqlite3.connect(place.server.database) as connection:
         connection.execute("UPDATE server_secret SET valid_after = 1")
     connection.close()

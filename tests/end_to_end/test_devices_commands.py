@@ -243,6 +243,36 @@ def test_an_interrupted_change_of_the_key_is_finished(site: Site) -> None:
     laptop.cli("devices", "list")
 
 
+def test_a_new_key_that_nobody_announced_is_accepted_by_its_fingerprint(site: Site) -> None:
+    """Whoever is no friend is not told; without the owner's word it could be somebody else."""
+    alice, bob, eve = site.log_in(), site.log_in(), site.log_in()
+    alice.cli("send", "--to", bob.device_id, "one")
+    assert [each["text"] for each in bob.heard(1)] == ["one"]
+    alice.cli("devices", "rotate")
+    alice.cli("send", "--to", bob.device_id, "two")
+
+    unread = site.cli("listen", "--profile", str(bob.profile), "--count", "1", "--timeout", "5", fails=1)
+    assert f"commucat-cli keys accept {alice.device_id} --fingerprint NUMBERS" in unread
+    assert "did not announce that" in bob.cli("send", "--to", alice.device_id, "who are you?", fails=1)
+    numbers = alice.json("fingerprint")["fingerprint"]
+    another = eve.json("fingerprint")["fingerprint"]
+    refused = bob.cli("keys", "accept", alice.device_id, "--fingerprint", another, fails=1)
+    assert "somebody is between you" in refused
+    assert "did not announce that" in bob.cli("send", "--to", alice.device_id, "still?", fails=1)
+
+    accepted = bob.json("keys", "accept", alice.device_id, "--fingerprint", f" {numbers}\n")
+
+    assert accepted["public_key"] == load_keys(alice.profile).device.public.hex()  # type: ignore[union-attr]
+    assert accepted["previous_public_key"] not in (None, accepted["public_key"])
+    alice.cli("send", "--to", bob.device_id, "three")
+    assert [each["text"] for each in bob.heard(1)] == ["three"]
+    bob.cli("send", "--to", alice.device_id, "it is you")
+    assert [each["text"] for each in alice.heard(1)] == ["it is you"]
+    # Again does no harm, and the server is not believed about a device that there is not.
+    assert bob.json("keys", "accept", alice.device_id, "--fingerprint", numbers)["public_key"]
+    assert "knows no device" in bob.cli("keys", "accept", "nobody", "--fingerprint", numbers, fails=1)
+
+
 def test_keys_check_finds_the_history_right_and_a_rewritten_one_wrong(site: Site) -> None:
     laptop = site.log_in()
     first = laptop.json("keys", "check")

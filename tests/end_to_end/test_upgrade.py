@@ -122,3 +122,30 @@ def test_a_backup_of_an_older_version_is_restored(tmp_path: Path) -> None:
     assert (status.schema_version, status.pending) == (status.latest_version, ())
     with contextlib.closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT count(*) FROM relay_queue").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("queue", "show"),
+        ("stats",),
+        ("secrets", "rotate", "noise"),
+        ("cleanup",),
+        ("key-history", "--device", "anybody"),
+        ("devices", "list", "--handle", "alice"),
+        ("register-user", "carol"),
+        ("autopair", "--handle", "alice"),
+        ("rotate-keys", "--handle", "alice", "--device", "bot"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_command_leaves_an_older_schema_as_it_is(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A server of the older version may be running on it, which would not know the newer one."""
+    lay_out(OLD / "data", tmp_path / "data", {})
+    done = run(["commucat-cli", *command, "--data-dir", "data"], tmp_path, **day_after())
+
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert "has an older schema" in line
+    assert "run first: commucat-cli migrate" in line
+    assert sqlite_status(tmp_path / "data" / "commucat.db").schema_version == OLD_SCHEMA

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from commucat_cli.client.connection import Connection
+from commucat_cli.client.fingerprint import fingerprint as fingerprint_of
 from commucat_cli.errors import PeerKeyError, RestError
 from commucat_cli.profile import ProfileState
 from commucat_crypto import (
@@ -40,6 +41,27 @@ class PeerDirectory:
         key = await self._certified_key(device_id, time.time())
         self._pin(device_id, key)
         return key
+
+    async def accept(self, device_id: str, fingerprint: str) -> tuple[bytes | None, bytes]:
+        """Pin the key that the server certifies now in place of the one before; both.
+
+        ``fingerprint`` is what the device's owner reads out: nobody else's word counts.
+
+        Raises:
+            PeerKeyError: the server shows another key than the owner, or none.
+            CliError: the server could not be asked.
+        """
+        key = await self._certified_key(device_id, time.time())
+        shown = fingerprint_of(device_id, key)
+        if "".join(fingerprint.split()) != "".join(shown.split()):
+            raise PeerKeyError(
+                f"the server shows a key of device {device_id} with another fingerprint ({shown}); if the "
+                "device itself shows the one that was given, somebody is between you"
+            )
+        before = self._state.peer_key(device_id)
+        if not self._state.pin_peer(device_id, key, instead_of=before):
+            raise PeerKeyError(f"the key of device {device_id} was changed by another command; try again")
+        return before, key
 
     async def check_sender(self, opened: Opened) -> None:
         """The device that claims to have written a message is the one that sealed it.
@@ -89,7 +111,8 @@ class PeerDirectory:
         if not self._state.pin_peer(device_id, key):
             raise PeerKeyError(
                 f"device {device_id} has another key than before, and its old key did not announce that; "
-                "somebody may be pretending to be it; ask its owner, and compare fingerprints"
+                "somebody may be pretending to be it; ask its owner for its fingerprint, and accept it with: "
+                f"commucat-cli keys accept {device_id} --fingerprint NUMBERS"
             )
 
     async def _certified_key(self, device_id: str, at: float) -> bytes:

@@ -1,10 +1,11 @@
 """``devices``: the devices of a user, asked at the server with a profile, or in the store by its operator."""
 
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 import typer
@@ -57,10 +58,12 @@ class Place:
     profile: Path | None
     config: Path | None
     data_dir: Path | None
+    by_environment: bool = False
+    """The store, which variables name."""
 
     def store(self) -> StoreDevices | None:
         """The store, None to ask the server."""
-        if self.config is None and self.data_dir is None:
+        if self.config is None and self.data_dir is None and not self.by_environment:
             return None
         return StoreDevices(self.config, self.data_dir)
 
@@ -74,6 +77,8 @@ def _place(
 ) -> Place:
     """Raises a usage error if both places were named, or neither, or a user to the server."""
     if config is None and data_dir is None:
+        if profile is None and any(os.environ.get(name) for name in STORE_VARIABLES):
+            return Place(profile=None, config=None, data_dir=None, by_environment=True)
         if profile is None:
             raise typer.BadParameter("name --profile, or the server's data (--data-dir or --config)")
         if handle is not None:
@@ -89,6 +94,9 @@ def _place(
         )
     return Place(profile=None, config=config, data_dir=data_dir)
 
+
+STORE_VARIABLES: Final = ("COMMUCAT_DATA_DIR", "COMMUCAT_CONFIG")
+"""Variables that name the store, as for the other commands of operators."""
 
 Row: TypeAlias = dict[str, Any]
 Ask: TypeAlias = Callable[[Connection, Profile], Awaitable[list[Row]]]

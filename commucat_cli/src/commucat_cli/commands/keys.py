@@ -1,4 +1,4 @@
-"""``keys check``: whether the server tells the truth about this user's keys."""
+"""``keys``: whether the server tells the truth about this user's keys, and new keys of others."""
 
 import json
 from functools import partial
@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from commucat_cli.client import CheckedHistory, fetch_key_history, open_session
-from commucat_cli.commands.options import ProfileOption, device_id, warn_if_insecure
+from commucat_cli.client import CheckedHistory, PeerDirectory, fetch_key_history, open_session
+from commucat_cli.commands.options import JsonOption, ProfileOption, device_id, warn_if_insecure
 from commucat_cli.commands.outcome import FAILURE, run_command
+from commucat_cli.commands.results import print_values
 from commucat_cli.profile import Profile, open_profile
 from commucat_cli.profile.keys import REMEMBERED
 from commucat_cli.terminal import print_now, printable, printable_json, report_error
@@ -17,11 +18,6 @@ from commucat_cli.terminal import print_now, printable, printable_json, report_e
 keys_app = typer.Typer(
     name="keys", help="The keys of a user's devices.", no_args_is_help=True, rich_markup_mode=None
 )
-
-
-@keys_app.callback()
-def _keys() -> None:
-    """A group, although there is one command so far."""
 
 
 @keys_app.command("check")
@@ -45,6 +41,46 @@ def check(
     and the newest key must be the one that the device has. Exits with 1 if not.
     """
     run_command(partial(_check, profile, device, as_json))
+
+
+@keys_app.command("accept")
+def accept(
+    profile: ProfileOption,
+    device: Annotated[str, typer.Argument(metavar="DEVICE", callback=device_id, help="The other device.")],
+    fingerprint: Annotated[
+        str,
+        typer.Option(
+            "--fingerprint",
+            metavar="NUMBERS",
+            help="What `commucat-cli fingerprint` shows on that device; heard from its owner, not from here.",
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Accept the new key of a device that its old key did not announce.
+
+    Without this, nothing is sent to the device and nothing of it is shown: it could be somebody else. What
+    came meanwhile stays where `listen` has put it; ask for it again.
+
+    Prints device_id, public_key and, if there was one, previous_public_key.
+    """
+    run_command(partial(_accept, profile, device, fingerprint, as_json))
+
+
+async def _accept(directory: Path, device: str, fingerprint: str, as_json: bool) -> int:
+    with open_profile(directory) as profile:
+        account = profile.account()
+        warn_if_insecure(account.trust)
+        async with open_session(profile, receives=False) as connection:
+            peers = PeerDirectory(profile.state, account.device_ca, connection)
+            before, key = await peers.accept(device, fingerprint)
+    values = {
+        "device_id": device,
+        "public_key": key.hex(),
+        "previous_public_key": None if before in (None, key) else before.hex(),
+    }
+    print_values(values, as_json=as_json)
+    return 0
 
 
 async def _check(directory: Path, device: str | None, as_json: bool) -> int:

@@ -7,6 +7,7 @@ import attrs
 import trio
 import typer
 
+from commucat_cli.commands.operator.on_store import refuse_older_schema
 from commucat_cli.commands.operator.settings import (
     ConfigFile,
     DataDirectory,
@@ -103,6 +104,8 @@ def register_user(
     def command() -> int:
         with explained():
             settings = load(config, data_dir)
+            if settings.storage.postgres_dsn is None and settings.storage.path.exists():
+                refuse_older_schema(settings)
             prepare_store_directory(settings)
             registered = trio.run(_register, settings, registration)
         _print(registered, as_json=as_json)

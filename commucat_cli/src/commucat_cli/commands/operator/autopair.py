@@ -11,6 +11,7 @@ import typer
 from commucat_cli.client.rest import answer_within, read_json
 from commucat_cli.client.server_info import PATH as INFO_PATH
 from commucat_cli.client.server_info import fetch_server_info
+from commucat_cli.commands.operator.on_store import refuse_older_schema
 from commucat_cli.commands.operator.secret_file import SecretFile
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory, OperatorError, explained, load
 from commucat_cli.commands.options import JsonOption, encodable
@@ -140,6 +141,7 @@ def autopair(
             settings = load(config, data_dir)
             if settings.storage.postgres_dsn is None and not settings.storage.path.exists():
                 raise OperatorError(f"there is no database at {settings.storage.path}; start the server once")
+            refuse_older_schema(settings)
             bundle = run_interruptibly(lambda: _enrol(settings, wanted, out))
         _print(bundle, out, as_json=as_json)
         return 0

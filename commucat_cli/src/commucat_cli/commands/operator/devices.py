@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from commucat_cli.commands.operator.on_store import refuse_older_schema
 from commucat_cli.commands.operator.settings import OperatorError, explained, load
 from commucat_crypto import DeviceKeyPair
 from commucat_server.config import ServerConfig
@@ -44,6 +45,7 @@ class StoreDevices:
             storage = self._settings.storage
             if storage.postgres_dsn is None and not storage.path.exists():
                 raise OperatorError(f"there is no database at {storage.path}; start the server once")
+            refuse_older_schema(self._settings)
             yield
 
     @property

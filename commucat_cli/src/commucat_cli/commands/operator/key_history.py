@@ -13,6 +13,7 @@ import trio
 import typer
 
 from commucat_cli.audit.history import Entry, KeyRecord, read_records, reconcile, waiting_records
+from commucat_cli.commands.operator.on_store import refuse_older_schema
 from commucat_cli.commands.operator.settings import (
     ConfigFile,
     DataDirectory,
@@ -83,6 +84,7 @@ def key_history(
 def _entries(settings: ServerConfig, device: str) -> list[Entry]:
     if settings.storage.postgres_dsn is None and not settings.storage.path.exists():
         raise OperatorError(f"there is no database at {settings.storage.path}; start the server once")
+    refuse_older_schema(settings)
     now = time.time()
     database, exists, waiting = trio.run(_stored, settings, device)
     try:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from commucat_cli.commands.operator.settings import OperatorError, explained, load
 from commucat_cli.commands.outcome import run_interruptibly
 from commucat_server.config import ServerConfig
-from commucat_server.provision import open_store
+from commucat_server.provision import open_store, place_of_store, store_status
 from commucat_storage import Storage, User
 
 T = TypeVar("T")
@@ -32,11 +32,27 @@ def on_store(
                 f"there is no database at {path}; name the server's --data-dir or --config, or start it once"
             )
 
+        refuse_older_schema(settings)
+
         async def run() -> T:
             async with open_store(settings) as storage:
                 return await work(storage, settings)
 
         return run_interruptibly(run)
+
+
+def refuse_older_schema(settings: ServerConfig) -> None:
+    """Leave the schema to who replaces the server: one of an older version may be running on it.
+
+    Raises:
+        OperatorError, StorageError: it is older than this program's, or cannot be read.
+    """
+    pending = store_status(settings).pending
+    if pending:
+        raise OperatorError(
+            f"{place_of_store(settings)} has an older schema ({len(pending)} steps behind); stop the server "
+            "of the older version, and run first: commucat-cli migrate"
+        )
 
 
 async def check_device(storage: Storage, device: str | None) -> None:

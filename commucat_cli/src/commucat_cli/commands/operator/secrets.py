@@ -150,7 +150,15 @@ def revoke(
             now = int(time.time())
             versions = await storage.secret_versions(NOISE_SECRET)
             shown = [each.version for each in versions if each.valid_after <= now]
-            if versions and version >= max(shown, default=versions[0].version):
+            newest = max(shown, default=versions[0].version if versions else 0)
+            if versions and version >= newest:
+                coming = [each for each in versions if each.valid_after > now and each.version > version]
+                if coming:
+                    begin = moment(coming[0].valid_after)
+                    raise OperatorError(
+                        f"clients are told of version {coming[0].version} from {begin} on; version {version} "
+                        "can be ended then"
+                    )
                 raise OperatorError(
                     f"version {version} is not older than the one that clients are told of; run first: "
                     "commucat-cli secrets rotate noise"
