@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from end_to_end.client_people import CLI, Person, error_line, login
+from end_to_end.client_people import CLI, Person, Running, error_line, login
 from end_to_end.server_process import DEADLINE, ServerProcess, run, server_process
 
+FAR = 2**21
+"""Bytes of an upload that is well under way."""
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 
@@ -46,10 +48,10 @@ def test_a_blob_that_was_changed_or_is_gone_is_not_saved_and_the_message_is_show
 ) -> None:
     file = tmp_path / "x.bin"
     file.write_bytes(os.urandom(200_000))
-    before = {path for path in (server.data_dir / "attachments").rglob("*") if path.is_file()}
+    before = blobs_of(server)
     assert alice.send(bob, "--file", str(file)).returncode == 0
     assert alice.send(bob, "--file", str(file)).returncode == 0
-    first, second = {path for path in (server.data_dir / "attachments").rglob("*") if path.is_file()} - before
+    first, second = blobs_of(server) - before
     blob = bytearray(first.read_bytes())
     blob[-1] ^= 1
     first.write_bytes(blob)
@@ -64,29 +66,37 @@ def test_a_blob_that_was_changed_or_is_gone_is_not_saved_and_the_message_is_show
     assert list((tmp_path / "saved").iterdir()) == []
 
 
+def blobs_of(server: ServerProcess) -> set[Path]:
+    return {path for path in (server.data_dir / "attachments").rglob("*") if path.is_file()}
+
+
+def begun_upload(sending: Running, server: ServerProcess, before: set[Path]) -> Path:
+    """The blob of an upload that is under way and has come far."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        for blob in blobs_of(server) - before:
+            if blob.stat().st_size > FAR:
+                return blob
+        assert time.monotonic() < end
+        assert sending.process.poll() is None
+
+
 def test_an_upload_goes_on_where_a_killed_server_left_it(
     server: ServerProcess, alice: Person, bob: Person, tmp_path: Path
 ) -> None:
     data = os.urandom(24 * 2**20)
     file = tmp_path / "large.bin"
     file.write_bytes(data)
-    folder = server.data_dir / "attachments"
-    before = {path for path in folder.rglob("*") if path.is_file()}
+    before = blobs_of(server)
     with alice.running("send", "--to", bob.device_id, "--file", str(file)) as sending:
-        end = time.monotonic() + DEADLINE
-        blobs: set[Path] = set()
-        while not any(path.stat().st_size > 2**21 for path in blobs):
-            assert time.monotonic() < end
-            assert sending.process.poll() is None
-            blobs = {path for path in folder.rglob("*") if path.is_file()} - before
-        [blob] = blobs
+        blob = begun_upload(sending, server, before)
         server.kill()
         reached = blob.stat().st_size
         server.start()
         status, _, errors = sending.end()
     assert status == 0, errors
-    assert 2**21 < reached < len(data)
-    assert len({path for path in folder.rglob("*") if path.is_file()} - before) == 1
+    assert FAR < reached < len(data)
+    assert blobs_of(server) - before == {blob}
 
     assert listen(bob, tmp_path / "saved").returncode == 0
 
@@ -99,31 +109,23 @@ def test_an_upload_goes_on_where_a_killed_client_left_it(
     data = os.urandom(24 * 2**20)
     file = tmp_path / "huge.bin"
     file.write_bytes(data)
-    folder = server.data_dir / "attachments"
-    before = {path for path in folder.rglob("*") if path.is_file()}
+    before = blobs_of(server)
     with alice.running("send", "--to", bob.device_id, "--file", str(file)) as sending:
-        end = time.monotonic() + DEADLINE
-        blobs: set[Path] = set()
-        while not any(path.stat().st_size > 2**21 for path in blobs):
-            assert time.monotonic() < end
-            assert sending.process.poll() is None
-            blobs = {path for path in folder.rglob("*") if path.is_file()} - before
+        blob = begun_upload(sending, server, before)
         sending.end(signal.SIGKILL)
-    [blob] = blobs
-    reached = blob.stat().st_size
-    assert 2**21 < reached < len(data)
+    assert FAR < blob.stat().st_size < len(data)
     written = blob.read_bytes()[: 2**20]
 
     assert alice.send(bob, "--file", str(file)).returncode == 0
 
     # The same blob under the same key, and its beginning was not sent again.
-    assert {path for path in folder.rglob("*") if path.is_file()} - before == {blob}
+    assert blobs_of(server) - before == {blob}
     assert blob.read_bytes()[: 2**20] == written
     assert listen(bob, tmp_path / "saved").returncode == 0
     assert (tmp_path / "saved" / "huge.bin").read_bytes() == data
     # What was sent is sent anew when somebody asks for it: as another blob, under another key.
     assert alice.send(bob, "--file", str(file)).returncode == 0
-    assert len({path for path in folder.rglob("*") if path.is_file()} - before) == 2
+    assert len(blobs_of(server) - before) == 2
     assert listen(bob, tmp_path / "saved").returncode == 0
 
 

@@ -31,7 +31,31 @@ _SCHEMA_VERSION = 6
 REMEMBERED_UPLOADS = 64
 """Files whose upload was broken off; the oldest is sent from its start then."""
 
-_SCHEMA = """
+_LEDGER_HEAD = """\
+CREATE TABLE ledger_head (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    ledger TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL
+) STRICT;
+"""
+_KEY_HISTORY = """\
+CREATE TABLE key_history (
+    device_id TEXT PRIMARY KEY,
+    link BLOB NOT NULL CHECK (length(link) = 32),
+    document TEXT NOT NULL
+) STRICT;
+"""
+_UPLOAD = """\
+CREATE TABLE upload (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32),
+    attachment_id TEXT NOT NULL,
+    key BLOB NOT NULL CHECK (length(key) = 32),
+    begun_at INTEGER NOT NULL
+) STRICT;
+"""
+
+_SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE account (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -66,24 +90,7 @@ CREATE TABLE shown (
     message_id BLOB NOT NULL,
     UNIQUE (sender, message_id)
 ) STRICT;
-CREATE TABLE ledger_head (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    ledger TEXT NOT NULL UNIQUE,
-    document TEXT NOT NULL
-) STRICT;
-CREATE TABLE key_history (
-    device_id TEXT PRIMARY KEY,
-    link BLOB NOT NULL CHECK (length(link) = 32),
-    document TEXT NOT NULL
-) STRICT;
-CREATE TABLE upload (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32),
-    attachment_id TEXT NOT NULL,
-    key BLOB NOT NULL CHECK (length(key) = 32),
-    begun_at INTEGER NOT NULL
-) STRICT;
-PRAGMA user_version = 6;
+{_LEDGER_HEAD}{_KEY_HISTORY}{_UPLOAD}PRAGMA user_version = 6;
 COMMIT;
 """
 
@@ -94,25 +101,15 @@ PRAGMA user_version = 2;
 COMMIT;
 """
 
-_FROM_2 = """
+_FROM_2 = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE ledger_head (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    ledger TEXT NOT NULL UNIQUE,
-    document TEXT NOT NULL
-) STRICT;
-PRAGMA user_version = 3;
+{_LEDGER_HEAD}PRAGMA user_version = 3;
 COMMIT;
 """
 
-_FROM_3 = """
+_FROM_3 = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE key_history (
-    device_id TEXT PRIMARY KEY,
-    link BLOB NOT NULL CHECK (length(link) = 32),
-    document TEXT NOT NULL
-) STRICT;
-PRAGMA user_version = 4;
+{_KEY_HISTORY}PRAGMA user_version = 4;
 COMMIT;
 """
 
@@ -123,16 +120,9 @@ PRAGMA user_version = 5;
 COMMIT;
 """
 
-_FROM_5 = """
+_FROM_5 = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE upload (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32),
-    attachment_id TEXT NOT NULL,
-    key BLOB NOT NULL CHECK (length(key) = 32),
-    begun_at INTEGER NOT NULL
-) STRICT;
-PRAGMA user_version = 6;
+{_UPLOAD}PRAGMA user_version = 6;
 COMMIT;
 """
 
