@@ -37,6 +37,14 @@ def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
     assert (told.returncode, told.stdout + told.stderr) == (0, "")
 
 
+def test_systemd_understands_the_socket_that_outlives_the_server(unit: Path) -> None:
+    file = unit.with_name("commucat.socket")
+    file.write_text((DEPLOY / file.name).read_text())
+    told = run("systemd-analyze", "verify", "--man=no", str(file), str(unit))
+
+    assert (told.returncode, told.stdout + told.stderr) == (0, "")
+
+
 def test_the_service_is_exposed_to_little(unit: Path) -> None:
     told = run(
         *("systemd-analyze", "security", "--offline=true", f"--threshold={HIGHEST_EXPOSURE}", str(unit))

@@ -152,10 +152,7 @@ async def _serve_services(
     tls = TlsIdentity(tls_context(data_dir.tls_certificate, data_dir.tls_key))
     context = connect_context(config, storage, ledger, services, relay and relay[0])
     handler = ConnectHandler(context)
-    if sockets:
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
-    else:
-        listeners = await open_tcp(config.server.bind.host, config.server.bind.port)
+    listeners = await open_tcp(config.server.bind.host, config.server.bind.port, given=sockets)
     upkeep = Upkeep(
         storage=storage,
         registry=services.registry,

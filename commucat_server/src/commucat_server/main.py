@@ -3,9 +3,11 @@
 import argparse
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -15,7 +17,7 @@ from commucat_ledger import LedgerError
 from commucat_server.app import RunningServer, serve
 from commucat_server.config import ConfigError, FlagError, ServerConfig, load_config
 from commucat_server.connect.relay import WorkerRelay
-from commucat_server.listener import ListenerError, ShutdownSignal
+from commucat_server.listener import ListenerError, ShutdownSignal, activated_sockets
 from commucat_server.ops.collector import settle_collector
 from commucat_server.ops.logs import configure_logs
 from commucat_server.ops.notify import READY, STOPPING, notify, reloading
@@ -66,11 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as data_dir:
             if inherited is None:
                 _announce(config, data_dir)
+            sockets = activated_sockets(os.environ) if inherited is None else inherited.open_sockets()
             if inherited is None and config.server.workers > 1:
                 command = worker_command(sys.argv[1:] if arguments is None else arguments)
-                trio.run(Supervisor(config, data_dir, command, lambda: check_configuration(load())).run)
+                check = partial(_check, load)
+                trio.run(Supervisor(config, data_dir, command, check, sockets).run)
             else:
-                trio.run(_run, config, data_dir, inherited, load)
+                trio.run(_run, config, data_dir, inherited, sockets, load)
     except* WorkerFailedError as group:
         failed = _first(group)
         assert isinstance(failed, WorkerFailedError)
@@ -111,8 +115,16 @@ def _announce(config: ServerConfig, data_dir: DataDir) -> None:
         log.warning(warning)
 
 
+def _check(load: Callable[[], ServerConfig]) -> None:
+    check_configuration(load())
+
+
 async def _run(
-    config: ServerConfig, data_dir: DataDir, inherited: Inheritance | None, load: Callable[[], ServerConfig]
+    config: ServerConfig,
+    data_dir: DataDir,
+    inherited: Inheritance | None,
+    sockets: Sequence[socket.socket],
+    load: Callable[[], ServerConfig],
 ) -> None:
     shutdown = ShutdownSignal()
     with ExitStack() as stack:
@@ -120,7 +132,7 @@ async def _run(
         if inherited is None:
             # Before anything that takes time: without a receiver the signal would end the process.
             hangups = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
-        await _run_until(shutdown, config, data_dir, inherited, load, hangups)
+        await _run_until(shutdown, config, data_dir, inherited, sockets, load, hangups)
 
 
 async def _run_until(
@@ -128,12 +140,12 @@ async def _run_until(
     config: ServerConfig,
     data_dir: DataDir,
     inherited: Inheritance | None,
+    sockets: Sequence[socket.socket],
     load: Callable[[], ServerConfig],
     hangups: AsyncIterator[int] | None,
 ) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_request_at_signal, shutdown)
-        sockets = () if inherited is None else inherited.open_sockets()
         relay = None
         if inherited is not None:
             relay = (WorkerRelay(inherited.folder, inherited.worker), inherited.open_relay())

@@ -6,6 +6,7 @@ a peer that does not read stops its handler. Nothing here knows what the bytes m
 """
 
 from commucat_server.listener.accept import open_tcp, serve_listeners
+from commucat_server.listener.activation import ActivationError, activated_sockets
 from commucat_server.listener.asgi import AsgiApp, asgi_lifespan
 from commucat_server.listener.errors import (
     LifespanError,
@@ -23,6 +24,7 @@ from commucat_server.listener.tls import TlsIdentity, tls_context
 from commucat_server.listener.turnstile import Step, Turnstile
 
 __all__ = [
+    "ActivationError",
     "AsgiApp",
     "ConnectHandler",
     "ConnectStream",
@@ -38,6 +40,7 @@ __all__ = [
     "TlsConfigError",
     "TlsIdentity",
     "Turnstile",
+    "activated_sockets",
     "asgi_lifespan",
     "open_tcp",
     "serve_listeners",

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,8 +32,10 @@ _log = structlog.get_logger("commucat.listener")
 _PROBES = 4
 
 
-async def open_tcp(host: str, port: int, backlog: int = 4096) -> list[trio.SocketListener]:
-    """Listen on every address of ``host``.
+async def open_tcp(
+    host: str, port: int, backlog: int = 4096, *, given: Sequence[socket.socket] = ()
+) -> list[trio.SocketListener]:
+    """Listen on every address of ``host``, unless sockets are ``given`` that listen already.
 
     Args:
         host: name or address; IPv6 without brackets.
@@ -43,6 +45,8 @@ async def open_tcp(host: str, port: int, backlog: int = 4096) -> list[trio.Socke
     Raises:
         OSError: the port is in use, or there is no such host; for the caller to explain.
     """
+    if given:
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in given]
     return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
 
 

@@ -69,8 +69,11 @@ class Supervisor:
         data_dir: DataDir,
         command: Sequence[str],
         check: Callable[[], None] | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
+        """``sockets`` listen already; without them the configured address is opened."""
         self._check = check
+        self._given = sockets
         self._config = config
         self._data_dir = data_dir
         self._command = tuple(command)
@@ -87,7 +90,7 @@ class Supervisor:
             OSError: the address cannot be bound.
         """
         bind = self._config.server.bind
-        listeners = await open_tcp(bind.host, bind.port)
+        listeners = await open_tcp(bind.host, bind.port, given=self._given)
         with ExitStack() as stack:
             for listener in listeners:
                 stack.callback(listener.socket.close)
