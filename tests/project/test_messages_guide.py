@@ -31,6 +31,7 @@ WARNINGS = {
 # Modules of what is opened at the start, and the errors that end it.
 OPENING = {
     "commucat_server": (
+        "listener/activation.py",
         "listener/tls.py",
         "provision/data_dir.py",
         "provision/federation_seed.py",
@@ -46,6 +47,7 @@ OPENING = {
     "commucat_ledger": ("ending.py", "file.py", "ledger.py"),
 }
 ERRORS = {
+    "ActivationError",
     "DataDirBusyError",
     "LedgerTargetError",
     "ProvisionError",
