@@ -172,3 +172,13 @@ def test_configuration_file_closes_registration(tmp_path: Path) -> None:
 
     assert result.returncode == 1
     assert "code" in result.stderr
+
+
+def test_a_server_loads_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """Each of these is installed here, for tests or for another store, and takes long to import."""
+    with server_process(tmp_path, prefix=("env", "PYTHONPROFILEIMPORTTIME=1")) as server:
+        assert server.stop() == 0
+        imported = {line.rpartition("|")[2].strip() for line in server.log.read_text().splitlines()}
+    assert {"litestar", "commucat_storage.sqlite"} <= imported
+    unused = {"pydantic", "opentelemetry.sdk", "asyncpg", "redis", "typer", "matplotlib"}
+    assert imported.isdisjoint(unused)
