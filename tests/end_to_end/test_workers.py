@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from commucat_cli.errors import CliError
 from commucat_cli.transport import Timeouts, Via, open_h2
 from commucat_ledger import verify
 from databases.postgres_databases import PostgresDatabases
+from end_to_end.client_people import login
 from end_to_end.raw_people import Reach, reach, receiver, sender, take
 from end_to_end.server_process import DEADLINE, ServerProcess, run, server_process
 from end_to_end.test_nodes import hear, say
@@ -187,3 +189,16 @@ async def test_posts_reach_their_stream_at_whichever_worker_they_arrive(
                 got += [text for _, text in await hear(bob, 1)]
         # What was not confirmed in an earlier turn comes again.
         assert [text for text in got if text in texts] == texts
+
+
+def test_a_device_that_meets_one_worker_after_the_other_is_not_alarmed(server: ServerProcess) -> None:
+    """Each worker has a ledger, and a name of its own for it: none looks like another one begun anew."""
+    tom, kit = login(server, "tom"), login(server, "kit")
+    ledgers = [server.data_dir / f"ledger-{number}.jsonl" for number in range(1, WORKERS + 1)]
+    met: set[Path] = set()
+    end = time.monotonic() + DEADLINE
+    while met != set(ledgers):
+        assert time.monotonic() < end
+        sent = tom.send(kit, "hello")
+        assert (sent.returncode, sent.stderr) == (0, "")
+        met |= {ledger for ledger in ledgers if tom.device_id in ledger.read_text()}

@@ -328,3 +328,12 @@ def test_files_of_users_are_in_the_data_directory_unless_told_otherwise(tmp_path
     assert (config.uploads.dir, config.uploads.enabled) == (tmp_path / "elsewhere", False)
     assert config.uploads.base_url == "https://chat.example.org/uploads"
     assert (config.attachments.dir, config.attachments.ttl) == (Path("/srv/blobs"), 5)
+
+
+def test_each_worker_has_a_ledger_and_a_name_of_its_own(tmp_path: Path) -> None:
+    config = load_text(tmp_path, '[ledger]\nmode = "file"\nnode = "' + "n" * 64 + '"\n')
+    first, second = config.of_worker(1).ledger, config.of_worker(2).ledger
+    assert first.target is not None
+    assert second.target is not None
+    assert (first.target.name, second.target.name) == ("ledger-1.jsonl", "ledger-2.jsonl")
+    assert (first.node, second.node) == ("n" * 62 + "-1", "n" * 62 + "-2")

@@ -60,11 +60,17 @@ class ServerConfig:
     """Which of several workers this process is, from 1; 0 for a server of one process."""
 
     def of_worker(self, worker: int) -> "ServerConfig":
-        """The same for one of several workers: it has a ledger file of its own, ``ledger-1.jsonl``."""
-        target = self.ledger.target
+        """The same for one of several workers: it has a ledger of its own, in ``ledger-1.jsonl``.
+
+        It is also called otherwise, ``main-1``: clients that meet one worker after the other would take two
+        ledgers of one name for one that was begun anew.
+        """
+        suffix = f"-{worker}"
+        target, node = self.ledger.target, self.ledger.node
         if target is not None:
-            target = target.with_stem(f"{target.stem}-{worker}")
-        return attrs.evolve(self, worker=worker, ledger=attrs.evolve(self.ledger, target=target))
+            target = target.with_stem(f"{target.stem}{suffix}")
+        node = f"{node[: sections.MAX_NODE_LEN - len(suffix)]}{suffix}"
+        return attrs.evolve(self, worker=worker, ledger=attrs.evolve(self.ledger, target=target, node=node))
 
     @property
     def has_file(self) -> bool:
