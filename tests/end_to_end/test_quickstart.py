@@ -8,7 +8,7 @@ import pytest
 
 from end_to_end.console_pages import DOCS, shell_in, steps_of
 
-HOME = "/home/you/first-steps"
+HOME = "~/first-steps"
 
 
 def test_every_step_goes_as_told(tmp_path: Path) -> None:

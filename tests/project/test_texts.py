@@ -9,7 +9,7 @@ from project.project_files import MEMBERS, ROOT, project_files, pyproject
 
 # Written in pieces, so that this file does not contain what it looks for.
 FORBIDDEN = {
-    "path of one machine": re.compile(r"(?<![\w.}])/(?:wo" + r"rk|ro" + r"ot)/"),
+    "path of one machine": re.compile(r"(?<![\w.}])/(?:wo" + r"rk|ro" + r"ot|ho" + r"me)/"),
     "host of a package registry": re.compile(
         r"(?:py" + r"pi\.org|python" + r"hosted\.org|npm" + r"js\.(?:org|com)|crates" + r"\.io)",
         re.IGNORECASE,
