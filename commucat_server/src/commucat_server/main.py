@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -71,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sockets = activated_sockets(os.environ) if inherited is None else inherited.open_sockets()
             if inherited is None and config.server.workers > 1:
                 command = worker_command(sys.argv[1:] if arguments is None else arguments)
-                check = partial(_check, load)
-                trio.run(Supervisor(config, data_dir, command, check, sockets).run)
+                trio.run(
+                    Supervisor(config, data_dir, command, lambda: check_configuration(load()), sockets).run
+                )
             else:
                 trio.run(_run, config, data_dir, inherited, sockets, load)
     except* WorkerFailedError as group:
@@ -113,10 +113,6 @@ def _announce(config: ServerConfig, data_dir: DataDir) -> None:
     shortage = allow_connections(config.server.max_connections)
     for warning in (*config.warnings, *data_dir.warnings, *([shortage] if shortage else [])):
         log.warning(warning)
-
-
-def _check(load: Callable[[], ServerConfig]) -> None:
-    check_configuration(load())
 
 
 async def _run(

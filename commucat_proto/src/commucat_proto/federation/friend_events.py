@@ -12,7 +12,7 @@ import attrs
 
 from commucat_crypto import CryptoError, DeviceKeyPair, verify_signature
 from commucat_proto.errors import RemoteProtocolError
-from commucat_proto.federation.instants import parse_instant
+from commucat_proto.federation.instants import InstantError, parse_instant
 from commucat_proto.json_text import JsonValue
 
 _SIGNATURE_DIGITS: Final = 128
@@ -116,7 +116,10 @@ class FriendEvent:
         for name, part in (("request_id", event.request_id), ("from", event.sender), ("to", event.recipient)):
             if "|" in part:
                 raise FriendEventError(f"'{name}' must not hold '|'")
-        parse_instant(event.timestamp.strip())
+        try:
+            parse_instant(event.timestamp.strip())
+        except InstantError as exc:
+            raise FriendEventError(str(exc)) from exc
         return event
 
 

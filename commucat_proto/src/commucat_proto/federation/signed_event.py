@@ -18,8 +18,6 @@ from commucat_proto.errors import RemoteProtocolError
 from commucat_proto.federation.instants import format_instant, hashed, parse_instant
 from commucat_proto.json_text import JsonTextError, JsonValue
 
-DIGEST_LEN: Final = 32
-SIGNATURE_LEN: Final = 64
 _MOST_NUMBERS: Final = 4096
 """Of an array of bytes; a wrong length is told by the verification, a huge one by nobody."""
 
@@ -97,30 +95,25 @@ class SignedEvent:
             raise EventVerificationError(Verification.DIGEST_MISMATCH)
         try:
             verify_event(public, self.digest, self.signature)
-        except (CryptoError, ValueError) as exc:
+        except CryptoError as exc:
             raise EventVerificationError(Verification.SIGNATURE) from exc
 
     def encode(self) -> bytes:
         """The JSON text, members in the order of their declaration, bytes as arrays of numbers."""
         event = self.event
-        return b"".join(
-            (
-                b'{"event":{"event_id":',
-                json_text.dumps(event.event_id),
-                b',"origin":',
-                json_text.dumps(event.origin),
-                b',"created_at":',
-                json_text.dumps(format_instant(event.created_at)),
-                b',"payload":',
-                json_text.dumps(event.payload),
-                b',"scope":',
-                json_text.dumps(event.scope),
-                b'},"signature":',
-                json_text.dumps(list(self.signature)),
-                b',"digest":',
-                json_text.dumps(list(self.digest)),
-                b"}",
-            )
+        return json_text.dumps_declared(
+            {
+                "event": {
+                    "event_id": event.event_id,
+                    "origin": event.origin,
+                    "created_at": format_instant(event.created_at),
+                    # Its keys are sorted, as they are hashed.
+                    "payload": json_text.loads(json_text.dumps(event.payload)),
+                    "scope": event.scope,
+                },
+                "signature": list(self.signature),
+                "digest": list(self.digest),
+            }
         )
 
     @classmethod

@@ -51,7 +51,6 @@ class ApiContext:
     ledger: Ledger
     pairing: Pairing
     claim_failures: SharedRateLimit
-    spans: Spans = attrs.field(factory=Spans)
     """Claims that fail, all addresses together; those of one address have a scope of ``limits``."""
     new_device_limit: SharedRateLimit
     """Devices never seen before that one address brings, by Hello or by a code."""
@@ -74,3 +73,4 @@ class ApiContext:
     """None: uploads are switched off."""
     attachments: AttachmentFolder | None = None
     """The same for attachments."""
+    spans: Spans = attrs.field(factory=Spans)

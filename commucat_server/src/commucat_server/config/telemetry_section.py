@@ -19,7 +19,7 @@ def _address(_section: Any, _attribute: "attrs.Attribute[Any]", value: str | Non
         proper = False
     if not proper or not value.isprintable() or " " in value:
         raise InvalidValueError(
-            f"{value!r} is no address of a collector; it looks like http://127.0.0.1:4318",
+            "is no address of a collector; it looks like http://127.0.0.1:4318",
             key="otlp_endpoint",
         )
     if parts.username is not None or parts.password is not None:

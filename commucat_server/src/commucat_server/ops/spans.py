@@ -58,6 +58,8 @@ class Spans:
 async def open_spans(config: ServerConfig, *, version: str, node: str) -> AsyncIterator[Spans]:
     """Spans as the configuration wants them; the last ones are handed over at the end.
 
+    ``node`` names this process, and no other one or earlier one.
+
     Raises:
         ProvisionError: they are wanted, and the library is not installed.
     """
@@ -72,8 +74,7 @@ async def open_spans(config: ServerConfig, *, version: str, node: str) -> AsyncI
             f"telemetry.otlp_endpoint needs {exc.name}, which is not installed; "
             "run: pip install 'commucat-server[telemetry]'"
         ) from exc
-    instance = f"{node}-{config.worker}" if config.worker else node
-    spans = OtlpSpans(endpoint, config.telemetry.sample_ratio, version=version, instance=instance)
+    spans = OtlpSpans(endpoint, config.telemetry.sample_ratio, version=version, instance=node)
     try:
         yield spans
     finally:

@@ -23,10 +23,6 @@ class TraceContext:
     sampled: bool
     """Whether the caller records the trace."""
 
-    def log_members(self) -> dict[str, str]:
-        """What log lines name of it."""
-        return {"trace_id": self.trace_id, "parent_id": self.parent_id}
-
 
 def trace_of(traceparent: str | None) -> TraceContext | None:
     """What the header says; None if it says nothing.
@@ -49,5 +45,5 @@ def trace_of(traceparent: str | None) -> TraceContext | None:
 
 
 def log_members(trace: TraceContext | None) -> dict[str, str]:
-    """Members for the log; none without a trace."""
-    return {} if trace is None else trace.log_members()
+    """What log lines name of a trace; nothing without one."""
+    return {} if trace is None else {"trace_id": trace.trace_id, "parent_id": trace.parent_id}
