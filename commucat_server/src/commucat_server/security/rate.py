@@ -49,8 +49,7 @@ class RateLimit:
     def take(self, identity: str) -> float:
         """Take one token. 0.0 if there was one, otherwise the seconds until there is."""
         now = self._clock()
-        tokens, since, blocked = self._buckets.pop(identity, (self._burst, now, 0.0))
-        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        tokens, blocked = self._draw(identity, now)
         # Not longer than the penalty of now: it may have been configured anew.
         wait = min(blocked - now, self.penalty)
         if wait > 0.0:
@@ -77,9 +76,13 @@ class RateLimit:
     def lower(self, identity: str, tokens: float) -> None:
         """Let an identity have no more than so many now; below 0, what it owes."""
         now = self._clock()
-        held, since, blocked = self._buckets.pop(identity, (self._burst, now, 0.0))
-        held = min(self._burst, held + (now - since) * self._rate)
+        held, blocked = self._draw(identity, now)
         self._put(identity, min(held, tokens), now, blocked)
+
+    def _draw(self, identity: str, now: float) -> tuple[float, float]:
+        """Take the bucket out, as it is now: its tokens, and until when nothing is given."""
+        tokens, since, blocked = self._buckets.pop(identity, (self._burst, now, 0.0))
+        return min(self._burst, tokens + (now - since) * self._rate), blocked
 
     def _put(self, identity: str, tokens: float, now: float, blocked: float) -> None:
         self._buckets[identity] = (tokens, now, blocked)
