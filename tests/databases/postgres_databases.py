@@ -53,7 +53,10 @@ def clear(dsn: str) -> None:
     # Faster than to create a database, or to truncate tables: both make dozens of files.
     tables = ("app_user", "relay_queue", "relay_payload", "server_secret", "readiness", "chat_group")
     tables += ("cluster_node", "cluster_lease", "friend_requests", "operator_record")
+    tables += ("federation_peer", "federation_peer_status", "federation_dead_letter", "idempotency", "outbox")
     deletions = "".join(f"DELETE FROM {table}; " for table in tables)
+    # Inboxes of devices go with these.
+    deletions += "DELETE FROM inbox_offset; "
     run_sql(dsn, f"{deletions}UPDATE cluster SET domain = NULL")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from commucat_storage import migrate_sqlite
 from commucat_storage.moving import TABLES, Table
-from commucat_storage.moving.tables import DEVICE, DEVICE_COLUMNS, NOT_MOVED, NOT_MOVED_COLUMNS
+from commucat_storage.moving.tables import NOT_MOVED, NOT_MOVED_COLUMNS
 from commucat_storage.postgres import migrate_postgres
 from databases.postgres_cluster import run_sql
 from databases.postgres_databases import PostgresDatabases
@@ -19,9 +19,9 @@ def carried(*, postgres: bool) -> Schema:
     """What the mover reads and writes, by table of the database."""
     found: Schema = {}
     for table in TABLES:
-        if table is DEVICE:
-            found["user_device"] = names(table, postgres=postgres, first=0, last=DEVICE_COLUMNS)
-            found["inbox_offset"] = names(table, postgres=postgres, first=DEVICE_COLUMNS, last=None)
+        if owned := table.owner_columns:
+            found[table.database_name] = names(table, postgres=postgres, first=0, last=owned)
+            found["inbox_offset"] = names(table, postgres=postgres, first=owned, last=None)
         elif postgres or table.sqlite:
             found[table.name] = names(table, postgres=postgres, first=0, last=None)
     return found

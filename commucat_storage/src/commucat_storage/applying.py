@@ -28,6 +28,7 @@ from commucat_storage.inbox import (
     SubmissionOutcome,
 )
 from commucat_storage.limits import StoreLimits
+from commucat_storage.marks import Marks
 from commucat_storage.pending import Pending
 from commucat_storage.ports import ChatGroups, Inboxes
 from commucat_storage.routes import Routes
@@ -42,6 +43,7 @@ _REFUSED_SENDER = {
     for reason in (RefusalReason.NO_ROUTE, RefusalReason.REVOKED, RefusalReason.NOT_MEMBER)
 }
 _NO_ROUTE = _REFUSED_SENDER[RefusalReason.NO_ROUTE]
+_DUPLICATE = SubmissionOutcome((), duplicate=True)
 
 
 class Group:
@@ -58,9 +60,12 @@ class Group:
         routes: Routes,
         pending: Pending,
         limits: StoreLimits,
+        marks: Marks,
     ) -> None:
         self._inboxes = inboxes
         self._pending = pending
+        self._marks = marks
+        self._batch: Sequence[Operation] = ()
         self._routes = routes
         self._audiences = Audiences(inboxes, groups)
         self._delivery = Delivery(inboxes, self._audiences, pending, limits)
@@ -80,6 +85,7 @@ class Group:
         """Apply the operations in their order; one outcome for each. Those of confirmations are
         complete after the next flush only."""
         outcomes: list[Outcome] = []
+        self._batch = batch
         for operation in batch:
             # By far the most frequent first.
             if type(operation) is Submission:
@@ -122,6 +128,7 @@ class Group:
         self._delivery.stored += len(named)
         recipients: list[str] = []
         refused: list[Refusal] = []
+        elsewhere = False
         for device_id in named:
             if device_id == question.sender:
                 continue
@@ -129,19 +136,26 @@ class Group:
             conflict = self._audiences.conflict(inbox, device_id, question.sender, question.channel, group)
             if conflict is None:
                 recipients.append(device_id)
+            elif "@" in device_id:
+                elsewhere = True
             else:
                 refused.append(Refusal(device_id=device_id, reason=conflict))
-        if not (recipients or refused):
+        if not (recipients or refused or elsewhere):
             refused.append(Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE))
         return ResolveOutcome(tuple(recipients), tuple(refused))
 
     def _submit(self, message: Submission) -> SubmissionOutcome:
+        once = message.once
+        if once is not None and self._marks.seen(once, self._batch):
+            return _DUPLICATE
         reason, recipients, group = self._audiences.meant_by(
             message.sender, message.channel, message.recipients
         )
         if reason is not None:
             return _REFUSED_SENDER[reason]
         outcome = self._delivery.deliver(message, recipients, group)
+        if once is not None and outcome.accepted:
+            self._marks.add(once)
         if outcome.accepted or outcome.refused:
             return outcome
         # A route with nobody else on it: told, or the sender would believe that it was heard.
@@ -157,7 +171,8 @@ class Group:
         ):
             return ConfirmOutcome(False, inbox.confirmed)
         if number > inbox.confirmed:
-            if inbox.reports:
+            # What a peer has taken it reports by itself.
+            if inbox.reports and confirm.device_id[0] != "@":
                 self._pending.reported.add(outcomes, inbox, inbox.confirmed + 1, number)
             self._pending.confirm(inbox, number)
         return ConfirmOutcome(True, number)

@@ -57,14 +57,18 @@ class Audiences:
                 return RefusalReason.CHANNEL_CONFLICT
         return None
 
-    def is_stranger(self, sender: str, inbox: Inbox, channel: int) -> bool:
-        """Whether the receiver has no relation to the sender, so that its rows come out of a small share."""
+    def is_stranger(self, sender: str, inbox: Inbox, channel: int, on_behalf: str = "") -> bool:
+        """Whether the receiver has no relation to the sender, so that its rows come out of a small share.
+
+        ``on_behalf``: the address of the sender's user, if that is one of another server.
+        """
         routes = inbox.routes
         if routes and (route := routes.get(channel)) is not None and sender in route.members:
             return False
         origin = self._inboxes.get(sender)
         return not (
             (origin.known and (origin.user_id == inbox.user_id or origin.user_id in inbox.friends))
+            or (on_behalf and on_behalf in inbox.friends)
             or not inbox.accepted_groups.isdisjoint(origin.groups)
             or any(sender in route.members for route in routes.values())
         )

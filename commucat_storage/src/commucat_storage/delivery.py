@@ -6,6 +6,7 @@ from typing import TypeAlias
 from commucat_storage.audience import Audiences
 from commucat_storage.chat_group import ChatGroup
 from commucat_storage.device_inbox import Inbox
+from commucat_storage.federation import domain_of, outbox_of
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
     Refusal,
@@ -17,8 +18,9 @@ from commucat_storage.limits import StoreLimits
 from commucat_storage.pending import Pending
 from commucat_storage.ports import Inboxes
 
-_Accepting: TypeAlias = tuple[str, Inbox, bool]
-"""A device that accepts a message, its inbox, and whether the sender is a stranger to it."""
+_Accepting: TypeAlias = tuple[str, Inbox, bool | None]
+"""A device that accepts a message, its inbox, and whether the sender is a stranger to it. For a device of
+another server the outbox of its domain, and None."""
 
 
 class Delivery:
@@ -33,12 +35,16 @@ class Delivery:
         """Every message is refused."""
         self.stored = 0
         """How many recipients the transaction has looked at so far."""
+        self._coming: dict[Inbox, int] = {}
+        """Outboxes that the message at hand goes to, and how many rows it will have in each."""
 
     def deliver(
         self, message: Submission, recipients: tuple[str, ...], group: ChatGroup | None
     ) -> SubmissionOutcome:
         """Store the message for each of the recipients that accepts it."""
         self.stored += len(recipients)
+        if self._coming:
+            self._coming.clear()
         sender = message.sender
         refused: list[Refusal] = []
         accepting: list[_Accepting] = []
@@ -94,32 +100,60 @@ class Delivery:
         reason = self._audiences.conflict(inbox, device_id, sender, channel, group)
         stranger = False
         if reason is None:
-            stranger = sender != "" and self._audiences.is_stranger(sender, inbox, channel)
+            stranger = sender != "" and self._audiences.is_stranger(sender, inbox, channel, message.on_behalf)
             reason = self._lack_of_room(inbox, len(message.payload), stranger)
         if reason is None:
             accepting.append((device_id, inbox, stranger))
+        elif "@" in device_id:
+            self._ask_peer(device_id, message, group, accepting, refused)
         else:
             refused.append(Refusal(device_id=device_id, reason=reason))
 
-    def _lack_of_room(self, inbox: Inbox, size: int, stranger: bool) -> RefusalReason | None:
+    def _ask_peer(
+        self,
+        target: str,
+        message: Submission,
+        group: ChatGroup | None,
+        accepting: list[_Accepting],
+        refused: list[Refusal],
+    ) -> None:
+        """The same for a device of another server: it is the outbox of its domain that accepts."""
+        outbox = self._inboxes.get(outbox_of(domain_of(target) or ""))
+        reason: RefusalReason | None
+        if group is not None or (target[0] == "@" and message.sender):
+            # Members of groups are devices of this server, and only the server itself speaks to a peer.
+            reason = RefusalReason.UNKNOWN_DEVICE
+        elif not outbox.open or "@" in message.sender:
+            # What comes from another server is not sent on.
+            reason = RefusalReason.UNKNOWN_DOMAIN
+        else:
+            reason = self._lack_of_room(outbox, len(message.payload), False, self._coming.get(outbox, 0))
+        if reason is None:
+            self._coming[outbox] = self._coming.get(outbox, 0) + 1
+            accepting.append((target, outbox, None))
+        else:
+            refused.append(Refusal(device_id=target, reason=reason))
+
+    def _lack_of_room(self, inbox: Inbox, size: int, stranger: bool, coming: int = 0) -> RefusalReason | None:
+        """``coming``: rows of this size that the message at hand has in the inbox already."""
         if self.disk_is_low:
             return RefusalReason.DISK_LOW
-        if inbox.next_number > MAX_INBOX_NUMBER:
+        if inbox.next_number + coming > MAX_INBOX_NUMBER:
             return RefusalReason.QUOTA
-        if self._is_full(inbox, size, stranger):
+        if self._is_full(inbox, size, stranger, coming):
             if inbox not in self._pending.confirmed:
                 return RefusalReason.QUOTA
             # What was confirmed in this very transaction is counted only when it is deleted.
             self._pending.flush()
-            if self._is_full(inbox, size, stranger):
+            if self._is_full(inbox, size, stranger, coming):
                 return RefusalReason.QUOTA
         return None
 
-    def _is_full(self, inbox: Inbox, size: int, stranger: bool) -> bool:
+    def _is_full(self, inbox: Inbox, size: int, stranger: bool, coming: int) -> bool:
         limits = self._limits.inbox
         return (
-            inbox.rows >= limits.max_rows
-            or inbox.bytes + size > limits.max_bytes
+            inbox.rows + coming >= limits.max_rows
+            or inbox.bytes + size * (coming + 1) > limits.max_bytes
             or (
                 stranger
                 and (
@@ -161,7 +195,12 @@ class Delivery:
             payload,
             payload_id,
         )
-        if reporter is not None:
+        if stranger is None:
+            if reporter is not None:
+                inbox.reports += 1
+            reference = None if reporter is None else message.reference
+            pending.peer_rows += (*row, reporter, reference, message.sender, device_id)
+        elif reporter is not None:
             inbox.reports += 1
             pending.marked_rows += (*row, stranger, reporter, message.reference)
         elif stranger:

@@ -1,5 +1,7 @@
 """One device's inbox, routes and groups, as the open transaction of a backend sees them."""
 
+from typing import Final
+
 from commucat_storage.inbox import RefusalReason
 from commucat_storage.records import Route
 
@@ -24,6 +26,7 @@ class Inbox:
         "groups",
         "inbox",
         "next_number",
+        "open",
         "owner",
         "refusal",
         "reports",
@@ -38,7 +41,9 @@ class Inbox:
 
     def __init__(self, refusal: RefusalReason | None) -> None:
         self.refusal = refusal
-        """Why the device may not receive; None for an active one."""
+        """Why the device may not receive; None for an active one. An outbox is none: ``UNKNOWN_DEVICE``."""
+        self.open = False
+        """Of an outbox: whether it takes messages."""
         self.inbox = 0
         self.base = 0
         """Position of number 0 in ``relay_queue``."""
@@ -68,3 +73,12 @@ class Inbox:
     def known(self) -> bool:
         """Whether there is such a device at all."""
         return self.inbox != 0
+
+
+ELSEWHERE: Final = Inbox(RefusalReason.UNKNOWN_DEVICE)
+"""Stands for every device of another server: there is nothing here of it. Nobody writes to it."""
+
+
+def is_elsewhere(device_id: str) -> bool:
+    """Whether the id names a device of another server, not an outbox and not a device of this one."""
+    return device_id.find("@") > 0

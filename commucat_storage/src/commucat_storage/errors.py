@@ -36,6 +36,8 @@ class AdmissionRefusal(enum.Enum):
     CODE_INVALID = "code_invalid"
     """Unknown, used or expired enrolment code, or one of another user."""
     DEVICE_LIMIT = "device_limit"
+    DEVICE_ELSEWHERE = "device_elsewhere"
+    """The id names a device of another server: it has an ``@``."""
 
 
 class AdmissionRefusedError(StorageError):

@@ -42,6 +42,8 @@ class RefusalReason(enum.Enum):
     """The sender's role does not reach so far."""
     GROUP_FULL = "group_full"
     ALREADY_MEMBER = "already_member"
+    UNKNOWN_DOMAIN = "unknown_domain"
+    """The recipient is of another server, to which this one sends nothing."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,8 +58,26 @@ class Refusal:
 
 
 @attrs.frozen
+class Once:
+    """What names a message, so that it is stored once however often it comes.
+
+    ``scope`` and ``key`` have 1..64 and 1..512 characters, none of them NUL or a lone surrogate. They are
+    kept until ``expires_at``, at least.
+    """
+
+    scope: str
+    key: str
+    expires_at: int
+
+
+@attrs.frozen
 class Submission:
-    """One durable message, stored for every recipient that accepts it."""
+    """One durable message, stored for every recipient that accepts it.
+
+    A device of another server is named ``device@domain``. As a recipient, its message goes to the outbox of
+    the domain; the server itself may also name the peer, as ``@domain``. As a sender, it has no routes here,
+    so ``recipients`` must be given, and they are devices of this server.
+    """
 
     sender: str
     """Device id of the sender; empty for the server itself, which no channel rule binds."""
@@ -75,6 +95,12 @@ class Submission:
     copies: bool = False
     """Whether the sender's user's other active devices get it too, by the same rules as recipients.
     Only if a recipient accepts; copies are never reported."""
+    on_behalf: str = ""
+    """``handle@domain`` of the sender's user, where the sender is a device of another server: to a receiver
+    whose user lists this address as a friend it is no stranger."""
+    once: Once | None = None
+    """Store it only if no message with this scope and key was stored before; it counts as stored when at
+    least one recipient has accepted it."""
 
 
 @attrs.frozen
@@ -118,7 +144,8 @@ class DropRoute:
 class Confirm:
     """The device has everything up to ``number`` of ``epoch``: delete it, raise the watermark.
 
-    A foreign epoch, a number below the watermark or above the highest number given out
+    ``@domain`` confirms what a peer has taken of its outbox; no senders are named then: the peer reports to
+    them. A foreign epoch, a number below the watermark or above the highest number given out
     changes nothing.
     """
 
@@ -129,7 +156,8 @@ class Confirm:
 
 @attrs.frozen
 class Resolve:
-    """Who would get a frame of this sender on this channel now. Writes nothing.
+    """Who would get a frame of this sender on this channel now. Writes nothing, and leaves out devices of
+    other servers.
 
     For frames that are never stored; goes through the journal so that it sees the Joins,
     Leaves and group changes that came before it.
@@ -226,11 +254,13 @@ Operation = (
 @attrs.frozen
 class SubmissionOutcome:
     """``accepted``: (device id, inbox number) of every recipient whose row is on disk; ``copied``: the same
-    of the sender's own devices that got a copy."""
+    of the sender's own devices that got a copy. A recipient of another server is named as it was given, with
+    its number in the outbox. ``duplicate``: it was stored before, and nothing else is said."""
 
     accepted: tuple[tuple[str, int], ...]
     refused: tuple[Refusal, ...] = ()
     copied: tuple[tuple[str, int], ...] = ()
+    duplicate: bool = False
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ from typing import NoReturn
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.attachments import AttachmentStore
 from commucat_storage.errors import CommitFailedError
+from commucat_storage.federation import FederationStore
 from commucat_storage.friends import FriendStore
 from commucat_storage.inbox import InboxPage, InboxState, Operation, Outcome
 from commucat_storage.interface_devices import DeviceStore
@@ -38,7 +39,14 @@ Done = Callable[[tuple[Outcome, ...] | CommitFailedError], None]
 
 
 class Storage(
-    NodeStorage, DeviceStore, FriendStore, AttachmentStore, MeteredStorage, OperatingStorage, abc.ABC
+    NodeStorage,
+    DeviceStore,
+    FriendStore,
+    FederationStore,
+    AttachmentStore,
+    MeteredStorage,
+    OperatingStorage,
+    abc.ABC,
 ):
     """Durable state of one server. All methods are for the Trio thread that opened it."""
 
@@ -275,7 +283,8 @@ class Storage(
 
     @abc.abstractmethod
     async def purge_expired(self, now: int) -> Purged:
-        """Delete what has expired (messages, sessions, codes), in bounded steps.
+        """Delete what has expired (messages, sessions, codes, dead letters, names of messages that are stored
+        once), in bounded steps.
 
         Ends early with ``more`` when the report of expired messages has grown long, and without it
         when the store fails after some were deleted.

@@ -23,8 +23,6 @@ RecordOf: TypeAlias = Callable[[int], OperatorRecord]
 """Makes the record of a change that concerned so many; called inside the transaction, perhaps again."""
 TAKEN_KEPT = 60
 """Seconds for which a record stays after it was taken, so that every node sees it."""
-IDEMPOTENCY_KEPT = 7 * 86_400
-"""Seconds after which no other server sends an event again."""
 
 
 class OperatingStorage(abc.ABC):

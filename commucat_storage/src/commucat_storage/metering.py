@@ -9,7 +9,7 @@ from commucat_storage.timings import Timings
 
 @attrs.frozen(kw_only=True)
 class QueueState:
-    """All inboxes together, at one moment."""
+    """All inboxes of devices together, at one moment."""
 
     messages: int
     """Messages that wait to be confirmed."""

@@ -116,6 +116,6 @@ class CleanedUp:
     groups: int
     """Groups without a member, left by devices that were deleted."""
     idempotency: int
-    """Marks of events of other servers that are too old to come again."""
+    """Names of messages that are stored once, whose time is over."""
     operator_records: int
     """Those that are in the ledger."""

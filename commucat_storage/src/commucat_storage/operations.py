@@ -11,6 +11,7 @@ from commucat_storage.inbox import (
     GroupAction,
     InviteMember,
     JoinRoom,
+    Once,
     Operation,
     Resolve,
     SetRoute,
@@ -21,6 +22,9 @@ from commucat_storage.rooms import is_reserved
 MAX_CHANNEL = 2**32 - 1
 MAX_FRAME_TYPE = 255
 LATEST_EXPIRY = 2**62 - 1
+MAX_ONCE_SCOPE = 64
+MAX_ONCE_KEY = 512
+"""Characters; an index of PostgreSQL takes less than 2,704 bytes."""
 
 
 def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
@@ -38,6 +42,10 @@ def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
     for operation in batch:
         if isinstance(operation, Submission):
             _check_message(operation.channel, operation.frame_type, operation.expires_at)
+            if operation.recipients is None and "@" in operation.sender:
+                raise ValueError("a device of another server has no routes here: name its recipients")
+            if operation.once is not None:
+                _check_once(operation.once)
             rows += len(operation.recipients or ()) or 1
             size += len(operation.payload)
         elif isinstance(operation, Confirm):
@@ -68,6 +76,19 @@ def _check_message(channel: int, frame_type: int, expires_at: int) -> None:
         raise ValueError(f"frame type {frame_type} is out of range")
     if not 0 <= expires_at <= LATEST_EXPIRY:
         raise ValueError(f"expiry {expires_at} is out of range")
+
+
+def _check_once(once: Once) -> None:
+    if not (0 < len(once.scope) <= MAX_ONCE_SCOPE and 0 < len(once.key) <= MAX_ONCE_KEY):
+        raise ValueError("the name of a message that is stored once is empty or too long")
+    if "\0" in once.scope + once.key:
+        raise ValueError("the name of a message that is stored once has a NUL in it")
+    try:
+        (once.scope + once.key).encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError("the name of a message that is stored once is no text") from exc
+    if not 0 <= once.expires_at <= LATEST_EXPIRY:
+        raise ValueError(f"expiry {once.expires_at} is out of range")
 
 
 def _check_channel(channel: int) -> None:

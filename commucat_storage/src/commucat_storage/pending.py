@@ -11,10 +11,11 @@ class Pending(abc.ABC):
 
     The lists are flat, one value after the other: position, frame type, channel, expiry, size, payload and
     payload id of each row, and for a marked row also whether it is a stranger's, who wants to know what
-    becomes of it, and by which reference.
+    becomes of it, and by which reference. For a row of an outbox, instead: who wants to know, by which
+    reference, the sender, and the target.
     """
 
-    __slots__ = ("_sharing", "confirmed", "dirty", "marked_rows", "reported", "rows")
+    __slots__ = ("_sharing", "confirmed", "dirty", "marked_rows", "peer_rows", "reported", "rows")
 
     def __init__(self) -> None:
         self._clear()
@@ -23,6 +24,8 @@ class Pending(abc.ABC):
         self.rows: list[object] = []
         self.marked_rows: list[object] = []
         """Rows of strangers, and those that are to be reported."""
+        self.peer_rows: list[object] = []
+        """Rows of outboxes."""
         self.dirty: dict[Inbox, None] = {}
         self.confirmed: dict[Inbox, int] = {}
         """Inboxes to delete from; up to which number what goes is no longer in their counts."""

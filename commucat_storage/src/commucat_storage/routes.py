@@ -61,8 +61,8 @@ class Routes(abc.ABC):
     def drop(self, operation: DropRoute) -> RouteOutcome:
         """Leave: remove the route of the device on the channel."""
         inbox = self._inboxes.get(operation.device_id)
-        if not inbox.known:
-            return RouteOutcome(RefusalReason.UNKNOWN_DEVICE)
+        if inbox.refusal is RefusalReason.UNKNOWN_DEVICE:
+            return RouteOutcome(inbox.refusal)
         if self._forget(inbox, operation.channel):
             self._delete(operation.device_id, operation.channel)
         self.forget_deleted(self._rooms.leave(operation.device_id, operation.channel))

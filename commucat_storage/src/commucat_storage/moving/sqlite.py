@@ -15,7 +15,7 @@ from commucat_storage import store_mark as marks
 from commucat_storage.moving.errors import MoveError, other_origin
 from commucat_storage.moving.ports import MovableSource, Source, StoreFacts, Target
 from commucat_storage.moving.rows import Row
-from commucat_storage.moving.tables import DEVICE, DEVICE_COLUMNS, LATEST, TABLES, Kind, Table
+from commucat_storage.moving.tables import LATEST, TABLES, Kind, Table
 from commucat_storage.sqlite.connection import connect_reader, connect_writer, read_mark, translate
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations, schema_of
 from commucat_storage.sqlite.settings import SqliteSettings
@@ -27,7 +27,6 @@ SQLITE_TABLES: Final = tuple(table for table in TABLES if table.sqlite)
 _BATCH_ROWS: Final = 2_000
 _BATCH_BYTES: Final = 4 * 2**20
 _INBOX: Final = "inbox_offset"
-_FROM: Final = {DEVICE.name: "user_device JOIN inbox_offset USING (inbox)"}
 
 
 @asynccontextmanager
@@ -169,16 +168,15 @@ class _SqliteSource(MovableSource):
         self.mark = read_mark(connection)
 
     async def count(self, table: Table) -> int:
-        query = f"SELECT count(*) FROM {_table_of(table)}"  # noqa: S608 - names of ours
+        query = f"SELECT count(*) FROM {table.database_name}"  # noqa: S608 - names of ours
         rows = await self._run(lambda: self._connection.execute(query).fetchall())
-        if table is DEVICE:
-            await self._run(self._refuse_homeless)
+        if table.owner_columns:
+            await self._run(partial(self._refuse_homeless, table))
         return int(rows[0][0])
 
     async def batches(self, table: Table) -> AsyncGenerator[list[Row], None]:
         columns = ", ".join(column.name for column in table.columns)
-        source = _FROM.get(table.name, table.name)
-        query = f"SELECT {columns} FROM {source} ORDER BY {table.order}"  # noqa: S608 - names of ours
+        query = f"SELECT {columns} FROM {_source_of(table)} ORDER BY {table.order}"  # noqa: S608 - names of ours
         cursor = await self._run(lambda: self._connection.execute(query))
         try:
             while rows := await self._run(partial(_next_batch, cursor, table)):
@@ -195,13 +193,16 @@ class _SqliteSource(MovableSource):
         await self._run(work)
         self.mark = mark
 
-    def _refuse_homeless(self) -> None:
-        """A device without an inbox would get lost in the join."""
+    def _refuse_homeless(self, table: Table) -> None:
+        """An owner without an inbox would get lost in the join."""
         [[joined, all_]] = self._connection.execute(
-            f"SELECT (SELECT count(*) FROM {_FROM[DEVICE.name]}), (SELECT count(*) FROM user_device)"  # noqa: S608
+            f"SELECT (SELECT count(*) FROM {_source_of(table)}), "  # noqa: S608 - names of ours
+            f"(SELECT count(*) FROM {table.database_name})"
         ).fetchall()
         if joined != all_:
-            raise MoveError(f"the database {self._path} is damaged: {all_ - joined} devices have no inbox")
+            raise MoveError(
+                f"the database {self._path} is damaged: {all_ - joined} {table.homeless} have no inbox"
+            )
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await _in_thread(work, self._path)
@@ -241,7 +242,7 @@ class _SqliteTarget(Target):
             if mark is not None and start_over:
                 # In the other direction: rows before what they refer to.
                 for table in reversed(SQLITE_TABLES):
-                    connection.execute(f"DELETE FROM {_table_of(table)}")  # noqa: S608 - names of ours
+                    connection.execute(f"DELETE FROM {table.database_name}")  # noqa: S608 - names of ours
                 connection.execute(f"DELETE FROM {_INBOX}")  # noqa: S608
                 _run_all(connection, marks.DROP)
                 mark = None
@@ -261,22 +262,22 @@ class _SqliteTarget(Target):
 
     def _refuse_filled(self) -> None:
         for table in SQLITE_TABLES:
-            query = f"SELECT EXISTS (SELECT 1 FROM {_table_of(table)})"  # noqa: S608 - names of ours
+            query = f"SELECT EXISTS (SELECT 1 FROM {table.database_name})"  # noqa: S608 - names of ours
             if self._connection.execute(query).fetchone()[0]:
                 raise MoveError(
-                    f"the database {self._path} is not empty ({_table_of(table)}); "
+                    f"the database {self._path} is not empty ({table.database_name}); "
                     "move the file away, or name another"
                 )
 
     def _write(self, table: Table, rows: Sequence[Row], done: int) -> None:
         try:
-            if table is DEVICE:
-                self._insert(_INBOX, _inbox_columns(), [_inbox_values(row) for row in rows])
-                self._insert(
-                    "user_device",
-                    _device_columns(),
-                    [(*row[:DEVICE_COLUMNS], row[DEVICE_COLUMNS]) for row in rows],
-                )
+            if owned := table.owner_columns:
+                names = [column.name for column in table.columns]
+                # A new epoch: what clients remember of the old store's numbers must confirm nothing here.
+                inboxes = [(*row[owned:], secrets.token_hex(16)) for row in rows]
+                self._insert(_INBOX, [*names[owned:], "epoch"], inboxes)
+                owners = [(*row[:owned], row[owned]) for row in rows]
+                self._insert(table.database_name, [*names[:owned], "inbox"], owners)
             else:
                 self._insert(
                     table.name,
@@ -315,21 +316,9 @@ class _SqliteTarget(Target):
         return await _in_thread(work, self._path)
 
 
-def _table_of(table: Table) -> str:
-    return "user_device" if table is DEVICE else table.name
-
-
-def _device_columns() -> list[str]:
-    return [*(column.name for column in DEVICE.columns[:DEVICE_COLUMNS]), "inbox"]
-
-
-def _inbox_columns() -> list[str]:
-    return [*(column.name for column in DEVICE.columns[DEVICE_COLUMNS:]), "epoch"]
-
-
-def _inbox_values(row: Row) -> Row:
-    # A new epoch: what clients remember of the old store's numbers must not confirm anything here.
-    return (*row[DEVICE_COLUMNS:], secrets.token_hex(16))
+def _source_of(table: Table) -> str:
+    name = table.database_name
+    return f"{name} JOIN {_INBOX} USING (inbox)" if table.owner_columns else name
 
 
 def _write_mark(connection: sqlite3.Connection, mark: Mark) -> None:

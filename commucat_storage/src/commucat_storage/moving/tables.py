@@ -67,8 +67,23 @@ class Table:
     restored: bool = True
     """False: a transfer carries it, a restore of a backup does not."""
     postgres_order: str | None = None
+    stored_in: str | None = None
+    """The table of the database, when it has another name."""
+    owner_columns: int = 0
+    """Of a table of owners of inboxes: how many columns are the owner's. The others are those of
+    ``inbox_offset``."""
     size_of_row: str | None = None
     """Bytes of a row as SQL, for tables whose rows can be too large to be read by the hundred."""
+
+    @property
+    def homeless(self) -> str:
+        """What owners of inboxes are called where something is said of several."""
+        return f"{self.name}es" if self.name.endswith("x") else f"{self.name}s"
+
+    @property
+    def database_name(self) -> str:
+        """The table of the database; for owners of inboxes theirs."""
+        return self.stored_in or self.name
 
     def index(self, column: str) -> int:
         """Where the column stands in a row."""
@@ -87,22 +102,34 @@ def _moments(*names: str, optional: bool = False) -> tuple[Column, ...]:
     return tuple(Column(name, Kind.MICROSECONDS, optional) for name in names)
 
 
+_INBOX: Final = (
+    *_int("inbox", "next_number", "confirmed", "rows", "bytes", "shared", "earliest"),
+    *_int("stranger_rows", "stranger_bytes", "reports"),
+)
+
 DEVICE: Final = Table(
     name="device",
+    stored_in="user_device",
     columns=(
         Column("device_id", Kind.TEXT, postgres="opaque_id"),
         Column("user_id", Kind.TEXT),
         Column("public_key", Kind.BYTES, postgres="pubkey"),
         Column("status", Kind.TEXT),
         Column("created_at", Kind.SECONDS),
-        *_int("inbox", "next_number", "confirmed", "rows", "bytes", "shared", "earliest"),
-        *_int("stranger_rows", "stranger_bytes", "reports"),
+        *_INBOX,
     ),
+    owner_columns=5,
     order="device_id",
+    postgres_order="opaque_id",
 )
 """A device and its inbox: two tables in both databases, tied in opposite directions."""
-DEVICE_COLUMNS: Final = 5
-"""How many columns are the device's; the others are those of ``inbox_offset``."""
+OUTBOX: Final = Table(
+    name="outbox",
+    columns=(Column("domain", Kind.TEXT), Column("open", Kind.BOOL), *_INBOX),
+    owner_columns=2,
+    order="domain",
+)
+"""The outbox of a domain and its inbox, likewise."""
 
 TABLES: Final = (
     Table(
@@ -115,6 +142,7 @@ TABLES: Final = (
         order="user_id",
     ),
     DEVICE,
+    OUTBOX,
     Table(
         name="chat_group",
         columns=(
@@ -161,6 +189,7 @@ TABLES: Final = (
             Column("stranger", Kind.BOOL),
             Column("reporter", Kind.TEXT, optional=True),
             Column("reference", Kind.BYTES, optional=True),
+            *_text("sender", "target", optional=True),
         ),
         order="position",
         size_of_row="size",
@@ -294,6 +323,61 @@ TABLES: Final = (
         restored=False,
     ),
     Table(name="device_name", columns=_text("device_id", "name"), order="device_id"),
+    Table(
+        name="federation_peer",
+        columns=(
+            *_text("domain", "endpoint"),
+            Column("public_key", Kind.BYTES),
+            *_text("status"),
+            Column("next_key", Kind.BYTES, optional=True),
+            *(Column(name, Kind.SECONDS) for name in ("created_at", "updated_at")),
+        ),
+        order="domain",
+    ),
+    Table(
+        name="federation_peer_status",
+        columns=(
+            *_text("domain", "status"),
+            *_int("error_count"),
+            Column("last_seen_at", Kind.SECONDS, optional=True),
+            *_text("last_error", optional=True),
+            Column("updated_at", Kind.SECONDS),
+        ),
+        order="domain",
+    ),
+    Table(
+        name="federation_dead_letter",
+        columns=(
+            *_text("letter_id", "domain"),
+            *_int("number"),
+            *_text("sender", "target"),
+            *_int("channel", "frame_type"),
+            Column("payload", Kind.BYTES),
+            *_text("reason"),
+            Column("report", Kind.BOOL),
+            Column("reference", Kind.BYTES),
+            Column("expires_at", Kind.EXPIRY),
+            Column("failed_at", Kind.SECONDS),
+        ),
+        order="letter_id",
+        size_of_row="length(payload)",
+    ),
+    Table(
+        name="idempotency",
+        columns=(*_text("key", "scope"), Column("expires_at", Kind.EXPIRY)),
+        order="key, scope",
+    ),
+    Table(
+        name="federated_friend_requests",
+        columns=(
+            *_text("request_id", "user_id"),
+            Column("incoming", Kind.BOOL),
+            *_text("from_address", "to_address", "status"),
+            *_text("message", optional=True),
+            *_moments("created_at", "updated_at"),
+        ),
+        order="request_id",
+    ),
     # From here on: what databases of other servers of the protocol bring along.
     Table(
         name="device_pq_keys",
@@ -313,43 +397,6 @@ TABLES: Final = (
         sqlite=False,
     ),
     Table(
-        name="federated_friend_requests",
-        columns=(
-            *_text("request_id", "from_user_id", "to_user_id", "from_domain", "to_domain"),
-            *_text("message", optional=True),
-            *_text("status"),
-            *_text("federation_event_id", optional=True),
-            *_moments("created_at", "updated_at"),
-        ),
-        order="request_id",
-        sqlite=False,
-    ),
-    Table(
-        name="federation_peer",
-        columns=(
-            *_text("domain", "endpoint"),
-            Column("public_key", Kind.BYTES),
-            *_text("status"),
-            *_moments("updated_at"),
-        ),
-        order="domain",
-        sqlite=False,
-    ),
-    Table(
-        name="federation_peer_status",
-        columns=(
-            *_text("domain", "endpoint"),
-            Column("public_key", Kind.BYTES),
-            *_moments("last_seen_at", optional=True),
-            *_text("last_error", optional=True),
-            *_int("error_count"),
-            *_text("status"),
-            *_moments("created_at", "updated_at"),
-        ),
-        order="domain",
-        sqlite=False,
-    ),
-    Table(
         name="federation_outbox",
         columns=(
             *_text("outbox_id", "destination_domain", "endpoint"),
@@ -363,12 +410,6 @@ TABLES: Final = (
         order="outbox_id",
         sqlite=False,
         size_of_row="length(payload::text)",
-    ),
-    Table(
-        name="idempotency",
-        columns=(*_text("key", "scope"), *_moments("created_at")),
-        order="key, scope",
-        sqlite=False,
     ),
     Table(
         name="remote_user_cache",
@@ -428,13 +469,14 @@ NOT_MOVED: Final = {
 
 NOT_MOVED_COLUMNS: Final = {
     "inbox_offset.epoch": "a moved inbox has a new one",
-    "inbox_offset.entity_id": "the device, which is in the same row of a backup",
+    "inbox_offset.entity_id": "the device, or the domain, which is in the same row of a backup",
     "inbox_offset.owner_node": "sessions end, and begin anew in the other store",
     "inbox_offset.owner_session": "as above",
     "inbox_offset.owner_claim": "counts sessions that have ended",
     "inbox_offset.updated_at": "nothing reads it",
     "inbox_offset.relations": "counts changes for processes that run; none does",
     "user_device.inbox": "in the row of the inbox",
+    "outbox.inbox": "in the row of the inbox",
     "app_user.updated_at": "nothing reads it",
     "chat_group.owner_device": "the member whose role is owner",
     "chat_group.version": "counts changes for processes that run; none does",

@@ -80,6 +80,8 @@ async def _updated(connection: Connection, user: User, admission: Admission) -> 
 
 async def _enrol(connection: Connection, admission: Admission) -> tuple[User, InboxState]:
     device = admission.device
+    if "@" in device.device_id:
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_ELSEWHERE)
     if await accounts.load_device(connection, device.device_id) is not None:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_TAKEN)
     if admission.kind is AdmissionKind.NEW_USER:
@@ -132,12 +134,15 @@ async def _join(connection: Connection, admission: Admission) -> None:
 
 
 async def _renewed(connection: Connection, device_id: str, state: InboxState) -> InboxState:
-    """The inbox of the device, with a new epoch if its numbers come near their end.
+    """The inbox of the device, with a new epoch if its numbers come near their end."""
+    return state if state.next_number <= RENEWAL_NUMBER else await renew_inbox(connection, device_id)
+
+
+async def renew_inbox(connection: Connection, device_id: str) -> InboxState:
+    """Give an inbox, which the caller has locked, a new epoch; how it stands.
 
     The rows move to a fresh inbox id, numbered from 1: their new positions cannot meet the old.
     """
-    if state.next_number <= RENEWAL_NUMBER:
-        return state
     epoch = secrets.token_hex(16)
     old = await connection.fetchval("SELECT inbox FROM inbox_offset WHERE entity_id = $1", device_id)
     new, rows = await _fresh_inbox(connection, device_id, epoch)

@@ -163,7 +163,8 @@ async def _lock_user(connection: Connection, user_id: str) -> None:
 
 async def _refuse_taken(connection: Connection, device_id: str) -> None:
     if (
-        await accounts.load_device(connection, device_id) is not None
+        "@" in device_id  # that would be a device of another server
+        or await accounts.load_device(connection, device_id) is not None
         or await load_pending(connection, device_id) is not None
     ):
         raise PairingRefusedError(PairingRefusal.DEVICE_TAKEN)

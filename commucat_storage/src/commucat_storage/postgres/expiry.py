@@ -41,7 +41,8 @@ class Found:
 async def inboxes_to_search(connection: Connection, now: int) -> list[Search]:
     """Inboxes that may hold expired messages, and those of devices that can no longer fetch theirs."""
     rows = await connection.fetch(
-        "SELECT o.inbox, o.rows FROM inbox_offset AS o JOIN user_device AS d ON d.opaque_id = o.entity_id "
+        "SELECT o.inbox, o.rows FROM inbox_offset AS o "
+        "LEFT JOIN user_device AS d ON d.opaque_id = o.entity_id "
         "WHERE o.rows > 0 AND (o.earliest <= $1 OR d.status = 'revoked') ORDER BY o.inbox",
         now,
     )
@@ -118,6 +119,18 @@ async def purge_codes(connection: Connection, now: int) -> int:
     )
 
 
+async def purge_names(connection: Connection, now: int) -> int:
+    """Delete at most :data:`STEP_ROWS` names of messages that are stored once, whose time is over."""
+    return _count(
+        await connection.execute(
+            "DELETE FROM idempotency WHERE (key, scope) IN (SELECT key, scope FROM idempotency "
+            "WHERE expires_at <= to_timestamp($1::float8) LIMIT $2)",
+            now,
+            STEP_ROWS,
+        )
+    )
+
+
 _WINDOWS = """SELECT s.inbox, w.looked_at, w.last
 FROM unnest($1::bigint[], $2::bigint[]) AS s (inbox, number) CROSS JOIN LATERAL (
     SELECT count(*) AS looked_at, max(position) AS last FROM (
@@ -130,7 +143,7 @@ _DELETE = """DELETE FROM relay_queue AS q
 USING unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w (first, last, everything)
 WHERE q.position BETWEEN w.first AND w.last AND (w.everything OR q.expires_at <= to_timestamp($4::float8))
 RETURNING q.position >> 32, q.position & 4294967295, q.channel, q.size, q.payload_id, q.stranger, q.reporter,
-    q.reference, q.expires_at <= to_timestamp($4::float8)"""
+    q.reference, q.target, q.expires_at <= to_timestamp($4::float8)"""
 _EARLIEST = """SELECT q.position >> 32, extract(epoch FROM min(q.expires_at))::bigint
 FROM unnest($1::bigint[], $2::bigint[]) AS w (first, last)
 JOIN relay_queue AS q ON q.position BETWEEN w.first AND w.last
@@ -172,13 +185,14 @@ class _Gone:
     stranger: bool
     reporter: str | None
     reference: bytes | None
+    target: str | None
     expired: bool
 
     def told_of(self, device_id: str) -> ExpiredMessage:
         return ExpiredMessage(
             sender=self.reporter or "",
             channel=self.channel,
-            device_id=device_id,
+            device_id=device_id if self.target is None else self.target,
             number=self.number,
             reference=self.reference or b"",
             revoked=not self.expired,
@@ -188,8 +202,8 @@ class _Gone:
 async def _lock(connection: Connection, step: Sequence[Search]) -> dict[int, tuple[Search, str, bool]]:
     searches = {search.inbox: search for search in step}
     rows = await connection.fetch(
-        "SELECT o.inbox, o.entity_id, d.status = 'revoked' FROM inbox_offset AS o "
-        "JOIN user_device AS d ON d.opaque_id = o.entity_id "
+        "SELECT o.inbox, o.entity_id, coalesce(d.status = 'revoked', false) FROM inbox_offset AS o "
+        "LEFT JOIN user_device AS d ON d.opaque_id = o.entity_id "
         "WHERE o.inbox = ANY ($1::bigint[]) ORDER BY o.entity_id FOR NO KEY UPDATE OF o",
         list(searches),
     )

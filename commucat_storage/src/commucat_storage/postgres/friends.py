@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 _REQUEST = """id, from_user_id, to_user_id, status, message,
     (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM updated_at) * 1000000)::bigint"""
-_MOMENT = "to_timestamp(0) + ${0}::bigint * interval '1 microsecond'"
+MOMENT = "to_timestamp(0) + ${0}::bigint * interval '1 microsecond'"
 _INSERT_REQUEST = f"""
 INSERT INTO friend_requests (id, from_user_id, to_user_id, status, message, created_at, updated_at)
-VALUES ($1, $2, $3, 'pending', $4, {_MOMENT.format(5)}, {_MOMENT.format(6)})
+VALUES ($1, $2, $3, 'pending', $4, {MOMENT.format(5)}, {MOMENT.format(6)})
 ON CONFLICT (from_user_id, to_user_id) DO UPDATE SET status = excluded.status, message = excluded.message,
     created_at = excluded.created_at, updated_at = excluded.updated_at"""  # noqa: S608
-_ANSWER = f"""UPDATE friend_requests SET status = $3, updated_at = {_MOMENT.format(4)}
+_ANSWER = f"""UPDATE friend_requests SET status = $3, updated_at = {MOMENT.format(4)}
 WHERE from_user_id = $1 AND to_user_id = $2 AND status = 'pending'"""  # noqa: S608
 _DEVICES_OF_FRIENDS = """
 SELECT d.user_id, d.opaque_id, d.pubkey, d.status, extract(epoch FROM d.created_at)::bigint,
@@ -68,7 +68,7 @@ class PostgresFriends(FriendStore):
         check_friends(friends)
 
         async def unit(connection: Connection) -> None:
-            await _hold(connection, [user_id])
+            await hold(connection, [user_id])
             await connection.execute("DELETE FROM friend WHERE user_id = $1", user_id)
             rows = [(user_id, friend.user_id, friend.alias, place) for place, friend in enumerate(friends, 1)]
             try:
@@ -80,7 +80,7 @@ class PostgresFriends(FriendStore):
 
     async def remove_friend(self, user_id: str, friend_id: str) -> bool:
         async def unit(connection: Connection) -> bool:
-            await _hold(connection, [user_id])
+            await hold(connection, [user_id])
             done = await connection.execute(
                 "DELETE FROM friend WHERE user_id = $1 AND friend_id = $2", user_id, friend_id
             )
@@ -144,7 +144,7 @@ class PostgresFriends(FriendStore):
 
 
 async def _request(connection: Connection, request: FriendRequest) -> FriendRequest:
-    await _lock_users(connection, (request.from_user_id, request.to_user_id))
+    await lock_users(connection, (request.from_user_id, request.to_user_id))
     known = await _load(connection, request.from_user_id, request.to_user_id)
     if known is not None and known.status is RequestStatus.PENDING:
         raise FriendRefusedError(FriendRefusal.REQUEST_PENDING)
@@ -176,9 +176,9 @@ async def _answer(
     connection: Connection, from_user_id: str, to_user_id: str, accept: bool, now: int
 ) -> FriendRequest:
     if accept:
-        await _hold(connection, [from_user_id, to_user_id])
+        await hold(connection, [from_user_id, to_user_id])
     else:
-        await _lock_users(connection, (from_user_id, to_user_id))
+        await lock_users(connection, (from_user_id, to_user_id))
     known = await _load(connection, from_user_id, to_user_id)
     if known is None:
         raise FriendRefusedError(FriendRefusal.NO_REQUEST)
@@ -186,14 +186,15 @@ async def _answer(
         raise FriendRefusedError(FriendRefusal.NOT_PENDING)
     status = RequestStatus.ACCEPTED if accept else RequestStatus.REJECTED
     if accept:
-        await _befriend(connection, to_user_id, from_user_id, FriendRefusal.TOO_MANY_FRIENDS)
-        await _befriend(connection, from_user_id, to_user_id, FriendRefusal.ASKER_FULL)
+        await befriend(connection, to_user_id, from_user_id, FriendRefusal.TOO_MANY_FRIENDS)
+        await befriend(connection, from_user_id, to_user_id, FriendRefusal.ASKER_FULL)
         await connection.execute(_ANSWER, to_user_id, from_user_id, status.value, now)
     await connection.execute(_ANSWER, from_user_id, to_user_id, status.value, now)
     return attrs.evolve(known, status=status, updated_at=now)
 
 
-async def _befriend(connection: Connection, user_id: str, friend_id: str, full: FriendRefusal) -> None:
+async def befriend(connection: Connection, user_id: str, friend_id: str, full: FriendRefusal) -> None:
+    """Append one entry to the list of the user, which is held, unless it is there; ``full`` is why not."""
     row = await connection.fetchrow(
         "SELECT count(*), coalesce(max(position), 0), coalesce(bool_or(friend_id = $2), false) "
         "FROM friend WHERE user_id = $1",
@@ -212,11 +213,11 @@ async def _befriend(connection: Connection, user_id: str, friend_id: str, full: 
         raise StorageError(f"{user_id} cannot have friends: {exc}") from exc
 
 
-async def _hold(connection: Connection, user_ids: Sequence[str]) -> None:
+async def hold(connection: Connection, user_ids: Sequence[str]) -> None:
     """Lock the lists of these users, and make everybody forget what is remembered of their devices."""
     held: set[str] = set()
     await _raise_relations(connection, await _devices(connection, user_ids), held)
-    await _lock_users(connection, user_ids)
+    await lock_users(connection, user_ids)
     # Those that came between the look and the lock. They are new, so nobody waits for them and holds these.
     await _raise_relations(connection, await _devices(connection, user_ids), held)
 
@@ -241,7 +242,8 @@ async def _raise_relations(connection: Connection, devices: Iterable[str], held:
         )
 
 
-async def _lock_users(connection: Connection, user_ids: Iterable[str]) -> None:
+async def lock_users(connection: Connection, user_ids: Iterable[str]) -> None:
+    """Keep others from changing what hangs on these users."""
     # FOR UPDATE: a device of the user that is inserted meanwhile waits, as its row refers to this one.
     await connection.execute(
         "SELECT FROM app_user WHERE user_id = ANY ($1) ORDER BY user_id FOR UPDATE", list(user_ids)

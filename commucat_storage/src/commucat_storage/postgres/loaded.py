@@ -10,8 +10,10 @@ from collections.abc import Iterable
 import attrs
 
 from commucat_storage.chat_group import ChatGroup
-from commucat_storage.device_inbox import Inbox
+from commucat_storage.device_inbox import ELSEWHERE, Inbox, is_elsewhere
+from commucat_storage.marks import Marks, Name
 from commucat_storage.postgres.connection import Connection
+from commucat_storage.postgres.queue_sql import LATEST
 from commucat_storage.postgres.settings import PostgresSettings
 from commucat_storage.records import GroupRole, Route
 from commucat_storage.routes import Routes
@@ -27,6 +29,7 @@ class NotLoadedError(Exception):
         groups: Iterable[str] = (),
         ending: Iterable[str] = (),
         users: Iterable[str] = (),
+        names: Iterable[Name] = (),
         stepwise: bool = False,
     ) -> None:
         super().__init__("needs more of the database")
@@ -34,6 +37,7 @@ class NotLoadedError(Exception):
         self.groups = set(groups)
         self.ending = set(ending)
         self.users = set(users)
+        self.names = set(names)
         self.stepwise = stepwise
 
 
@@ -73,6 +77,32 @@ class Changes:
             )
 
 
+class LoadedMarks(Marks):
+    """Names of messages that are stored once, of those that were looked for."""
+
+    def __init__(self, stored: dict[Name, bool]) -> None:
+        super().__init__()
+        self._seen |= stored
+
+    def _look(self, names: Iterable[Name]) -> Iterable[Name]:
+        raise NotLoadedError(names=names)
+
+    async def write(self, connection: Connection) -> None:
+        """Write what is new. Another process that was quicker makes this fail, and the transaction begin
+        again."""
+        if self.new:
+            new, self.new = self.new, []
+            await connection.execute(
+                f"INSERT INTO idempotency (key, scope, expires_at) SELECT n.key, n.scope, "  # noqa: S608
+                f"CASE WHEN n.expires_at < {LATEST} THEN to_timestamp(n.expires_at) ELSE 'infinity' END "
+                "FROM unnest($1::text[], $2::text[], $3::bigint[]) AS n (key, scope, expires_at) "
+                "ORDER BY n.key, n.scope",
+                [each.key for each in new],
+                [each.scope for each in new],
+                [each.expires_at for each in new],
+            )
+
+
 class LoadedInboxes:
     """Inboxes of the devices that are locked, and the devices of users that were asked for."""
 
@@ -84,12 +114,18 @@ class LoadedInboxes:
         """Raises :class:`NotLoadedError`."""
         found = self._inboxes.get(device_id)
         if found is None:
+            if is_elsewhere(device_id):
+                return ELSEWHERE
             raise NotLoadedError(devices=(device_id,))
         return found
 
     def prefetch(self, device_ids: Iterable[str]) -> None:
         """Raises :class:`NotLoadedError` with all that are missing."""
-        missing = [device_id for device_id in device_ids if device_id not in self._inboxes]
+        missing = [
+            device_id
+            for device_id in device_ids
+            if device_id not in self._inboxes and not is_elsewhere(device_id)
+        ]
         if missing:
             raise NotLoadedError(devices=missing)
 

@@ -13,11 +13,12 @@ import trio
 from commucat_storage import store_mark as marks
 from commucat_storage.asyncio_loop import AsyncioLoop, open_loop
 from commucat_storage.errors import StorageError
+from commucat_storage.federation import outbox_of
 from commucat_storage.migrations import pending_migrations
 from commucat_storage.moving.errors import MoveError, other_origin
 from commucat_storage.moving.ports import MovableSource, Source, StoreFacts, Target
 from commucat_storage.moving.rows import Row
-from commucat_storage.moving.tables import DEVICE, DEVICE_COLUMNS, TABLES, Table
+from commucat_storage.moving.tables import OUTBOX, TABLES, Table
 from commucat_storage.postgres.connection import Connection, connect, place_of, translate
 from commucat_storage.postgres.entry import LEAVE
 from commucat_storage.postgres.migrate import (
@@ -27,13 +28,12 @@ from commucat_storage.postgres.migrate import (
     read_applied,
 )
 from commucat_storage.postgres.moving_sql import (
+    ENTITIES,
     INBOX,
     SETTLE,
-    WRITE_DEVICE,
-    WRITE_INBOX,
     reading,
-    table_of,
     writing,
+    writing_owners,
 )
 from commucat_storage.postgres.pool import close_connection, commit, in_transaction, roll_back
 from commucat_storage.postgres.settings import PostgresSettings
@@ -221,9 +221,9 @@ class _PostgresSource(MovableSource):
 
     async def count(self, table: Table) -> int:
         async def work(connection: Connection) -> int:
-            if table is DEVICE:
-                await self._refuse_homeless(connection)
-            return int(await connection.fetchval(f"SELECT count(*) FROM {table_of(table)}"))  # noqa: S608
+            if table.owner_columns:
+                await self._refuse_homeless(connection, table)
+            return int(await connection.fetchval(f"SELECT count(*) FROM {table.database_name}"))  # noqa: S608
 
         return await self._session.run(work)
 
@@ -248,13 +248,13 @@ class _PostgresSource(MovableSource):
         await self._session.run(work)
         self.mark = mark
 
-    async def _refuse_homeless(self, connection: Connection) -> None:
+    async def _refuse_homeless(self, connection: Connection, table: Table) -> None:
         homeless = await connection.fetchval(
-            "SELECT count(*) FROM user_device WHERE NOT EXISTS "
-            "(SELECT 1 FROM inbox_offset WHERE entity_id = opaque_id)"
+            f"SELECT count(*) FROM {table.database_name} WHERE NOT EXISTS "  # noqa: S608 - names of ours
+            f"(SELECT 1 FROM {INBOX} WHERE entity_id = {ENTITIES[table.name]})"
         )
         if homeless:
-            raise MoveError(f"{self.place} is damaged: {homeless} devices have no inbox")
+            raise MoveError(f"{self.place} is damaged: {homeless} {table.homeless} have no inbox")
 
 
 async def _begin_unless_begun(connection: Connection) -> bool:
@@ -291,7 +291,9 @@ class _PostgresTarget(Target):
                 marks.refuse_marked(mark, self.place)
             if mark is not None and start_over:
                 # Cascades to nothing else: whatever refers to these tables is among them.
-                await connection.execute(f"TRUNCATE {', '.join([*map(table_of, TABLES), INBOX])} CASCADE")
+                await connection.execute(
+                    f"TRUNCATE {', '.join([*(table.database_name for table in TABLES), INBOX])} CASCADE"
+                )
                 for statement in marks.DROP:
                     await connection.execute(statement)
                 mark = None
@@ -308,9 +310,10 @@ class _PostgresTarget(Target):
 
     async def write(self, table: Table, rows: Sequence[Row], done: int) -> None:
         async def work(connection: Connection) -> None:
-            if table is DEVICE:
-                await connection.executemany(WRITE_DEVICE, [row[:DEVICE_COLUMNS] for row in rows])
-                await connection.executemany(WRITE_INBOX, [_inbox_values(row) for row in rows])
+            if owned := table.owner_columns:
+                write_owner, write_inbox = writing_owners(table)
+                await connection.executemany(write_owner, [row[:owned] for row in rows])
+                await connection.executemany(write_inbox, [_inbox_values(table, row) for row in rows])
             else:
                 await connection.executemany(writing(table.name, table.columns), rows)
             await connection.execute(
@@ -345,9 +348,9 @@ class _PostgresTarget(Target):
 
     async def _refuse_filled(self, connection: Connection) -> None:
         for table in TABLES:
-            if await connection.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table_of(table)})"):  # noqa: S608
+            if await connection.fetchval(f"SELECT EXISTS (SELECT 1 FROM {table.database_name})"):  # noqa: S608
                 raise MoveError(
-                    f"{self.place} is not empty ({table_of(table)}); "
+                    f"{self.place} is not empty ({table.database_name}); "
                     "name an empty database, made with createdb"
                 )
 
@@ -355,6 +358,7 @@ class _PostgresTarget(Target):
         return await self._session.run(lambda connection: in_transaction(connection, work))
 
 
-def _inbox_values(row: Row) -> Row:
+def _inbox_values(table: Table, row: Row) -> Row:
+    entity = outbox_of(row[0]) if table is OUTBOX else row[0]
     # A new epoch: what clients remember of the old store's numbers must not confirm anything here.
-    return (*row[DEVICE_COLUMNS:], row[0], secrets.token_hex(16))
+    return (*row[table.owner_columns :], entity, secrets.token_hex(16))

@@ -3,18 +3,14 @@
 from collections.abc import Sequence
 from typing import Final
 
-from commucat_storage.moving.tables import DEVICE, DEVICE_COLUMNS, LATEST, Column, Kind, Table
+from commucat_storage.moving.tables import DEVICE, LATEST, OUTBOX, Column, Kind, Table
 
 INBOX: Final = "inbox_offset"
 _SMALL_ROW: Final = 65_536
 """Bytes up to which rows are read by the hundred."""
 SMALL_ROWS: Final = 128
-_DEVICES: Final = "user_device JOIN inbox_offset ON entity_id = opaque_id"
-
-
-def table_of(table: Table) -> str:
-    """The table, without the inboxes of devices."""
-    return "user_device" if table is DEVICE else table.name
+ENTITIES: Final = {DEVICE.name: "opaque_id", OUTBOX.name: "'@' || domain"}
+"""What the inbox of an owner is called."""
 
 
 def reading(table: Table) -> list[tuple[str, int]]:
@@ -24,10 +20,10 @@ def reading(table: Table) -> list[tuple[str, int]]:
     single ones make everything slow.
     """
     columns = ", ".join(_read(column) for column in table.columns)
-    source = _DEVICES if table is DEVICE else table.name
+    source = table.database_name
+    if table.owner_columns:
+        source += f" JOIN {INBOX} ON entity_id = {ENTITIES[table.name]}"
     order = table.postgres_order or table.order
-    if table is DEVICE:
-        order = "opaque_id"
     # Texts are compared as bytes where that matters to nobody but the order's being fixed.
     base = f"SELECT {columns} FROM {source}"  # noqa: S608 - names of ours
     if table.size_of_row is None:
@@ -92,7 +88,8 @@ def _written(column: Column, index: int) -> str:
             return f"${index}"
 
 
-WRITE_INBOX: Final = writing(
-    INBOX, [*DEVICE.columns[DEVICE_COLUMNS:], Column("entity_id", Kind.TEXT), Column("epoch", Kind.TEXT)]
-)
-WRITE_DEVICE: Final = writing("user_device", DEVICE.columns[:DEVICE_COLUMNS])
+def writing_owners(table: Table) -> tuple[str, str]:
+    """An INSERT for the owners' columns, and one for those of their inboxes, entity and epoch."""
+    owned = table.owner_columns
+    inbox = [*table.columns[owned:], Column("entity_id", Kind.TEXT), Column("epoch", Kind.TEXT)]
+    return writing(table.database_name, table.columns[:owned]), writing(INBOX, inbox)

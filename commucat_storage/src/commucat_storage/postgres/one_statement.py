@@ -16,6 +16,7 @@ from commucat_storage.postgres.pending import PostgresPending
 from commucat_storage.postgres.queue_sql import (
     DELETE_ROWS,
     INSERT_PAYLOADS,
+    INSERT_PEER_ROWS,
     INSERT_ROWS,
     MEASURE_GONE,
     RETURNING_GONE,
@@ -82,6 +83,8 @@ class OneStatement:
             self._add(f"payloads AS ({INSERT_PAYLOADS} WHERE {_UNCHANGED})", columns)
         if columns := pending.row_columns():
             self._add(f"stored AS ({INSERT_ROWS} WHERE {_UNCHANGED})", columns)
+        if columns := pending.peer_columns():
+            self._add(f"sent AS ({INSERT_PEER_ROWS} WHERE {_UNCHANGED})", columns)
         measured = self._delete()
         if columns := pending.offset_columns():
             update = UPDATE_OFFSETS_LESS if measured else UPDATE_OFFSETS

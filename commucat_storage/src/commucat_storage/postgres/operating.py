@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from commucat_storage.errors import StorageError
-from commucat_storage.interface_operating import IDEMPOTENCY_KEPT, TAKEN_KEPT, RecordOf
+from commucat_storage.interface_operating import TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
     ExpiryStep,
     GroupListing,
@@ -26,7 +26,6 @@ from commucat_storage.records import CertificateRow, KeyEvent, Secret
 _MOST_IDS = 4_096
 EXPIRE_ROWS = 5_000
 """Rows that one step of :func:`expire_step` changes, under the lock of the inbox."""
-_STEP_ROWS = 1_000
 
 # -- secrets ---------------------------------------------------------------------------------------
 
@@ -185,7 +184,7 @@ _QUEUES = """
 SELECT o.entity_id, d.user_id, u.handle, d.status, o.rows, o.bytes, o.next_number, o.confirmed, gone.rows,
     gone.bytes, gone.first
 FROM (
-    SELECT * FROM inbox_offset WHERE entity_id = coalesce($2, entity_id)
+    SELECT * FROM inbox_offset WHERE entity_id = coalesce($2, entity_id) AND left(entity_id, 1) <> '@'
     ORDER BY rows DESC, entity_id LIMIT $3
 ) AS o
 JOIN user_device AS d ON d.opaque_id = o.entity_id JOIN app_user AS u ON u.user_id = d.user_id
@@ -334,18 +333,6 @@ async def delete_empty_groups(connection: Connection) -> int:
         await connection.execute(
             "DELETE FROM chat_group WHERE NOT EXISTS "
             "(SELECT 1 FROM group_member WHERE group_member.group_id = chat_group.group_id)"
-        )
-    )
-
-
-async def delete_idempotency(connection: Connection, now: int) -> int:
-    """At most a thousand marks that are too old to be needed."""
-    return _count(
-        await connection.execute(
-            "DELETE FROM idempotency WHERE (key, scope) IN (SELECT key, scope FROM idempotency "
-            "WHERE created_at < to_timestamp($1::float8) LIMIT $2)",
-            now - IDEMPOTENCY_KEPT,
-            _STEP_ROWS,
         )
     )
 

@@ -108,7 +108,7 @@ class PostgresOperating(OperatingStorage):
             payloads=await pool.repeat(operating.delete_unused_payloads),
             groups=await pool.repeat(operating.delete_empty_groups),
             idempotency=await until_less(
-                expiry.STEP_ROWS, lambda: pool.repeat(lambda c: operating.delete_idempotency(c, now))
+                expiry.STEP_ROWS, lambda: pool.repeat(lambda c: expiry.purge_names(c, now))
             ),
             operator_records=await pool.repeat(lambda c: operating.forget_records(c, now)),
         )

@@ -17,6 +17,7 @@ BLOCK = 65_536  # of relay_payload_block
 
 _INSERT_PAYLOADS = queue_sql.numbered(queue_sql.INSERT_PAYLOADS)
 _INSERT_ROWS = queue_sql.numbered(queue_sql.INSERT_ROWS)
+_INSERT_PEER_ROWS = queue_sql.numbered(queue_sql.INSERT_PEER_ROWS)
 _UPDATE_OFFSETS = queue_sql.numbered(queue_sql.UPDATE_OFFSETS)
 # One round trip less for almost every transaction.
 _INSERT_AND_UPDATE = queue_sql.numbered(
@@ -95,6 +96,8 @@ class PostgresPending(Pending):
         """Write everything since the last time, in the open transaction of ``connection``."""
         if columns := self.payload_columns():
             await connection.execute(_INSERT_PAYLOADS, *columns)
+        if columns := self.peer_columns():
+            await connection.execute(_INSERT_PEER_ROWS, *columns)
         columns = self.row_columns()
         if self.confirms_new_rows():
             await connection.execute(_INSERT_ROWS, *columns)
@@ -128,7 +131,7 @@ class PostgresPending(Pending):
         last = {inbox.inbox: inbox.base + inbox.confirmed for inbox in self.confirmed}
         return any(
             position <= last.get(position >> 32, -1)
-            for position in (*self.rows[::7], *self.marked_rows[::10])
+            for position in (*self.rows[::7], *self.marked_rows[::10], *self.peer_rows[::11])
             if isinstance(position, int)
         )
 
@@ -158,6 +161,15 @@ class PostgresPending(Pending):
         reporters = (None if name is None else to_database(str(name)) for name in marked[8::10])
         columns.append((*repeat(None, count), *reporters))
         columns.append((*repeat(None, count), *marked[9::10]))
+        return columns
+
+    def peer_columns(self) -> list[Sequence[object]]:
+        """Of new rows of outboxes; nothing if there are none."""
+        rows = self.peer_rows
+        if not rows:
+            return []
+        columns: list[Sequence[object]] = [rows[index::11] for index in range(11)]
+        columns[7] = tuple(None if name is None else to_database(str(name)) for name in rows[7::11])
         return columns
 
     def offset_columns(self) -> list[Sequence[object]]:

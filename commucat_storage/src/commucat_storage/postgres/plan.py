@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from commucat_storage.federation import domain_of, outbox_of
 from commucat_storage.inbox import (
     ChangeGroup,
     Confirm,
@@ -17,6 +18,7 @@ from commucat_storage.inbox import (
     SetRoute,
     Submission,
 )
+from commucat_storage.marks import Name
 from commucat_storage.postgres.loaded import NotLoadedError
 from commucat_storage.postgres.remembered import Generations, KnownGroup, Relations
 from commucat_storage.rooms import room_id
@@ -34,6 +36,8 @@ class Plan:
     """Groups that may end: whoever has a route to one loses it."""
     users: set[str] = attrs.Factory(set)
     """Users whose devices must be listed."""
+    names: set[Name] = attrs.Factory(set)
+    """Of messages that are stored once: whether they were must be looked up."""
     operations: int = 0
     stepwise: bool = False
     """Write after each operation, so that counts are exact before the next."""
@@ -46,6 +50,7 @@ class Plan:
         self.groups |= missing.groups
         self.ending |= missing.ending
         self.users |= missing.users
+        self.names |= missing.names
         self.stepwise |= missing.stepwise
 
 
@@ -69,6 +74,10 @@ class Planner:
             plan.operations += len(batch)
             for operation in batch:
                 self._read(operation, plan)
+        remote = [device_id for device_id in plan.devices if "@" in device_id]
+        if remote:
+            plan.devices.difference_update(remote)
+            plan.devices.update(outbox_of(domain_of(each) or "") for each in remote)
         return plan
 
     def _read(self, operation: Operation, plan: Plan) -> None:
@@ -79,6 +88,8 @@ class Planner:
                     self._read_siblings(sender, plan)
                 if recipients is not None:
                     plan.devices.update(recipients)
+                if operation.once is not None:
+                    plan.names.add((operation.once.scope, operation.once.key))
             case Confirm(device_id=device_id):
                 plan.devices.add(device_id)
             case DropRoute(device_id=device_id, channel=channel):
@@ -109,7 +120,7 @@ class Planner:
                     plan.ending.add(operation.group_id)
 
     def _read_sender(self, sender: str, channel: int, plan: Plan, *, routed: bool) -> None:
-        if not sender:
+        if not sender or "@" in sender:  # nothing of a device of another server is here
             return
         plan.devices.add(sender)
         known = self._relations.get(sender)

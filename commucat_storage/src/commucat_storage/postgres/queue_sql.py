@@ -2,7 +2,7 @@
 
 from commucat_storage.device_inbox import NEVER
 
-_LATEST = 2**42  # seconds; timestamps of PostgreSQL end in the year 294276
+LATEST = 2**42  # seconds; timestamps of PostgreSQL end in the year 294276
 
 
 def numbered(statement: str, first: int = 1) -> str:
@@ -16,11 +16,21 @@ SELECT * FROM unnest(?::bigint[], ?::bigint[], ?::bytea[]) AS n"""
 INSERT_ROWS = f"""INSERT INTO relay_queue
 (position, frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference)
 SELECT n.position, n.frame_type, n.channel,
-    CASE WHEN n.expires_at < {_LATEST} THEN to_timestamp(n.expires_at) ELSE 'infinity' END,
+    CASE WHEN n.expires_at < {LATEST} THEN to_timestamp(n.expires_at) ELSE 'infinity' END,
     n.size, n.payload, n.payload_id, n.stranger, n.reporter, n.reference
 FROM unnest(?::bigint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::integer[], ?::bytea[],
     ?::bigint[], ?::boolean[], ?::text[], ?::bytea[])
 AS n (position, frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference)"""  # noqa: S608
+# The same for rows of outboxes, which nobody is a stranger to.
+_OF_PEERS = """position, frame_type, channel, expires_at, size, payload, payload_id, reporter, reference,
+    sender, target"""
+INSERT_PEER_ROWS = f"""INSERT INTO relay_queue ({_OF_PEERS})
+SELECT n.position, n.frame_type, n.channel,
+    CASE WHEN n.expires_at < {LATEST} THEN to_timestamp(n.expires_at) ELSE 'infinity' END,
+    n.size, n.payload, n.payload_id, n.reporter, n.reference, n.sender, n.target
+FROM unnest(?::bigint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::integer[], ?::bytea[],
+    ?::bigint[], ?::text[], ?::bytea[], ?::text[], ?::text[])
+AS n ({_OF_PEERS})"""  # noqa: S608
 
 FIND_SHARED = """SELECT q.payload_id FROM unnest(?::bigint[], ?::bigint[]) AS r (first, last)
 JOIN relay_queue AS q ON q.position BETWEEN r.first AND r.last WHERE q.payload_id IS NOT NULL"""
@@ -38,7 +48,7 @@ DELETE_AND_MEASURE = f"WITH gone AS ({DELETE_ROWS} {RETURNING_GONE}) {MEASURE_GO
 _REPORTED = """FROM unnest(?::bigint[], ?::bigint[]) WITH ORDINALITY AS r (first, last, place)
 JOIN relay_queue AS q ON q.position BETWEEN r.first AND r.last WHERE q.reporter IS NOT NULL"""
 NAME_REPORTED = f"""SELECT r.place - 1, q.reporter, q.channel, q.reference,
-    extract(epoch FROM least(q.expires_at, to_timestamp({_LATEST})))::bigint
+    extract(epoch FROM least(q.expires_at, to_timestamp({LATEST})))::bigint
 {_REPORTED} ORDER BY r.place, q.position LIMIT ?"""  # noqa: S608
 COUNT_REPORTED = f"SELECT r.place - 1, count(*) {_REPORTED} GROUP BY r.place"
 

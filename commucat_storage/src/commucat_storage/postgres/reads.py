@@ -100,7 +100,8 @@ async def queue_state(connection: Connection, after: int) -> QueueState:
     """What waits in all inboxes."""
     row = await connection.fetchrow(
         "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint, count(*), "
-        "min(earliest) FILTER (WHERE earliest > $1) FROM inbox_offset WHERE rows > 0",
+        "min(earliest) FILTER (WHERE earliest > $1) FROM inbox_offset "
+        "WHERE rows > 0 AND left(entity_id, 1) <> '@'",
         after,
     )
     assert row is not None

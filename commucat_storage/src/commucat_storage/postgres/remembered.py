@@ -14,6 +14,7 @@ import attrs
 from commucat_storage.chat_group import ChatGroup
 from commucat_storage.device_inbox import Inbox
 from commucat_storage.inbox import RefusalReason
+from commucat_storage.marks import Name
 from commucat_storage.postgres.connection import Connection, Row
 from commucat_storage.records import GroupRole, Route
 
@@ -37,6 +38,8 @@ class Relations:
     groups: set[str] = attrs.Factory(set)
     accepted_groups: set[str] = attrs.Factory(set)
     friends: frozenset[str] = frozenset()
+    open: bool = False
+    """Of an outbox: whether it takes messages."""
 
 
 @attrs.define
@@ -159,6 +162,20 @@ async def siblings_of(
     return siblings
 
 
+async def stored_names(connection: Connection, names: Iterable[Name]) -> dict[Name, bool]:
+    """Which of the names of messages that are stored once are stored. Call it when everything is locked."""
+    wanted = list(names)
+    stored = dict.fromkeys(wanted, False)
+    for scope, key in await connection.fetch(
+        "SELECT i.scope, i.key FROM unnest($1::text[], $2::text[]) AS n (scope, key) "
+        "JOIN idempotency AS i ON i.key = n.key AND i.scope = n.scope",
+        [scope for scope, _ in wanted],
+        [key for _, key in wanted],
+    ):
+        stored[scope, key] = True
+    return stored
+
+
 async def owned_groups(connection: Connection, device_ids: Iterable[str]) -> dict[str, int]:
     """How many groups each of the devices owns."""
     counts = dict.fromkeys(device_ids, 0)
@@ -191,12 +208,23 @@ def inbox_of(row: Row, relations: Relations) -> Inbox:
     inbox.groups = relations.groups
     inbox.accepted_groups = relations.accepted_groups
     inbox.friends = relations.friends
+    inbox.open = relations.open
     return inbox
 
 
 async def _load_relations(connection: Connection, versions: dict[str, int]) -> dict[str, Relations]:
-    wanted = list(versions)
     loaded: dict[str, Relations] = {}
+    outboxes = [name for name in versions if name[:1] == "@"]
+    if outboxes:
+        for name, is_open in await connection.fetch(
+            "SELECT wanted.name, coalesce(x.open, false) FROM unnest($1::text[]) AS wanted (name) "
+            "LEFT JOIN outbox AS x ON '@' || x.domain = wanted.name",
+            outboxes,
+        ):
+            loaded[name] = Relations(versions[name], RefusalReason.UNKNOWN_DEVICE, "", open=is_open)
+        if len(outboxes) == len(versions):
+            return loaded
+    wanted = [name for name in versions if name not in loaded]
     for device_id, status, user_id in await connection.fetch(
         "SELECT opaque_id, status, user_id FROM user_device WHERE opaque_id = ANY ($1)", wanted
     ):

@@ -18,12 +18,13 @@ from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
 from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.operating import OperatorRecord
-from commucat_storage.postgres import accounts, admit, devices, expiry, key_events, reads
+from commucat_storage.postgres import accounts, admit, devices, expiry, federation, key_events, reads
 from commucat_storage.postgres.attachments import PostgresAttachments
 from commucat_storage.postgres.cluster import PostgresNodes
 from commucat_storage.postgres.connection import Connection, connect, translate
 from commucat_storage.postgres.device_store import PostgresDevices
 from commucat_storage.postgres.entries import Within, Work
+from commucat_storage.postgres.federation_store import PostgresFederation
 from commucat_storage.postgres.friends import PostgresFriends
 from commucat_storage.postgres.journal import Journal
 from commucat_storage.postgres.migrate import (
@@ -141,6 +142,7 @@ class PostgresStorage(
     PostgresNodes,
     PostgresDevices,
     PostgresFriends,
+    PostgresFederation,
     PostgresAttachments,
     PostgresOperating,
     JournaledStorage[Work],
@@ -300,6 +302,9 @@ class PostgresStorage(
         codes = await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_codes, now))
         # Two statements that do not depend on each other.
         codes += await self._repeat(devices.purge, now)
+        await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_names, now))
+        await until_less(expiry.STEP_ROWS, lambda: self._repeat(federation.purge_letters, now))
+        await self._write(federation.renew_outboxes)
         # Last: a failure of the others must not make forgotten what was deleted here.
         messages, expired, more = await self._purge_messages(now)
         return Purged(

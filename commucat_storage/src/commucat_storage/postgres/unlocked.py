@@ -19,6 +19,7 @@ from commucat_storage.postgres.loaded import (
     Changes,
     LoadedGroups,
     LoadedInboxes,
+    LoadedMarks,
     LoadedRoutes,
     NotLoadedError,
 )
@@ -83,7 +84,7 @@ async def decide(
         loaded_groups = LoadedGroups(groups, {}, set(), loaded, changes)
         pending = PostgresPending(payload_ids, {inbox: inbox.confirmed for inbox in inboxes.values()})
         routes = LoadedRoutes(loaded, loaded_groups, settings, changes)
-        group = Group(loaded, loaded_groups, routes, pending, settings)
+        group = Group(loaded, loaded_groups, routes, pending, settings, LoadedMarks({}))
         group.begin(disk_is_low=disk_is_low)
         others = Others(inboxes, node)
         results: list[object] = []
@@ -108,7 +109,7 @@ async def _remembered(
     connection: Connection, plan: Plan, memory: Memory
 ) -> tuple[Basis, dict[str, Inbox], dict[str, ChatGroup | None]] | None:
     """What the plan asks for; None if something of it is not remembered, or takes locks."""
-    if plan.relating or plan.ending or plan.owners or plan.stepwise:
+    if plan.relating or plan.ending or plan.owners or plan.names or plan.stepwise:
         return None
     groups = {group_id: memory.groups.get(group_id) for group_id in plan.groups}
     siblings = {user_id: memory.siblings.get(user_id) for user_id in plan.users}

@@ -16,6 +16,7 @@ from commucat_storage.postgres.loaded import (
     Changes,
     LoadedGroups,
     LoadedInboxes,
+    LoadedMarks,
     LoadedRoutes,
     NotLoadedError,
 )
@@ -36,6 +37,7 @@ from commucat_storage.postgres.remembered import (
     lock_inboxes,
     owned_groups,
     siblings_of,
+    stored_names,
 )
 from commucat_storage.postgres.settings import PostgresSettings
 from commucat_storage.postgres.unlocked import Decided, decide
@@ -111,7 +113,8 @@ class Writer:
                 self._give_up_connection()
                 raise translate(exc, self._dsn) from exc
             except (*CONFLICTS, asyncpg.UniqueViolationError):
-                # Another process created the same group meanwhile: now it will be seen.
+                # Another process created the same group, or stored the same message, meanwhile: now it will
+                # be seen.
                 conflicts += 1
                 if conflicts > MOST_CONFLICTS:
                     raise
@@ -225,7 +228,8 @@ class Writer:
         watermarks = {inbox: inbox.confirmed for inbox in inboxes.values()}
         pending = PostgresPending(self._payload_ids, watermarks)
         routes = LoadedRoutes(loaded_inboxes, loaded_groups, self._settings, changes)
-        group = Group(loaded_inboxes, loaded_groups, routes, pending, self._settings)
+        marks = LoadedMarks(await stored_names(connection, plan.names) if plan.names else {})
+        group = Group(loaded_inboxes, loaded_groups, routes, pending, self._settings, marks)
         group.begin(disk_is_low=self._disk_is_low)
         return _Transaction(
             connection=connection,
@@ -233,6 +237,7 @@ class Writer:
             others=Others(inboxes, self.node),
             group=group,
             pending=pending,
+            marks=marks,
             changes=changes,
             stepwise=plan.stepwise,
             disk_is_low=self._disk_is_low,
@@ -249,6 +254,7 @@ class _Transaction:
     others: Others
     group: Group
     pending: PostgresPending
+    marks: LoadedMarks
     changes: Changes
     stepwise: bool
     disk_is_low: bool
@@ -281,6 +287,7 @@ class _Transaction:
     async def _write(self) -> None:
         await self.changes.write(self.connection)
         await self.pending.write(self.connection)
+        await self.marks.write(self.connection)
 
     async def _do(self, work: Work) -> object:
         """Do ``work`` in a savepoint, so that its refusal does not hurt the rest of the transaction."""

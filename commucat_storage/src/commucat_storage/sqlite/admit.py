@@ -13,6 +13,9 @@ from commucat_storage.sqlite import accounts, operating
 from commucat_storage.sqlite.reads import inbox_state
 from commucat_storage.sqlite.writer import Transaction
 
+_ROW = """frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference, sender,
+    target"""
+
 
 def admit(transaction: Transaction, admission: Admission) -> Admitted:
     """Check everything again and write it, or raise :class:`AdmissionRefusedError`."""
@@ -49,6 +52,8 @@ def _known(connection: sqlite3.Connection, device: Device) -> Device:
 
 def _enrol(connection: sqlite3.Connection, admission: Admission) -> InboxState:
     device = admission.device
+    if "@" in device.device_id:
+        raise AdmissionRefusedError(AdmissionRefusal.DEVICE_ELSEWHERE)
     if accounts.load_device(connection, device.device_id) is not None:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_TAKEN)
     if admission.kind is AdmissionKind.NEW_USER:
@@ -63,6 +68,13 @@ def _enrol(connection: sqlite3.Connection, admission: Admission) -> InboxState:
 
 def insert_with_inbox(connection: sqlite3.Connection, device: Device) -> InboxState:
     """Insert a device and its empty inbox. Raises :class:`AlreadyExistsError` when the id is taken."""
+    inbox, state = insert_inbox(connection)
+    accounts.insert_device(connection, device, inbox)
+    return state
+
+
+def insert_inbox(connection: sqlite3.Connection) -> tuple[int, InboxState]:
+    """Insert an empty inbox for whom the caller says; its id and how it stands."""
     epoch = secrets.token_hex(16)
     cursor = connection.execute(
         "INSERT INTO inbox_offset (epoch, next_number, confirmed, rows, bytes, shared, earliest) "
@@ -70,8 +82,7 @@ def insert_with_inbox(connection: sqlite3.Connection, device: Device) -> InboxSt
         (epoch, NEVER),
     )
     [[inbox]] = cursor.fetchall()
-    accounts.insert_device(connection, device, inbox)
-    return InboxState(epoch, 1, 0)
+    return inbox, InboxState(epoch, 1, 0)
 
 
 def _refuse_taken(connection: sqlite3.Connection, user: User) -> None:
@@ -104,20 +115,26 @@ def _owner(connection: sqlite3.Connection, device: Device) -> User:
 
 
 def _renewed(connection: sqlite3.Connection, device_id: str) -> InboxState:
-    """The inbox of the device, with a new epoch if its numbers come near their end.
-
-    The rows move to a fresh inbox id, numbered from 1: their new positions cannot meet the old.
-    """
+    """The inbox of the device, with a new epoch if its numbers come near their end."""
     state = inbox_state(connection, device_id)
     assert state is not None, "a device has an inbox"
     if state.next_number <= RENEWAL_NUMBER:
         return state
+    [[old]] = connection.execute("SELECT inbox FROM user_device WHERE device_id = ?", (device_id,)).fetchall()
+    new, state = renew_inbox(connection, old)
+    connection.execute("UPDATE user_device SET inbox = ? WHERE device_id = ?", (new, device_id))
+    connection.execute("DELETE FROM inbox_offset WHERE inbox = ?", (old,))
+    return state
+
+
+def renew_inbox(connection: sqlite3.Connection, old: int) -> tuple[int, InboxState]:
+    """Give an inbox a new epoch; its new id and how it stands.
+
+    The rows move to a fresh inbox id, numbered from 1: their new positions cannot meet the old. The caller
+    ties the owner to the new id, and deletes the old one.
+    """
     epoch = secrets.token_hex(16)
-    [[old, rows]] = connection.execute(
-        "SELECT o.inbox, o.rows FROM user_device AS d JOIN inbox_offset AS o ON o.inbox = d.inbox "
-        "WHERE d.device_id = ?",
-        (device_id,),
-    ).fetchall()
+    [[rows]] = connection.execute("SELECT rows FROM inbox_offset WHERE inbox = ?", (old,)).fetchall()
     [[new]] = connection.execute(
         "INSERT INTO inbox_offset (epoch, next_number, confirmed, rows, bytes, shared, earliest, "
         "stranger_rows, stranger_bytes, reports) SELECT ?, rows + 1, 0, rows, bytes, shared, earliest, "
@@ -126,12 +143,10 @@ def _renewed(connection: sqlite3.Connection, device_id: str) -> InboxState:
     ).fetchall()
     old_positions = (old << 32, (old << 32) + MAX_INBOX_NUMBER)
     connection.execute(
-        "INSERT INTO relay_queue SELECT ? + row_number() OVER (ORDER BY position), frame_type, channel, "
-        "expires_at, size, payload, payload_id, stranger, reporter, reference FROM relay_queue "
+        f"INSERT INTO relay_queue (position, {_ROW}) "  # noqa: S608 - names of ours
+        f"SELECT ? + row_number() OVER (ORDER BY position), {_ROW} FROM relay_queue "
         "WHERE position BETWEEN ? AND ?",
         (new << 32, *old_positions),
     )
     connection.execute("DELETE FROM relay_queue WHERE position BETWEEN ? AND ?", old_positions)
-    connection.execute("UPDATE user_device SET inbox = ? WHERE device_id = ?", (new, device_id))
-    connection.execute("DELETE FROM inbox_offset WHERE inbox = ?", (old,))
-    return InboxState(epoch, rows + 1, 0)
+    return new, InboxState(epoch, rows + 1, 0)

@@ -154,7 +154,8 @@ def _repeated(connection: sqlite3.Connection, device: Device, used_by: bytes | N
 
 def _refuse_taken(connection: sqlite3.Connection, device_id: str) -> None:
     if (
-        accounts.load_device(connection, device_id) is not None
+        "@" in device_id  # that would be a device of another server
+        or accounts.load_device(connection, device_id) is not None
         or load_pending(connection, device_id) is not None
     ):
         raise PairingRefusedError(PairingRefusal.DEVICE_TAKEN)

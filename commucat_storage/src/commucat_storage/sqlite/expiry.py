@@ -29,7 +29,7 @@ class Step:
 def inboxes_to_search(connection: sqlite3.Connection, now: int) -> list[int]:
     """Inboxes that may hold expired messages, and those of devices that can no longer fetch theirs."""
     rows = connection.execute(
-        "SELECT o.inbox FROM inbox_offset AS o JOIN user_device AS d ON d.inbox = o.inbox "
+        "SELECT o.inbox FROM inbox_offset AS o LEFT JOIN user_device AS d ON d.inbox = o.inbox "
         "WHERE o.rows > 0 AND (o.earliest <= ? OR d.status = 'revoked') ORDER BY o.inbox",
         (now,),
     )
@@ -76,11 +76,22 @@ def purge_codes(now: int, transaction: Transaction) -> int:
     ).rowcount
 
 
+def purge_names(now: int, transaction: Transaction) -> int:
+    """Delete at most :data:`STEP_ROWS` names of messages that are stored once, whose time is over."""
+    return transaction.connection.execute(
+        "DELETE FROM idempotency WHERE (key, scope) IN "
+        "(SELECT key, scope FROM idempotency WHERE expires_at <= ? LIMIT ?)",
+        (now, STEP_ROWS),
+    ).rowcount
+
+
 def _search(transaction: Transaction, step: Step, now: int, found: Found) -> tuple[int, Step | None]:
     """Search the next rows of one inbox; (rows looked at, the next step if any)."""
     connection = transaction.connection
     owner = connection.execute(
-        "SELECT device_id, status = 'revoked' FROM user_device WHERE inbox = ?", (step.inbox,)
+        "SELECT device_id, status = 'revoked' FROM user_device WHERE inbox = ?1 "
+        "UNION ALL SELECT '@' || domain, 0 FROM outbox WHERE inbox = ?1",
+        (step.inbox,),
     ).fetchone()
     if owner is None:
         return 0, None  # It got a new epoch, and so another inbox id, since the search began.
@@ -139,7 +150,7 @@ def _reports(
     connection: sqlite3.Connection, device_id: str, window: tuple[int, int, int], now: int
 ) -> list[ExpiredMessage]:
     rows = connection.execute(
-        "SELECT reporter, channel, position & 4294967295, reference, expires_at FROM relay_queue "
+        "SELECT reporter, channel, position & 4294967295, reference, expires_at, target FROM relay_queue "
         "WHERE position BETWEEN ? AND ? AND expires_at <= ? AND reporter IS NOT NULL ORDER BY position",
         window,
     )
@@ -147,10 +158,10 @@ def _reports(
         ExpiredMessage(
             sender=sender,
             channel=channel,
-            device_id=device_id,
+            device_id=device_id if target is None else target,
             number=number,
             reference=reference or b"",
             revoked=expires_at > now,
         )
-        for sender, channel, number, reference, expires_at in rows
+        for sender, channel, number, reference, expires_at, target in rows
     ]

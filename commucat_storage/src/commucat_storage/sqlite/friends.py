@@ -200,8 +200,8 @@ def _answer(
         raise FriendRefusedError(FriendRefusal.NOT_PENDING)
     status = RequestStatus.ACCEPTED if accept else RequestStatus.REJECTED
     if accept:
-        _befriend(transaction, to_user_id, from_user_id, FriendRefusal.TOO_MANY_FRIENDS)
-        _befriend(transaction, from_user_id, to_user_id, FriendRefusal.ASKER_FULL)
+        befriend(transaction, to_user_id, from_user_id, FriendRefusal.TOO_MANY_FRIENDS)
+        befriend(transaction, from_user_id, to_user_id, FriendRefusal.ASKER_FULL)
         connection.execute(
             "UPDATE friend_requests SET status = ?, updated_at = ? "
             "WHERE from_user_id = ? AND to_user_id = ? AND status = 'pending'",
@@ -214,7 +214,8 @@ def _answer(
     return attrs.evolve(known, status=status, updated_at=now)
 
 
-def _befriend(transaction: "Transaction", user_id: str, friend_id: str, full: FriendRefusal) -> None:
+def befriend(transaction: "Transaction", user_id: str, friend_id: str, full: FriendRefusal) -> None:
+    """Append one entry to the list of the user, unless it is there; ``full`` is why not."""
     connection = transaction.connection
     known = connection.execute(
         "SELECT count(*), coalesce(max(position), 0), coalesce(max(friend_id = ?), 0) "

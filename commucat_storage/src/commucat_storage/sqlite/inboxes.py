@@ -4,7 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from commucat_storage.device_inbox import Inbox
+from commucat_storage.device_inbox import ELSEWHERE, Inbox, is_elsewhere
+from commucat_storage.federation import domain_of, outbox_of
 from commucat_storage.inbox import RefusalReason
 from commucat_storage.records import Route
 
@@ -15,6 +16,9 @@ SELECT d.device_id, d.status, d.inbox, o.epoch, o.next_number, o.confirmed,
 FROM json_each(?) AS wanted
 JOIN user_device AS d ON d.device_id = wanted.value
 JOIN inbox_offset AS o ON o.inbox = d.inbox"""
+_LOAD_OUTBOX = """
+SELECT x.open, x.inbox, o.epoch, o.next_number, o.confirmed, o.rows, o.bytes, o.shared, o.earliest, o.reports
+FROM outbox AS x JOIN inbox_offset AS o ON o.inbox = x.inbox WHERE x.domain = ?"""
 _LOAD_ROUTES = """
 SELECT r.device_id, r.channel, r.relay, r.members, r.group_id
 FROM json_each(?) AS wanted JOIN route AS r ON r.device_id = wanted.value"""
@@ -52,6 +56,8 @@ class InboxCache:
             found = self._old.pop(device_id, None)
             if found is not None:
                 self._keep(device_id, found)
+            elif is_elsewhere(device_id):
+                return ELSEWHERE
             else:
                 self._load([device_id])
                 found = self._young[device_id]
@@ -107,6 +113,32 @@ class InboxCache:
         self._weight += 1 + inbox.route_members + len(inbox.groups) + len(inbox.friends)
 
     def _load(self, device_ids: list[str]) -> None:
+        if any("@" in device_id for device_id in device_ids):
+            wanted = {outbox_of(domain_of(each) or "") for each in device_ids if "@" in each}
+            # Under the name that was asked for, too: an outbox has no other spelling.
+            wanted.update(each for each in device_ids if each[:1] == "@")
+            self._load_outboxes([each for each in wanted if self.remembered(each) is None])
+            device_ids = [device_id for device_id in device_ids if "@" not in device_id]
+            if not device_ids:
+                return
+        self._load_devices(device_ids)
+
+    def _load_outboxes(self, names: list[str]) -> None:
+        loaded: dict[str, Inbox] = {}
+        for name in names:
+            # Never many: one for each domain that a message goes to.
+            row = self._connection.execute(_LOAD_OUTBOX, (name[1:],)).fetchone()
+            inbox = loaded[name] = Inbox(RefusalReason.UNKNOWN_DEVICE)
+            if row is not None:
+                inbox.open = bool(row[0])
+                inbox.inbox = row[1]
+                inbox.base = row[1] << 32
+                _, _, inbox.epoch, inbox.next_number, inbox.confirmed, inbox.rows, inbox.bytes, *others = row
+                inbox.shared, inbox.earliest, inbox.reports = others
+        for name, inbox in loaded.items():
+            self._keep(name, inbox)
+
+    def _load_devices(self, device_ids: list[str]) -> None:
         # SQLite cuts a text of JSON at a NUL: such an id, which no device has, would find another's rows.
         wanted = json.dumps([device_id for device_id in device_ids if "\0" not in device_id])
         loaded: dict[str, Inbox] = {}

@@ -210,8 +210,9 @@ def expire_step(
     hold up messages.
     """
     row = connection.execute(
-        "SELECT d.inbox, o.next_number - 1 FROM user_device AS d JOIN inbox_offset AS o ON o.inbox = d.inbox "
-        "WHERE d.device_id = ?",
+        "SELECT o.inbox, o.next_number - 1 FROM inbox_offset AS o WHERE o.inbox IN ("
+        "SELECT inbox FROM user_device WHERE device_id = ?1 "
+        "UNION ALL SELECT inbox FROM outbox WHERE '@' || domain = ?1)",
         (device_id,),
     ).fetchone()
     if row is None:

@@ -117,7 +117,7 @@ class SqliteOperating(OperatingStorage, abc.ABC):
             secrets=await self.forget_secrets(secrets_before),
             payloads=await self._write(lambda t: operating.delete_unused_payloads(t.connection)),
             groups=await self._write(lambda t: operating.delete_empty_groups(t.connection)),
-            idempotency=0,
+            idempotency=await self._purge(expiry.purge_names, now),
             operator_records=await self._write(functools.partial(_forget_records, now)),
         )
 

@@ -14,7 +14,10 @@ _LARGEST_INSERT = 256  # rows in one statement; at most 11 values each, far belo
 # Almost every row has the defaults in the last columns, which costs less than to store them.
 _INSERT_ROW = """INSERT INTO relay_queue
 (position, frame_type, channel, expires_at, size, payload, payload_id) VALUES """
-_INSERT_MARKED_ROW = "INSERT INTO relay_queue VALUES "
+_INSERT_MARKED_ROW = """INSERT INTO relay_queue (position, frame_type, channel, expires_at, size, payload,
+payload_id, stranger, reporter, reference) VALUES """
+_INSERT_PEER_ROW = """INSERT INTO relay_queue (position, frame_type, channel, expires_at, size, payload,
+payload_id, reporter, reference, sender, target) VALUES """
 _INSERT_PAYLOAD = "INSERT INTO relay_payload VALUES "
 # An upsert of columns that are not the key leaves user_device's foreign key unchecked.
 _UPDATE_OFFSET = "INSERT INTO inbox_offset VALUES "
@@ -86,6 +89,9 @@ class SqlitePending(Pending):
         if self.marked_rows:
             self._insert(_INSERT_MARKED_ROW, 10, self.marked_rows)
             self.marked_rows = []
+        if self.peer_rows:
+            self._insert(_INSERT_PEER_ROW, 11, self.peer_rows)
+            self.peer_rows = []
         if self.confirmed:
             if self.reported:
                 _fill(self.reported, self._connection)  # behind the inserts, before the rows are gone

@@ -157,7 +157,7 @@ def queue_state(connection: sqlite3.Connection, after: int) -> QueueState:
     """What waits in all inboxes."""
     [messages, size, inboxes, earliest] = connection.execute(
         "SELECT total(rows), total(bytes), count(*), min(earliest) FILTER (WHERE earliest > ?) "
-        "FROM inbox_offset WHERE rows > 0",
+        "FROM inbox_offset WHERE rows > 0 AND inbox NOT IN (SELECT inbox FROM outbox)",
         (after,),
     ).fetchone()
     return QueueState(messages=int(messages), size=int(size), inboxes=inboxes, earliest_expiry=earliest)

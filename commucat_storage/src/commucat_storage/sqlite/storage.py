@@ -32,6 +32,8 @@ from commucat_storage.sqlite import accounts, admit, devices, expiry, key_events
 from commucat_storage.sqlite.attachments import SqliteAttachments
 from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.device_store import SqliteDevices
+from commucat_storage.sqlite.federation import delete_expired_letters, renew_outboxes
+from commucat_storage.sqlite.federation_store import SqliteFederation
 from commucat_storage.sqlite.friends import SqliteFriends
 from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.journal import Journal
@@ -92,7 +94,14 @@ def _known_devices(connection: sqlite3.Connection, device_ids: Sequence[str]) ->
     return [accounts.known_device(connection, device_id) for device_id in device_ids]
 
 
-class SqliteStorage(SqliteDevices, SqliteFriends, SqliteAttachments, SqliteOperating, JournaledStorage[Work]):
+class SqliteStorage(
+    SqliteDevices,
+    SqliteFriends,
+    SqliteFederation,
+    SqliteAttachments,
+    SqliteOperating,
+    JournaledStorage[Work],
+):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
     def __init__(self, journal: Journal, readers: ReaderPool) -> None:
@@ -246,6 +255,9 @@ class SqliteStorage(SqliteDevices, SqliteFriends, SqliteAttachments, SqliteOpera
         sessions = await self._purge(expiry.purge_sessions, now)
         codes = await self._purge(expiry.purge_codes, now)
         codes += await self._write(functools.partial(devices.purge, now))
+        await self._purge(expiry.purge_names, now)
+        await self._purge(delete_expired_letters, now)
+        await self._write(functools.partial(renew_outboxes, now))
         # Last: a failure of the others must not make forgotten what was deleted here.
         found, more = await self._purge_messages(now)
         return Purged(

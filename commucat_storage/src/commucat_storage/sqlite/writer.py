@@ -16,6 +16,7 @@ from commucat_storage.journal_entry import JournalEntry
 from commucat_storage.sqlite.chat_groups import ChatGroupCache
 from commucat_storage.sqlite.connection import refuse_marked
 from commucat_storage.sqlite.inboxes import InboxCache
+from commucat_storage.sqlite.marks import SqliteMarks
 from commucat_storage.sqlite.pending import SqlitePending
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.stored_routes import SqliteRoutes
@@ -55,7 +56,9 @@ class Writer:
         self._inboxes = InboxCache(connection, settings.cached_inboxes)
         self._chat_groups = ChatGroupCache(connection, self._inboxes, settings.cached_group_members)
         routes = SqliteRoutes(connection, self._inboxes, self._chat_groups, settings)
-        self._group = Group(self._inboxes, self._chat_groups, routes, SqlitePending(connection), settings)
+        self._marks = SqliteMarks(connection)
+        pending = SqlitePending(connection)
+        self._group = Group(self._inboxes, self._chat_groups, routes, pending, settings, self._marks)
         self._data_version: int | None = None
         self._disk_is_low = False
         self._look_at_disk = 0.0
@@ -79,6 +82,7 @@ class Writer:
                 if self._group.stored >= self._settings.group_rows:
                     break
             self._group.flush()
+            self._marks.write()
             self._turns.waits()
             connection.execute("COMMIT")
             self._turns.computes()
@@ -116,17 +120,20 @@ class Writer:
             if low and not self._disk_is_low:
                 _log.error("the disk of %s is almost full: messages are refused", self._path)
             self._disk_is_low = low
+        self._marks.forget()
         self._group.begin(disk_is_low=self._disk_is_low)
 
     def _forget(self) -> None:
         self._inboxes.clear()
         self._chat_groups.clear()
         self._group.discard()
+        self._marks.forget()
 
     def _do(self, work: Work) -> object:
         """Do ``work`` in a savepoint, so that its refusal does not hurt the rest of the transaction."""
         connection = self._connection
         self._group.flush()
+        self._marks.write()
         connection.execute("SAVEPOINT work")
         try:
             result = work(Transaction(connection, self._inboxes, self._disk_is_low))
