@@ -301,7 +301,7 @@ _REQUEST_FIELDS = [field.name for field in attrs.fields(RemoteFriendRequest)]
 def check_peer(peer: Peer) -> None:
     """Raises :class:`ValueError` for a peer that may not be stored."""
     check_domain(peer.domain)
-    if len(peer.public_key) != 32 or len(peer.next_key or bytes(32)) != 32:
+    if any(len(key) != 32 for key in (peer.public_key, peer.next_key) if key is not None):
         raise ValueError("the key of a peer has 32 bytes")
 
 

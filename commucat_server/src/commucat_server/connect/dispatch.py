@@ -69,6 +69,7 @@ _TITLES = {
     RefusalReason.NOT_ALLOWED: "the sender's role in the group does not allow this",
     RefusalReason.GROUP_FULL: "the group has as many members as it may have",
     RefusalReason.ALREADY_MEMBER: "already a member of the group",
+    RefusalReason.UNKNOWN_DOMAIN: "nothing is sent to the server of this domain",
 }
 
 _Quick: TypeAlias = Callable[[Origin, Frame], Request | None]
