@@ -1,5 +1,6 @@
 """The backends that every test of the interface runs against."""
 
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +25,10 @@ class Backend(Protocol):
         """The result of a query for whole numbers."""
         ...
 
+    def change(self, statement: str) -> None:
+        """Change what is stored, while no store is open."""
+        ...
+
 
 class SqliteBackend:
     def __init__(self, path: Path) -> None:
@@ -40,6 +45,11 @@ class SqliteBackend:
         finally:
             connection.close()
 
+    def change(self, statement: str) -> None:
+        connection = sqlite3.connect(self.path)
+        with contextlib.closing(connection), connection:
+            connection.execute(statement)
+
 
 class PostgresBackend:
     def __init__(self, dsn: str) -> None:
@@ -53,6 +63,9 @@ class PostgresBackend:
 
     def numbers(self, query: str) -> list[tuple[int, ...]]:
         return [tuple(map(int, line.split("|"))) for line in run_sql(self.dsn, query).splitlines()]
+
+    def change(self, statement: str) -> None:
+        run_sql(self.dsn, statement)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,5 +1,6 @@
 """The database of another server of this protocol, as it stood in October 2025, with some rows."""
 
+import json
 import re
 
 from commucat_proto.frames import FrameType, encode_frame
@@ -77,6 +78,28 @@ CREATED = "'2025-10-05 10:00:00+00'"
 LATE = "'2099-01-01 00:00:00+00'"
 
 
+def _events() -> list[str]:
+    """What waits for other servers: two messages, one that is for somebody else, and a friend request."""
+
+    def event(target: str, text: bytes) -> str:
+        frame = encode_frame(FrameType.MSG, 9, 5, text).hex()
+        payload = {"channel": 9, "sequence": 5, "payload": frame, "sender": "ann", "target": target}
+        return json.dumps({"event": {"event_id": "e", "payload": payload}, "signature": [], "digest": []})
+
+    payloads = [
+        event("kim@B.example", b"one"),
+        event("kim@b.example", b"two"),
+        event("kim@elsewhere", b"three"),
+        json.dumps({"type": "friend_request", "request_id": "out"}),
+        json.dumps({"event": {"payload": {"target": "kim@b.example", "payload": "01"}}}),
+    ]
+    return [
+        f"('o{index}', 'B.example', 'https://b', '{payload}', '\\x00', {CREATED}, "
+        f"{CREATED}::timestamptz + interval '{index} seconds')"
+        for index, payload in enumerate(payloads)
+    ]
+
+
 def fill(dsn: str) -> None:
     """Two users with a device each, a group that both "own", a secret, messages for "ann"."""
     envelopes = [("e1", "inbox:ann", 7, b"first"), ("e2", "inbox:ann", 2**32 - 1, b"x" * 300)]
@@ -87,6 +110,7 @@ def fill(dsn: str) -> None:
     ]
     rows.append(f"('e3', 'inbox:ann', '\\xff', {CREATED}, {LATE})")  # no frame
     rows.append(f"('e4', 'inbox:nobody', '\\x00', {CREATED}, {LATE})")
+    to_bo = "'tom@b.example', 'bo@cats.example', 'b.example', 'cats.example', NULL"
     run_sql(
         dsn,
         SCHEMA
@@ -107,5 +131,19 @@ def fill(dsn: str) -> None:
                 {CREATED}),
             ('user-bo', 'friends', '[{{"alias": "nobody"}}]', {CREATED}), ('user-bo', 'other', '', {CREATED});
         INSERT INTO relay_queue VALUES {", ".join(rows)};
+        INSERT INTO federation_outbox (outbox_id, destination_domain, endpoint, payload, public_key,
+            next_attempt_at, created_at) VALUES {", ".join(_events())};
+        INSERT INTO federation_peer VALUES
+            ('B.example', 'https://b', '\\x{bytes(32).hex()}', 'active', {CREATED}),
+            ('b.Example', 'https://old', '\\x{bytes(32).hex()}', 'blocked', '2025-01-01 00:00:00+00'),
+            ('odd.example', 'https://odd', '\\x{bytes(32).hex()}', 'trusted', {CREATED}),
+            ('short.example', 'https://short', '\\x00', 'active', {CREATED});
+        INSERT INTO idempotency VALUES ('federation:b.example:1', 'federation-inbox', {CREATED});
+        INSERT INTO federated_friend_requests VALUES
+            ('out', 'user-ann', 'kim@B.example', 'cats.example', 'B.example', 'hi', 'pending', NULL,
+                {CREATED}, {CREATED}),
+            ('in', {to_bo}, 'cancelled', 'in', {CREATED}, {CREATED}),
+            ('older', {to_bo}, 'pending', 'older', {CREATED}, '2025-01-01 00:00:00+00'),
+            ('lost', {to_bo.replace("bo@", "gone@")}, 'pending', 'lost', {CREATED}, {CREATED});
         """,
     )

@@ -12,13 +12,22 @@ from commucat_storage import (
     Attachment,
     CommitFailedError,
     Confirm,
+    ConfirmOutcome,
     CreateGroup,
     Friend,
     GroupRole,
+    Once,
+    OutboxPage,
+    Peer,
+    PeerStanding,
+    PeerStatus,
+    RemoteFriendRequest,
+    RequestStatus,
     SchemaError,
     SqliteSettings,
     Storage,
     StorageUnavailableError,
+    SubmissionOutcome,
     migrate_sqlite,
     open_sqlite,
 )
@@ -132,8 +141,59 @@ async def fill(home: Home) -> None:
         state = await storage.inbox_state("b")
         assert state is not None
         await send(storage, Confirm("b", state.epoch, 1))
+        await fill_federation(storage)
         assert await storage.revoke_device("dead", NOW)
         assert await storage.load_session("token") is not None
+
+
+async def fill_federation(storage: Storage) -> None:
+    """Peers, what is on its way to them, and what came from them."""
+    made = Peer(
+        domain="peer.example",
+        endpoint="https://peer.example",
+        public_key=bytes(32),
+        status=PeerStatus.PENDING,
+        next_key=bytes(range(32)),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    await storage.put_peer(made)
+    await storage.put_peer(attrs.evolve(made, domain="other.example", next_key=None))
+    standing = PeerStanding(
+        domain="p", status="online", error_count=2**40, last_seen_at=None, last_error="\0", updated_at=NOW
+    )
+    await storage.note_peer(standing)
+    await storage.set_outbox("peer.example", open=True)
+    await storage.set_outbox("closed.example", open=False)
+    only = attrs.evolve(message("a", sender="x@peer.example", channel=1), once=Once("s", "k", 2**61))
+    await send(
+        storage,
+        asking(b"ref", "x@peer.example", "y@Peer.Example", sender="a", payload=BIG),
+        message("@peer.example", payload=b"event"),
+        message("x@peer.example", sender="a"),
+        only,
+    )
+    page = await outbox_of_peer(storage)
+    await storage.bury("peer.example", page.epoch, [(1, "no"), (3, "no")], NOW)
+    await send(storage, Confirm("@peer.example", page.epoch, 1))
+    request = RemoteFriendRequest(
+        request_id="r",
+        from_address="a@cats.example",
+        to_address="x@peer.example",
+        status=RequestStatus.PENDING,
+        message="\0",
+        incoming=False,
+        created_at=NOW * 10**6 + 1,
+        updated_at=NOW * 10**6 + 2,
+        user_id="user-a",
+    )
+    await storage.put_remote_request(request)
+
+
+async def outbox_of_peer(storage: Storage) -> OutboxPage:
+    page = await storage.outbox_page("peer.example", 0, limit_rows=9, limit_bytes=2**30, now=NOW)
+    assert page is not None
+    return page
 
 
 async def test_everything_arrives(homes: tuple[Home, Home]) -> None:
@@ -142,9 +202,13 @@ async def test_everything_arrives(homes: tuple[Home, Home]) -> None:
     before = await contents(old)
     assert all(before[name] for name in ("app_user", "device", "relay_payload", "relay_queue", "route"))
     assert all(before[name] for name in ("friend", "friend_requests", "attachment"))
+    assert all(before[name] for name in ("outbox", "idempotency", "federation_dead_letter"))
     async with old.open() as storage:
         waiting = {name: await stored(storage, name) for name in ("a", "b", "c")}
         epochs = {name: await storage.inbox_state(name) for name in waiting}
+        sent = await outbox_of_peer(storage)
+        assert [row.number for row in sent.rows] == [2, 3, 4]
+        federation = [await storage.outboxes(), await storage.peers(), await storage.dead_letters(None, 9)]
 
     copied = await transfer(old, new)
 
@@ -162,6 +226,21 @@ async def test_everything_arrives(homes: tuple[Home, Home]) -> None:
             assert state is not None
             assert state.epoch != before_state.epoch
             assert (state.next_number, state.confirmed) == (before_state.next_number, before_state.confirmed)
+        found = await outbox_of_peer(storage)
+        assert found.epoch != sent.epoch
+        assert attrs.evolve(found, epoch=sent.epoch) == sent
+        kept = [await storage.outboxes(), await storage.peers(), await storage.dead_letters(None, 9)]
+        assert kept == federation
+        again = await send(
+            storage,
+            Confirm("@peer.example", sent.epoch, 3),
+            Confirm("@peer.example", found.epoch, 3),
+            attrs.evolve(message("a"), once=Once("s", "k", NOW)),
+            message("x@peer.example", sender="a"),
+        )
+        assert [again[0], again[1]] == [ConfirmOutcome(False, 1), ConfirmOutcome(True, 3)]
+        assert again[2] == SubmissionOutcome((), duplicate=True)
+        assert again[3] == SubmissionOutcome((("x@peer.example", 5),))
         # Tokens end with the store that gave them out.
         assert await storage.load_session("token") is None
         newest = await storage.newest_certificate("a")

@@ -95,6 +95,42 @@ async def test_messages_and_confirmations_are_one_statement(one: PostgresStorage
         assert sent == (["SELECT", "WITH"] if "nobody" in str(operations) else ["WITH"]), operations
 
 
+async def test_messages_to_peers_are_one_statement(one: PostgresStorage, sent: list[str], dsn: str) -> None:
+    await add_devices(one, "a", "b")
+    await one.set_outbox("c.example", open=True)
+    await send(one, route("a", 8, "b", "x@c.example"))
+    page = await one.outbox_page("c.example", 0, limit_rows=1, limit_bytes=1, now=NOW)
+    assert page is not None
+    rounds: list[list[Operation]] = [
+        [asking(b"ref", "x@c.example", "b", sender="a"), by_route("a", channel=8)],
+        [message("y@c.example", sender="a"), Confirm("@c.example", page.epoch, 2)],
+        [message("b", sender="x@c.example"), Resolve("a", 8)],
+    ]
+    for operations in rounds:
+        await send(one, *operations)
+    for operations in rounds:
+        sent.clear()
+        await send(one, *operations)
+        assert sent == ["WITH"], operations
+    counts = "SELECT rows, bytes, shared, reports FROM inbox_offset WHERE entity_id = '@c.example'"
+    assert run_sql(dsn, counts) == "4|16|2|1"
+
+
+async def test_a_closed_outbox_is_noticed_at_once(one: PostgresStorage, dsn: str) -> None:
+    await add_devices(one, "a")
+    await one.set_outbox("c.example", open=True)
+    async with open_postgres(dsn) as other:
+        await send(one, message("x@c.example", sender="a"))
+        await send(other, message("x@c.example", sender="a"))
+        await other.set_outbox("c.example", open=False)
+
+        [outcome] = await send(one, message("x@c.example", sender="a"))
+        assert refused(outcome) == {"x@c.example": RefusalReason.UNKNOWN_DOMAIN}
+        await one.set_outbox("c.example", open=True)
+        [outcome] = await send(other, message("x@c.example", sender="a"))
+        assert accepted(outcome) == {"x@c.example": 3}
+
+
 async def test_what_is_confirmed_of_many_is_counted_and_released(one: PostgresStorage, dsn: str) -> None:
     states = await add_devices(one, "a", "b")
     for _ in range(3):

@@ -3,9 +3,11 @@
 import functools
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
+from commucat_proto.frames import FrameType
 from commucat_storage import (
     CommitFailedError,
     ConfirmedMessage,
@@ -13,8 +15,11 @@ from commucat_storage import (
     DeviceStatus,
     Friend,
     GroupRole,
+    Once,
+    Storage,
     StorageError,
     StorageUnavailableError,
+    SubmissionOutcome,
 )
 from commucat_storage.asyncio_loop import open_loop
 from commucat_storage.postgres import (
@@ -32,6 +37,7 @@ from databases.postgres_cluster import PostgresCluster, run_sql
 from databases.postgres_databases import PostgresDatabases
 from storage import reference_schema
 from storage.storage_builders import (
+    LATER,
     NOW,
     accepted,
     add_devices,
@@ -161,13 +167,57 @@ async def test_a_database_of_another_server_is_taken_over_with_its_rows(empty: s
             Friend(user_id="user-bo", alias="B"),
             Friend(user_id="old"),
         )
+        await adopted_federation(storage)
+    left = "o2\no3\no4"
+    assert run_sql(empty, "SELECT outbox_id FROM federation_outbox ORDER BY outbox_id") == left
     # What could not be read as a list, and what is no list, is left.
     assert (
         run_sql(empty, "SELECT user_id, key FROM user_blob ORDER BY key") == "user-bo|friends\nuser-bo|other"
     )
     # Adopted once: opening it again changes nothing.
     async with open_postgres(empty) as storage:
-        assert numbers(await stored(storage, "ann")) == [1, 2, 3]
+        # The third has expired meanwhile.
+        assert numbers(await stored(storage, "ann")) == [1, 2, 4]
+
+
+async def adopted_federation(storage: Storage) -> None:
+    """What another server knew of others, and what was on its way to them."""
+    created = 1_759_658_400
+    page = await storage.outbox_page("b.example", 0, limit_rows=9, limit_bytes=999, now=created)
+    assert page is not None
+    assert [
+        (row.number, row.frame_type, row.channel, row.payload, row.sender_handle, row.target)
+        for row in page.rows
+    ] == [
+        (1, int(FrameType.MSG), 9, b"one", "ann", "kim@B.example"),
+        (2, int(FrameType.MSG), 9, b"two", "ann", "kim@b.example"),
+    ]
+    assert page.rows[0].expires_at == created + 30 * 86_400
+    # Nobody has said yet that there is such a peer.
+    [standing] = await storage.outboxes()
+    assert (standing.open, standing.rows, standing.bytes) == (False, 2, 6)
+    state = await storage.queue_state(0)
+    assert state.inboxes == 1
+    assert [(each.domain, each.endpoint, each.status.value) for each in await storage.peers()] == [
+        ("b.example", "https://b", "active"),
+        ("odd.example", "https://odd", "blocked"),
+    ]
+    for user_id, request_id, incoming, other, status in (
+        ("user-ann", "out", False, "kim@B.example", "pending"),
+        ("user-bo", "in", True, "tom@b.example", "rejected"),
+    ):
+        request = await storage.load_remote_request(request_id)
+        assert request is not None
+        assert (request.user_id, request.incoming, request.other_address) == (user_id, incoming, other)
+        assert (request.status.value, request.created_at) == (status, created * 1_000_000)
+    assert await storage.load_remote_request("older") is await storage.load_remote_request("lost") is None
+    known = Once("federation-inbox", "federation:b.example:1", LATER)
+    [outcome] = await send(storage, attrs.evolve(message("ann"), once=known))
+    assert isinstance(outcome, SubmissionOutcome)
+    assert outcome.duplicate
+    await storage.purge_expired(created + 7 * 86_400)
+    [outcome] = await send(storage, attrs.evolve(message("ann"), once=known))
+    assert accepted(outcome) == {"ann": 4}
 
 
 async def test_a_migration_that_fails_leaves_what_came_before_it(empty: str) -> None:

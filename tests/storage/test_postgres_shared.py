@@ -13,6 +13,7 @@ from commucat_storage import (
     Friend,
     GroupAction,
     GroupRole,
+    Once,
     Operation,
     RefusalReason,
     Resolve,
@@ -103,6 +104,28 @@ async def test_a_device_revoked_by_another_process_refuses_at_once(dsn: str) -> 
 
         assert refused(outcomes[0]) == {"a": RefusalReason.REVOKED}
         assert refused(outcomes[1]) == {"": RefusalReason.REVOKED}
+
+
+async def test_of_two_processes_one_stores_what_is_stored_once(dsn: str) -> None:
+    async with open_postgres(dsn) as one, open_postgres(dsn) as other:
+        await add_devices(one, "a", "b")
+        told: dict[str, list[str]] = {}
+
+        async def caller(storage: Storage, name: str, key: str) -> None:
+            # For different devices, so that no lock makes one wait for the other.
+            only = attrs.evolve(message(name, sender="x@c.example"), once=Once("s", key, NOW))
+            [outcome] = await send(storage, only)
+            assert isinstance(outcome, SubmissionOutcome)
+            told.setdefault(key, []).append("duplicate" if outcome.duplicate else name)
+
+        for key in map(str, range(20)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(caller, one, "a", key)
+                nursery.start_soon(caller, other, "b", key)
+
+        assert all(sorted(each) in (["a", "duplicate"], ["b", "duplicate"]) for each in told.values())
+        rows = [*await stored(one, "a"), *await stored(one, "b")]
+        assert len(rows) == 20
 
 
 async def test_friends_changed_by_another_process_count_at_once(dsn: str) -> None:

@@ -117,7 +117,7 @@ async def test_peers_are_stored_replaced_and_removed(storage: Storage) -> None:
     )
     await storage.put_peer(peer(status=PeerStatus.PENDING))
     assert await storage.load_peer("B.EXAMPLE") == peer(status=PeerStatus.PENDING)
-    assert await storage.load_peer("nowhere") is None
+    assert await storage.load_peer("nowhere") is await storage.load_peer("\ud800") is None
 
     assert not await storage.remove_peer("nowhere", record("nothing"))
     assert await storage.remove_peer("B.example", record("removed"))
@@ -155,14 +155,14 @@ def standing(domain: str = B) -> PeerStanding:
         status="unreachable",
         error_count=3,
         last_seen_at=NOW,
-        last_error="no route to \0 host",
+        last_error="no route to \0 host ?",
         updated_at=NOW + 5,
     )
 
 
 async def test_how_peers_are_is_noted(storage: Storage) -> None:
     await storage.note_peer(standing("z.example"))
-    await storage.note_peer(standing("B.example"))
+    await storage.note_peer(attrs.evolve(standing("B.example"), last_error="no route to \0 host \ud800"))
     well = PeerStanding(
         domain="z.example", status="online", error_count=0, last_seen_at=None, last_error=None, updated_at=NOW
     )
@@ -277,8 +277,10 @@ async def test_a_request_is_stored_once(storage: Storage) -> None:
         await storage.put_remote_request(attrs.evolve(first, from_address=f"kim@{B}"))
     with pytest.raises(StorageError):
         await storage.put_remote_request(incoming("tom", "nobody"))
+    with pytest.raises(ValueError, match="no text"):
+        await storage.put_remote_request(attrs.evolve(first, message="\ud800"))
     assert await storage.load_remote_request("tom-a") == first
-    assert await storage.load_remote_request("unknown") is None
+    assert await storage.load_remote_request("unknown") is await storage.load_remote_request("\ud800") is None
 
     done = await storage.answer_remote_request("tom-a", accept=True, now=MICROS + 1)
     assert await storage.put_remote_request(first) == done

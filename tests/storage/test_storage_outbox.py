@@ -201,7 +201,22 @@ async def test_an_unknown_or_closed_domain_refuses_by_name(storage: Storage) -> 
     assert accepted(outcome) == {f"x@{B}": 2, "y@nowhere": 1}
 
 
-@pytest.mark.parametrize("domain", ["", "a@b", "a\0b", "a\nb"])
+async def test_ids_that_no_device_can_have_harm_nobody(storage: Storage) -> None:
+    await ready(storage, "a", "c")
+    wrong = (f"\ud800@{B}", "x@\ud800", "x@\0", f"\0@{B}", "@", "@\ud800")
+
+    [outcome] = await send(storage, message("c", *wrong, f"x@{B}", sender="a"))
+
+    assert accepted(outcome) == {"c": 1, f"x@{B}": 1}
+    assert set(refused(outcome)) == set(wrong)
+    [outcome] = await send(storage, message("c", sender=f"\ud800@{B}"))
+    assert accepted(outcome) == {"c": 2}
+    with pytest.raises(ValueError, match="sender's id"):
+        await send(storage, asking(b"r", "c", sender=f"\ud800@{B}"))
+    assert await storage.outbox_page("\ud800", 0, limit_rows=1, limit_bytes=1, now=NOW) is None
+
+
+@pytest.mark.parametrize("domain", ["", "a@b", "a\0b", "a\nb", "a\ud800"])
 async def test_what_can_be_no_domain_gets_no_outbox(storage: Storage, domain: str) -> None:
     with pytest.raises(ValueError, match="not a domain"):
         await storage.set_outbox(domain, open=True)
@@ -337,6 +352,35 @@ async def test_the_handle_is_the_one_of_now(storage: Storage) -> None:
     await send(storage, message(f"x@{B}", sender="a2"), message(f"x@{B}", sender="ghost"))
 
     assert [row.sender_handle for row in (await page(storage)).rows] == ["a", None]
+
+
+@pytest.mark.parametrize(
+    ("used", "waiting", "renewed"), [(2**31, 0, True), (2**31, 2, False), (2**32 - 9, 2, True)]
+)
+async def test_numbers_of_an_outbox_do_not_end(
+    backend: "Backend", used: int, waiting: int, renewed: bool
+) -> None:
+    async with backend.open() as storage:
+        await ready(storage, "a")
+        before = await page(storage)
+    # As if so many had been sent.
+    backend.change(
+        f"UPDATE inbox_offset SET next_number = {used + 1}, confirmed = {used} WHERE epoch = '{before.epoch}'"
+    )
+    async with backend.open() as storage:
+        for number in range(waiting):
+            await send(storage, message(f"x{number}@{B}", sender="a"))
+        await storage.purge_expired(NOW)
+
+        found = await page(storage)
+        assert (found.epoch != before.epoch) is renewed
+        first = 1 if renewed else used + 1
+        assert targets(found) == {first + n: f"x{n}@{B}" for n in range(waiting)}
+        assert (found.head, found.confirmed) == (first + waiting - 1, first - 1)
+        [outcome] = await send(storage, message(f"y@{B}", sender="a"))
+        assert accepted(outcome) == {f"y@{B}": first + waiting}
+        assert await confirm_page(storage, first + waiting) == ConfirmOutcome(True, first + waiting)
+        assert [standing.rows for standing in await storage.outboxes()] == [0]
 
 
 async def test_routes_name_devices_of_other_servers(storage: Storage) -> None:

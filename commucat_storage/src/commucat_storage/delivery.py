@@ -118,12 +118,14 @@ class Delivery:
         refused: list[Refusal],
     ) -> None:
         """The same for a device of another server: it is the outbox of its domain that accepts."""
+        if group is not None or (target[0] == "@" and message.sender) or not target.isprintable():
+            # Members of groups are devices of this server, only the server itself speaks to a peer, and what
+            # has control characters or surrogates is no id.
+            refused.append(Refusal(device_id=target, reason=RefusalReason.UNKNOWN_DEVICE))
+            return
         outbox = self._inboxes.get(outbox_of(domain_of(target) or ""))
         reason: RefusalReason | None
-        if group is not None or (target[0] == "@" and message.sender):
-            # Members of groups are devices of this server, and only the server itself speaks to a peer.
-            reason = RefusalReason.UNKNOWN_DEVICE
-        elif not outbox.open or "@" in message.sender:
+        if not outbox.open or "@" in message.sender:
             # What comes from another server is not sent on.
             reason = RefusalReason.UNKNOWN_DOMAIN
         else:

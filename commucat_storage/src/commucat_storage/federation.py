@@ -273,6 +273,7 @@ class FederationStore(abc.ABC):
             FriendRefusedError: ``REQUEST_PENDING``, or there are too many: ``TOO_MANY_SENT`` of the asker
                 here, ``TOO_MANY_WAITING`` for the one asked here.
             StorageError: there is no such user here.
+            ValueError: an empty id or address, or something that is no text.
         """
 
     @abc.abstractmethod
@@ -296,6 +297,18 @@ class FederationStore(abc.ABC):
 
 _LETTER_FIELDS = [field.name for field in attrs.fields(DeadLetter)]
 _REQUEST_FIELDS = [field.name for field in attrs.fields(RemoteFriendRequest)]
+
+
+def cleaned(text: str) -> str:
+    """Text of others without what no database takes: surrogates that stand alone."""
+    return text.encode(errors="replace").decode()
+
+
+def check_request(request: RemoteFriendRequest) -> None:
+    """Raises :class:`ValueError` for a request that may not be stored."""
+    for text in (request.request_id, request.from_address, request.to_address, request.message or "-"):
+        if not text or cleaned(text) != text:
+            raise ValueError("a friend request with something that is no text")
 
 
 def check_peer(peer: Peer) -> None:

@@ -44,6 +44,8 @@ def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
             _check_message(operation.channel, operation.frame_type, operation.expires_at)
             if operation.recipients is None and "@" in operation.sender:
                 raise ValueError("a device of another server has no routes here: name its recipients")
+            if operation.report and "@" in operation.sender and not operation.sender.isprintable():
+                raise ValueError("the sender's id has characters that no id has")
             if operation.once is not None:
                 _check_once(operation.once)
             rows += len(operation.recipients or ()) or 1

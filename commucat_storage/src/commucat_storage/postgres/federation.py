@@ -220,24 +220,32 @@ async def outboxes(connection: Connection) -> tuple[OutboxStanding, ...]:
     return tuple(sorted(found, key=lambda standing: standing.domain))
 
 
-async def renew_outboxes(connection: Connection) -> int:
-    """Give outboxes whose numbers come near their end a new epoch; how many.
+async def used_up_outboxes(connection: Connection) -> list[str]:
+    """Names of outboxes whose numbers come near their end.
 
     An empty one early, so that what is just being sent does not come under another number; one that is never
     empty at last.
     """
-    # The names are few and the look is cheap; only what is found is locked, and looked at again.
-    names = await connection.fetch("SELECT '@' || domain FROM outbox")
-    found = await connection.fetch(
-        "SELECT entity_id FROM inbox_offset WHERE entity_id = ANY ($1) AND next_number > $2 "
-        "AND (rows = 0 OR next_number > $3) ORDER BY entity_id FOR NO KEY UPDATE",
-        [name for [name] in names],
+    rows = await connection.fetch(
+        "SELECT o.entity_id FROM outbox AS x JOIN inbox_offset AS o ON o.entity_id = '@' || x.domain "
+        "WHERE o.next_number > $1 AND (o.rows = 0 OR o.next_number > $2)",
         RENEWAL_NUMBER,
         LATE_NUMBER,
     )
-    for [name] in found:
+    return [name for [name] in rows]
+
+
+async def renew_outboxes(connection: Connection, names: Sequence[str]) -> None:
+    """Give them a new epoch, if they are still so."""
+    # Locked in the order of every transaction.
+    for [name] in await connection.fetch(
+        "SELECT entity_id FROM inbox_offset WHERE entity_id = ANY ($1) AND next_number > $2 "
+        "AND (rows = 0 OR next_number > $3) ORDER BY entity_id FOR NO KEY UPDATE",
+        list(names),
+        RENEWAL_NUMBER,
+        LATE_NUMBER,
+    ):
         await renew_inbox(connection, name)
-    return len(found)
 
 
 async def _lock_outbox(connection: Connection, domain: str) -> bool:

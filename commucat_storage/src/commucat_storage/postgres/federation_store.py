@@ -4,6 +4,8 @@ import abc
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import attrs
+
 from commucat_storage.federation import (
     DeadLetter,
     FederationStore,
@@ -14,6 +16,8 @@ from commucat_storage.federation import (
     RemoteFriendRequest,
     check_domain,
     check_peer,
+    check_request,
+    cleaned,
     outbox_of,
 )
 from commucat_storage.interface_operating import OperatingStorage, RecordOf
@@ -43,6 +47,8 @@ class PostgresFederation(FederationStore, OperatingStorage, abc.ABC):
 
     async def note_peer(self, standing: PeerStanding) -> None:
         check_domain(standing.domain)
+        if standing.last_error is not None:
+            standing = attrs.evolve(standing, last_error=cleaned(standing.last_error))
         await self._pool.repeat(partial(federation.note_peer, standing=standing))
 
     async def peer_standings(self) -> tuple[PeerStanding, ...]:
@@ -77,8 +83,9 @@ class PostgresFederation(FederationStore, OperatingStorage, abc.ABC):
     async def bury(
         self, domain: str, epoch: str, letters: Sequence[tuple[int, str]], now: int
     ) -> tuple[DeadLetter, ...]:
+        texts = [(number, cleaned(reason)) for number, reason in letters]
         return await self._pool.write(
-            partial(federation.bury, domain=domain.lower(), epoch=epoch, letters=letters, now=now)
+            partial(federation.bury, domain=domain.lower(), epoch=epoch, letters=texts, now=now)
         )
 
     async def dead_letters(self, domain: str | None, limit: int) -> tuple[DeadLetter, ...]:
@@ -92,6 +99,7 @@ class PostgresFederation(FederationStore, OperatingStorage, abc.ABC):
         return await self._pool.write(partial(federation.forget_dead_letters, letter_ids=letter_ids))
 
     async def put_remote_request(self, request: RemoteFriendRequest) -> RemoteFriendRequest:
+        check_request(request)
         return await self._pool.write(partial(federation.put_remote_request, request=request))
 
     async def remote_requests(self, user_id: str) -> tuple[RemoteFriendRequest, ...]:

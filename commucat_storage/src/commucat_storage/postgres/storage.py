@@ -304,7 +304,8 @@ class PostgresStorage(
         codes += await self._repeat(devices.purge, now)
         await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_names, now))
         await until_less(expiry.STEP_ROWS, lambda: self._repeat(federation.purge_letters, now))
-        await self._write(federation.renew_outboxes)
+        if used_up := await self._read(federation.used_up_outboxes):
+            await self._write(federation.renew_outboxes, used_up)
         # Last: a failure of the others must not make forgotten what was deleted here.
         messages, expired, more = await self._purge_messages(now)
         return Purged(

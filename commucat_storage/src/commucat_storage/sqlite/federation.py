@@ -19,6 +19,7 @@ from commucat_storage.federation import (
     PeerStanding,
     PeerStatus,
     RemoteFriendRequest,
+    cleaned,
     is_same_request,
     letter_of,
     outbox_of,
@@ -180,24 +181,27 @@ def outboxes(connection: sqlite3.Connection) -> tuple[OutboxStanding, ...]:
     )
 
 
-def renew_outboxes(now: int, transaction: Transaction) -> int:
-    """Give outboxes whose numbers come near their end a new epoch; how many.
+def used_up_outboxes(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Domains and inboxes of outboxes whose numbers come near their end.
 
     An empty one early, so that what is just being sent does not come under another number; one that is never
     empty at last.
     """
-    connection = transaction.connection
-    found = connection.execute(
+    return connection.execute(
         "SELECT x.domain, x.inbox FROM outbox AS x JOIN inbox_offset AS o ON o.inbox = x.inbox "
         "WHERE o.next_number > ? AND (o.rows = 0 OR o.next_number > ?)",
         (RENEWAL_NUMBER, LATE_NUMBER),
     ).fetchall()
-    for domain, old in found:
+
+
+def renew_outboxes(transaction: Transaction) -> None:
+    """Give them a new epoch."""
+    connection = transaction.connection
+    for domain, old in used_up_outboxes(connection):
         new, _ = renew_inbox(connection, old)
         connection.execute("UPDATE outbox SET inbox = ? WHERE domain = ?", (new, domain))
         connection.execute("DELETE FROM inbox_offset WHERE inbox = ?", (old,))
         transaction.inboxes.forget(outbox_of(domain))
-    return len(found)
 
 
 # -- dead letters ----------------------------------------------------------------------------------
@@ -292,6 +296,8 @@ def remote_requests(connection: sqlite3.Connection, user_id: str) -> tuple[Remot
 
 def load_remote_request(connection: sqlite3.Connection, request_id: str) -> RemoteFriendRequest | None:
     """None if there is none."""
+    if cleaned(request_id) != request_id:
+        return None  # what SQLite takes for no text it cannot have stored
     found = _requests(connection, "request_id = ?", request_id)
     return found[0] if found else None
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+import attrs
+
 from commucat_storage.federation import (
     DeadLetter,
     FederationStore,
@@ -15,6 +17,8 @@ from commucat_storage.federation import (
     RemoteFriendRequest,
     check_domain,
     check_peer,
+    check_request,
+    cleaned,
     outbox_of,
 )
 from commucat_storage.interface_operating import OperatingStorage, RecordOf
@@ -38,6 +42,8 @@ class SqliteFederation(FederationStore, OperatingStorage, abc.ABC):
         return await self._readers.run(federation.peers)
 
     async def load_peer(self, domain: str) -> Peer | None:
+        if not domain.isprintable():
+            return None
         found = await self._readers.run(federation.peers, domain.lower())
         return found[0] if found else None
 
@@ -52,6 +58,8 @@ class SqliteFederation(FederationStore, OperatingStorage, abc.ABC):
 
     async def note_peer(self, standing: PeerStanding) -> None:
         check_domain(standing.domain)
+        if standing.last_error is not None:
+            standing = attrs.evolve(standing, last_error=cleaned(standing.last_error))
         await self._write(lambda transaction: federation.note_peer(transaction.connection, standing))
 
     async def peer_standings(self) -> tuple[PeerStanding, ...]:
@@ -66,6 +74,8 @@ class SqliteFederation(FederationStore, OperatingStorage, abc.ABC):
     ) -> OutboxPage | None:
         if limit_rows < 1:
             raise ValueError("limit_rows must be at least 1")
+        if not domain.isprintable():
+            return None
         return await self._readers.run(
             federation.outbox_page, domain.lower(), number, limit_rows, limit_bytes, now
         )
@@ -79,8 +89,10 @@ class SqliteFederation(FederationStore, OperatingStorage, abc.ABC):
     async def bury(
         self, domain: str, epoch: str, letters: Sequence[tuple[int, str]], now: int
     ) -> tuple[DeadLetter, ...]:
+        texts = [(number, cleaned(reason)) for number, reason in letters]
+
         def work(transaction: Transaction) -> tuple[DeadLetter, ...]:
-            return federation.bury(transaction.connection, domain.lower(), epoch, letters, now)
+            return federation.bury(transaction.connection, domain.lower(), epoch, texts, now)
 
         return await self._write(work)
 
@@ -97,6 +109,7 @@ class SqliteFederation(FederationStore, OperatingStorage, abc.ABC):
         )
 
     async def put_remote_request(self, request: RemoteFriendRequest) -> RemoteFriendRequest:
+        check_request(request)
         return await self._write(
             lambda transaction: federation.put_remote_request(transaction.connection, request)
         )

@@ -127,8 +127,10 @@ class InboxCache:
         loaded: dict[str, Inbox] = {}
         for name in names:
             # Never many: one for each domain that a message goes to.
-            row = self._connection.execute(_LOAD_OUTBOX, (name[1:],)).fetchone()
             inbox = loaded[name] = Inbox(RefusalReason.UNKNOWN_DEVICE)
+            if not name.isprintable():
+                continue  # there is no such domain, and SQLite takes no text with surrogates
+            row = self._connection.execute(_LOAD_OUTBOX, (name[1:],)).fetchone()
             if row is not None:
                 inbox.open = bool(row[0])
                 inbox.inbox = row[1]

@@ -28,11 +28,10 @@ from commucat_storage.records import (
     SessionRow,
     User,
 )
-from commucat_storage.sqlite import accounts, admit, devices, expiry, key_events, reads
+from commucat_storage.sqlite import accounts, admit, devices, expiry, federation, key_events, reads
 from commucat_storage.sqlite.attachments import SqliteAttachments
 from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.device_store import SqliteDevices
-from commucat_storage.sqlite.federation import delete_expired_letters, renew_outboxes
 from commucat_storage.sqlite.federation_store import SqliteFederation
 from commucat_storage.sqlite.friends import SqliteFriends
 from commucat_storage.sqlite.joint_reads import JointReads
@@ -256,8 +255,9 @@ class SqliteStorage(
         codes = await self._purge(expiry.purge_codes, now)
         codes += await self._write(functools.partial(devices.purge, now))
         await self._purge(expiry.purge_names, now)
-        await self._purge(delete_expired_letters, now)
-        await self._write(functools.partial(renew_outboxes, now))
+        await self._purge(federation.delete_expired_letters, now)
+        if await self._readers.run(federation.used_up_outboxes):
+            await self._write(federation.renew_outboxes)
         # Last: a failure of the others must not make forgotten what was deleted here.
         found, more = await self._purge_messages(now)
         return Purged(
