@@ -18,8 +18,11 @@ from storage.test_storage_model import (
     LIMITS,
     OWNERS,
     Model,
+    ModelInbox,
     compare,
     group_steps,
+    outbox,
+    peer_steps,
     room_steps,
     steps,
     take,
@@ -42,7 +45,10 @@ async def follow(folder: Path, dsn: str, script: Script, *, first: str) -> None:
         for name, owner in OWNERS.items():
             await add_siblings(storage, owner, name)
         states = {name: await storage.inbox_state(name) for name in DEVICES}
+        await storage.set_outbox("p", open=True)
+        epoch = (await outbox(storage, "@p")).epoch
     model = Model({name: state.epoch for name, state in states.items() if state is not None})
+    model.inboxes["@p"] = ModelInbox(epoch)
     for number, stretch in enumerate(stretches_of(script), start=1):
         async with home.open(**LIMITS) as storage:
             for step in stretch:
@@ -52,7 +58,8 @@ async def follow(folder: Path, dsn: str, script: Script, *, first: str) -> None:
         home = there
         async with home.open(**LIMITS) as storage:
             for name, inbox in model.inboxes.items():
-                state = await storage.inbox_state(name)
+                outgoing = name.startswith("@")
+                state = await (outbox(storage, name) if outgoing else storage.inbox_state(name))
                 assert state is not None
                 # No number of the old store may be taken for one of this.
                 assert state.epoch != inbox.epoch
@@ -61,9 +68,9 @@ async def follow(folder: Path, dsn: str, script: Script, *, first: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["sqlite", "postgres"])
-@pytest.mark.parametrize("kind", ["messages", "group", "room"])
+@pytest.mark.parametrize("kind", ["messages", "group", "room", "peer"])
 def test_a_moved_store_goes_on_as_the_model_does(database: PostgresHome, first: str, kind: str) -> None:
-    scripts = {"messages": steps, "group": group_steps, "room": room_steps}[kind]
+    scripts = {"messages": steps, "group": group_steps, "room": room_steps, "peer": peer_steps}[kind]
     start: Script = [] if kind == "messages" else [[[A_GROUP]]]
 
     @settings(deadline=None, max_examples=12)

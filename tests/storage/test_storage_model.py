@@ -16,7 +16,9 @@ from commucat_storage import (
     GroupRole,
     InviteMember,
     JoinRoom,
+    Once,
     Operation,
+    OutboxPage,
     Outcome,
     Refusal,
     RefusalReason,
@@ -28,6 +30,8 @@ from commucat_storage import (
     Storage,
     Submission,
     SubmissionOutcome,
+    domain_of,
+    outbox_of,
     room_id,
 )
 from databases.postgres_databases import PostgresDatabases
@@ -73,6 +77,7 @@ class ModelRow:
     report: bool
     reference: bytes
     stranger: bool
+    target: str | None = None
 
 
 @attrs.define
@@ -96,6 +101,8 @@ class Model:
     def __init__(self, epochs: dict[str, str]) -> None:
         self.inboxes = {name: ModelInbox(epoch) for name, epoch in epochs.items()}
         self.groups: dict[str, ModelGroup] = {}
+        self.known: set[str] = set()
+        """Keys of messages that were stored once."""
 
     def apply(self, operation: Operation) -> Outcome:
         match operation:
@@ -109,7 +116,8 @@ class Model:
                     return ConfirmOutcome(False, inbox.confirmed if inbox else 0)
                 inbox.confirmed = number
                 gone = [inbox.rows.pop(each) for each in sorted(inbox.rows) if each <= number]
-                return ConfirmOutcome(True, number, tuple(confirmed(row) for row in gone if row.report))
+                told = [confirmed(row) for row in gone if row.report and row.target is None]
+                return ConfirmOutcome(True, number, tuple(told))
             case SetRoute(name, channel, route):
                 return RouteOutcome(self.set_route(name, channel, route))
             case DropRoute(name, channel):
@@ -149,6 +157,8 @@ class Model:
         return None, tuple(name for name in dict.fromkeys(named) if name != sender), group_id
 
     def conflict(self, name: str, sender: str, channel: int, group_id: str | None) -> RefusalReason | None:
+        if "@" in name:
+            return self.conflict_of_peer(name, sender, group_id)
         if name not in self.inboxes:
             return RefusalReason.UNKNOWN_DEVICE
         if group_id is not None and name not in self.groups[group_id].members:
@@ -160,7 +170,14 @@ class Model:
             return None
         return RefusalReason.CHANNEL_CONFLICT
 
+    def conflict_of_peer(self, target: str, sender: str, group_id: str | None) -> RefusalReason | None:
+        if group_id is not None or (target.startswith("@") and sender):
+            return RefusalReason.UNKNOWN_DEVICE
+        return None if home(target) in self.inboxes and "@" not in sender else RefusalReason.UNKNOWN_DOMAIN
+
     def is_stranger(self, name: str, sender: str) -> bool:
+        if "@" in name:
+            return False
         if owner(sender) == owner(name):
             return False
         if not sender or any(sender in route.members for route in self.inboxes[name].routes.values()):
@@ -169,13 +186,24 @@ class Model:
 
     def resolve(self, question: Resolve) -> Outcome:
         reason, named, group_id = self.audience(question.sender, question.channel, None)
-        conflicts = {name: self.conflict(name, question.sender, question.channel, group_id) for name in named}
+        here = [name for name in named if "@" not in name]
+        conflicts = {name: self.conflict(name, question.sender, question.channel, group_id) for name in here}
         refused = [Refusal(device_id=name, reason=why) for name, why in conflicts.items() if why]
         if not named:
             refused = [Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE)]
-        return ResolveOutcome(tuple(name for name in named if conflicts[name] is None), tuple(refused))
+        return ResolveOutcome(tuple(name for name in here if conflicts[name] is None), tuple(refused))
 
     def submit(self, message: Submission) -> Outcome:
+        if message.once is None:
+            return self.send(message)
+        if message.once.key in self.known:
+            return SubmissionOutcome((), duplicate=True)
+        outcome = self.send(message)
+        if outcome.accepted:
+            self.known.add(message.once.key)
+        return outcome
+
+    def send(self, message: Submission) -> SubmissionOutcome:
         reason, named, group_id = self.audience(message.sender, message.channel, message.recipients)
         if not named:
             why = Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE)
@@ -200,12 +228,12 @@ class Model:
         for name in named:
             reason = self.conflict(name, message.sender, message.channel, group_id)
             stranger = reason is None and self.is_stranger(name, message.sender)
-            if reason is None and self.is_full(name, len(message.payload), stranger):
+            if reason is None and self.is_full(home(name), len(message.payload), stranger):
                 reason = RefusalReason.QUOTA
             if reason is not None:
                 refused.append(Refusal(device_id=name, reason=reason))
                 continue
-            inbox = self.inboxes[name]
+            inbox = self.inboxes[home(name)]
             inbox.rows[inbox.next_number] = ModelRow(
                 message.sender,
                 message.channel,
@@ -214,6 +242,7 @@ class Model:
                 report and message.sender != "",
                 message.reference,
                 stranger,
+                name if "@" in name else None,
             )
             accepted.append((name, inbox.next_number))
             inbox.next_number += 1
@@ -396,7 +425,7 @@ class Model:
                 ExpiredMessage(
                     sender=row.sender,
                     channel=row.channel,
-                    device_id=name,
+                    device_id=row.target or name,
                     number=number,
                     reference=row.reference,
                 )
@@ -404,6 +433,12 @@ class Model:
                 if row.report
             }
         return count, told
+
+
+def home(name: str) -> str:
+    """Whose inbox a message for this name is in."""
+    domain = domain_of(name)
+    return name if domain is None else outbox_of(domain)
 
 
 def owner(name: str) -> str:
@@ -505,12 +540,41 @@ room_life = st.one_of(
     st.builds(SetRoute, devices, busy, st.builds(Route, members=st.frozensets(devices))),
     st.builds(SetRoute, devices, busy, st.just(Route(group_id="g"))),
 )
+# All about one peer, and one that nobody knows.
+ELSEWHERE = ("x@p", "y@P", "x@q")
+peer_life = st.one_of(
+    st.builds(
+        Submission,
+        st.sampled_from((*DEVICES, "", "x@p")),
+        busy,
+        st.just(1),
+        st.binary(max_size=20),
+        st.sampled_from((SOON, LATER)),
+        st.lists(st.sampled_from((*NAMES, *ELSEWHERE, "@p")), max_size=6).map(tuple),
+        st.booleans(),
+        st.binary(max_size=2),
+        st.booleans(),
+        st.just(""),
+        st.one_of(st.none(), st.builds(Once, st.just("s"), st.sampled_from("kl"), st.just(LATER))),
+    ),
+    st.builds(Submission, devices, busy, st.just(1), notices, st.just(LATER)),
+    st.builds(Resolve, devices, busy),
+    st.builds(Confirm, st.sampled_from((*DEVICES, "@p")), st.just("own"), st.integers(0, 12)),
+    st.builds(
+        SetRoute,
+        devices,
+        busy,
+        st.builds(Route, members=st.frozensets(st.sampled_from((*NAMES, *ELSEWHERE)))),
+    ),
+    st.builds(SetRoute, devices, busy, st.just(Route(group_id="g"))),
+)
 batches = st.lists(st.one_of(operations, group_operations), min_size=1, max_size=6)
 steps = st.lists(
     st.one_of(st.lists(batches, min_size=1, max_size=3), st.sampled_from(("purge", "reopen"))), max_size=12
 )
 group_batches = st.lists(group_life, min_size=1, max_size=8)
 room_batches = st.lists(room_life, min_size=1, max_size=8)
+peer_batches = st.lists(peer_life, min_size=1, max_size=8)
 
 
 def steps_of(
@@ -524,6 +588,7 @@ def steps_of(
 
 
 group_steps, room_steps = steps_of(group_batches), steps_of(room_batches)
+peer_steps = steps_of(peer_batches)
 
 
 async def follow(opener: Opener, script: list[list[list[Operation]] | str]) -> None:
@@ -532,7 +597,10 @@ async def follow(opener: Opener, script: list[list[list[Operation]] | str]) -> N
         for name, first in OWNERS.items():
             await add_siblings(storage, first, name)
         states = {name: await storage.inbox_state(name) for name in DEVICES}
+        await storage.set_outbox("p", open=True)
+        epoch = (await outbox(storage, "@p")).epoch
     model = Model({name: state.epoch for name, state in states.items() if state is not None})
+    model.inboxes["@p"] = ModelInbox(epoch)
     for stretch in stretches_of(script):
         async with opener() as storage:
             for step in stretch:
@@ -560,8 +628,27 @@ async def take(storage: Storage, model: Model, step: list[list[Operation]] | str
     assert told == expected
 
 
+async def outbox(storage: Storage, name: str) -> OutboxPage:
+    page = await storage.outbox_page(name[1:], 0, limit_rows=100, limit_bytes=1000, now=0)
+    assert page is not None
+    return page
+
+
+def compare_outbox(page: OutboxPage, inbox: ModelInbox) -> None:
+    assert page.complete
+    assert (page.epoch, page.head, page.confirmed) == (inbox.epoch, inbox.next_number - 1, inbox.confirmed)
+    found = {row.number: (row.sender, row.target, row.channel, row.payload, row.report) for row in page.rows}
+    assert found == {
+        number: (row.sender, row.target, row.channel, row.payload, row.report)
+        for number, row in inbox.rows.items()
+    }
+
+
 async def compare(storage: Storage, model: Model) -> None:
     for name, inbox in model.inboxes.items():
+        if name.startswith("@"):
+            compare_outbox(await outbox(storage, name), inbox)
+            continue
         state = await storage.inbox_state(name)
         assert state is not None
         assert (state.epoch, state.next_number, state.confirmed) == (
@@ -601,3 +688,8 @@ def test_a_group_reaches_whom_the_model_says(fresh: Fresh, postgres_databases: P
 @FRESH
 def test_a_room_reaches_whom_the_model_says(fresh: Fresh, postgres_databases: PostgresDatabases) -> None:
     check_scripts(fresh, postgres_databases, LIMITS, room_steps, follow_with_a_group)
+
+
+@FRESH
+def test_a_peer_gets_what_the_model_says(fresh: Fresh, postgres_databases: PostgresDatabases) -> None:
+    check_scripts(fresh, postgres_databases, LIMITS, peer_steps, follow_with_a_group)
