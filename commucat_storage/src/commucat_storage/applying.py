@@ -17,6 +17,7 @@ from commucat_storage.inbox import (
     DropRoute,
     InviteMember,
     JoinRoom,
+    Once,
     Operation,
     Outcome,
     Refusal,
@@ -65,7 +66,6 @@ class Group:
         self._inboxes = inboxes
         self._pending = pending
         self._marks = marks
-        self._batch: Sequence[Operation] = ()
         self._routes = routes
         self._audiences = Audiences(inboxes, groups)
         self._delivery = Delivery(inboxes, self._audiences, pending, limits)
@@ -85,11 +85,13 @@ class Group:
         """Apply the operations in their order; one outcome for each. Those of confirmations are
         complete after the next flush only."""
         outcomes: list[Outcome] = []
-        self._batch = batch
         for operation in batch:
             # By far the most frequent first.
             if type(operation) is Submission:
-                outcomes.append(self._submit(operation))
+                if operation.once is None:
+                    outcomes.append(self._submit(operation))
+                else:
+                    outcomes.append(self._submit_once(operation, operation.once, batch))
             elif type(operation) is Confirm:
                 outcomes.append(self._confirm(operation, outcomes))
             else:
@@ -144,18 +146,21 @@ class Group:
             refused.append(Refusal(device_id="", reason=reason or RefusalReason.NO_ROUTE))
         return ResolveOutcome(tuple(recipients), tuple(refused))
 
-    def _submit(self, message: Submission) -> SubmissionOutcome:
-        once = message.once
-        if once is not None and self._marks.seen(once, self._batch):
+    def _submit_once(self, message: Submission, once: Once, batch: Sequence[Operation]) -> SubmissionOutcome:
+        if self._marks.seen(once, batch):
             return _DUPLICATE
+        outcome = self._submit(message)
+        if outcome.accepted:
+            self._marks.add(once)
+        return outcome
+
+    def _submit(self, message: Submission) -> SubmissionOutcome:
         reason, recipients, group = self._audiences.meant_by(
             message.sender, message.channel, message.recipients
         )
         if reason is not None:
             return _REFUSED_SENDER[reason]
         outcome = self._delivery.deliver(message, recipients, group)
-        if once is not None and outcome.accepted:
-            self._marks.add(once)
         if outcome.accepted or outcome.refused:
             return outcome
         # A route with nobody else on it: told, or the sender would believe that it was heard.

@@ -129,33 +129,32 @@ class Delivery:
             # What comes from another server is not sent on.
             reason = RefusalReason.UNKNOWN_DOMAIN
         else:
-            reason = self._lack_of_room(outbox, len(message.payload), False, self._coming.get(outbox, 0))
+            reason = self._lack_of_room_for_more(outbox, len(message.payload))
         if reason is None:
             self._coming[outbox] = self._coming.get(outbox, 0) + 1
             accepting.append((target, outbox, None))
         else:
             refused.append(Refusal(device_id=target, reason=reason))
 
-    def _lack_of_room(self, inbox: Inbox, size: int, stranger: bool, coming: int = 0) -> RefusalReason | None:
-        """``coming``: rows of this size that the message at hand has in the inbox already."""
+    def _lack_of_room(self, inbox: Inbox, size: int, stranger: bool) -> RefusalReason | None:
         if self.disk_is_low:
             return RefusalReason.DISK_LOW
-        if inbox.next_number + coming > MAX_INBOX_NUMBER:
+        if inbox.next_number > MAX_INBOX_NUMBER:
             return RefusalReason.QUOTA
-        if self._is_full(inbox, size, stranger, coming):
+        if self._is_full(inbox, size, stranger):
             if inbox not in self._pending.confirmed:
                 return RefusalReason.QUOTA
             # What was confirmed in this very transaction is counted only when it is deleted.
             self._pending.flush()
-            if self._is_full(inbox, size, stranger, coming):
+            if self._is_full(inbox, size, stranger):
                 return RefusalReason.QUOTA
         return None
 
-    def _is_full(self, inbox: Inbox, size: int, stranger: bool, coming: int) -> bool:
+    def _is_full(self, inbox: Inbox, size: int, stranger: bool) -> bool:
         limits = self._limits.inbox
         return (
-            inbox.rows + coming >= limits.max_rows
-            or inbox.bytes + size * (coming + 1) > limits.max_bytes
+            inbox.rows >= limits.max_rows
+            or inbox.bytes + size > limits.max_bytes
             or (
                 stranger
                 and (
@@ -163,6 +162,24 @@ class Delivery:
                     or inbox.stranger_bytes + size > limits.stranger_bytes
                 )
             )
+        )
+
+    def _lack_of_room_for_more(self, outbox: Inbox, size: int) -> RefusalReason | None:
+        """The same for an outbox, in which the message at hand may have several rows."""
+        coming = self._coming.get(outbox, 0)
+        reason = self._lack_of_room(outbox, size * (coming + 1), False)
+        if reason is None and coming and self._is_full_with(outbox, coming):
+            if outbox not in self._pending.confirmed:
+                return RefusalReason.QUOTA
+            self._pending.flush()
+            if self._is_full_with(outbox, coming):
+                return RefusalReason.QUOTA
+        return reason
+
+    def _is_full_with(self, outbox: Inbox, coming: int) -> bool:
+        return (
+            outbox.rows + coming >= self._limits.inbox.max_rows
+            or outbox.next_number + coming > MAX_INBOX_NUMBER
         )
 
     def _store(
