@@ -48,6 +48,7 @@ class SqliteBackend:
     def change(self, statement: str) -> None:
         connection = sqlite3.connect(self.path)
         with contextlib.closing(connection), connection:
+            connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(statement)
 
 

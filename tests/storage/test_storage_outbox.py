@@ -41,6 +41,7 @@ from storage.storage_builders import (
     create,
     invite,
     message,
+    new_user,
     not_changed,
     numbers,
     refused,
@@ -381,6 +382,23 @@ async def test_numbers_of_an_outbox_do_not_end(
         assert accepted(outcome) == {f"y@{B}": first + waiting}
         assert await confirm_page(storage, first + waiting) == ConfirmOutcome(True, first + waiting)
         assert [standing.rows for standing in await storage.outboxes()] == [0]
+
+
+async def test_the_inbox_of_a_deleted_device_goes_and_outboxes_stay(backend: "Backend") -> None:
+    async with backend.open() as storage:
+        await ready(storage, "a", "c")
+        await send(storage, message(f"x@{B}", sender="a"))
+    backend.change("DELETE FROM app_user WHERE handle = 'a'")
+    async with backend.open() as storage:
+        [row] = (await page(storage)).rows
+        assert (row.sender, row.sender_handle) == ("a", None)
+        assert refused((await send(storage, message("a", sender="c")))[0]) == {
+            "a": RefusalReason.UNKNOWN_DEVICE
+        }
+        assert await confirm_page(storage, 1) == ConfirmOutcome(True, 1)
+        await storage.admit(new_user("a"))
+        [outcome] = await send(storage, message("a", f"x@{B}", sender="c"))
+        assert accepted(outcome) == {"a": 1, f"x@{B}": 2}
 
 
 async def test_routes_name_devices_of_other_servers(storage: Storage) -> None:

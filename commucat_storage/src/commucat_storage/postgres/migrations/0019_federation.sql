@@ -18,7 +18,13 @@ BEGIN
 END $$;
 CREATE TRIGGER user_device_deleted AFTER DELETE ON user_device
     FOR EACH ROW EXECUTE FUNCTION delete_inbox_of_device();
-ALTER TABLE user_device ADD CONSTRAINT user_device_is_here CHECK (strpos(opaque_id, '@') = 0) NOT VALID;
+-- An @ in the id of a device means: of another server. Not a CHECK: an old device that has one can be revoked.
+CREATE FUNCTION refuse_device_elsewhere() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the id of a device has an @' USING ERRCODE = 'check_violation';
+END $$;
+CREATE TRIGGER user_device_is_here BEFORE INSERT ON user_device
+    FOR EACH ROW WHEN (strpos(NEW.opaque_id, '@') > 0) EXECUTE FUNCTION refuse_device_elsewhere();
 
 -- The outbox of a domain; closed, it takes nothing new. Whoever changes it raises relations of its inbox.
 CREATE TABLE outbox (
