@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from commucat_storage import CreateGroup, GroupRole
 from commucat_storage.moving import (
+    TABLES,
     BackupFolder,
     BackupWriter,
     DamagedBackupError,
@@ -89,6 +90,37 @@ async def test_a_store_that_was_restored_delivers_what_was_queued(tmp_path: Path
             assert before is not None
             assert after is not None
             assert before.epoch != after.epoch
+
+
+def of_older_version(manifest: Manifest, name: str, columns: tuple[str, ...], rows: int) -> bytes:
+    """The text of a manifest in which a table has these columns."""
+    entry = attrs.evolve(manifest.tables["app_user"], columns=columns, rows=rows)
+    return attrs.evolve(manifest, tables={**manifest.tables, name: entry}).encode()
+
+
+async def test_columns_that_came_later_are_absent_in_older_backups(tmp_path: Path) -> None:
+    manifest = (await a_backup(await a_store(tmp_path / "store.db"), tmp_path / "backup")).manifest
+    [queue] = [table for table in TABLES if table.name == "relay_queue"]
+    older = tuple(column.name for column in queue.columns[:-2])
+
+    written = decode_manifest(of_older_version(manifest, "relay_queue", older, 3)).written(queue)
+
+    assert written is not None
+    assert written.columns == queue.columns[:-2]
+    for wrong in (older[:3], (*older, "target"), (*older, "sender", "target", "more")):
+        with pytest.raises(MoveError, match="columns that this program does not know"):
+            decode_manifest(of_older_version(manifest, "relay_queue", wrong, 3))
+
+
+async def test_a_table_with_other_columns_is_passed_over_if_it_is_empty(tmp_path: Path) -> None:
+    manifest = (await a_backup(await a_store(tmp_path / "store.db"), tmp_path / "backup")).manifest
+    columns = ("key", "scope", "created_at")
+
+    decoded = decode_manifest(of_older_version(manifest, "idempotency", columns, 0))
+
+    assert [decoded.written(table) for table in TABLES if table.name == "idempotency"] == [None]
+    with pytest.raises(MoveError, match="columns that this program does not know"):
+        decode_manifest(of_older_version(manifest, "idempotency", columns, 1))
 
 
 def break_file(path: Path, how: str) -> None:

@@ -209,7 +209,7 @@ class BackupFolder(Source):
 
     @property
     def tables(self) -> tuple[Table, ...]:  # type: ignore[override]
-        return tuple(table for table in TABLES if table.name in self.manifest.tables)
+        return tuple(table for table in TABLES if self.manifest.written(table) is not None)
 
     def check_files(self, progress: Callable[[str, int, int], None]) -> None:
         """Read every file and compare it with the manifest. Blocks.
@@ -249,13 +249,17 @@ class BackupFolder(Source):
         return self.manifest.tables[table.name].rows
 
     async def batches(self, table: Table) -> AsyncGenerator[list[Row], None]:
-        path, codec, digest = self.folder / table_file(table), RowCodec(table), RowDigest()
+        written = self.manifest.written(table)
+        assert written is not None, "it is one of the tables"
+        path, codec, digest = self.folder / table_file(table), RowCodec(written), RowDigest()
+        # What an older version did not write is absent from each row.
+        absent = (None,) * (len(table.columns) - len(written.columns))
         try:
             file = await trio.to_thread.run_sync(path.open, "rb")
             try:
                 while lines := await trio.to_thread.run_sync(file.readlines, _BATCH_BYTES):
                     digest.add(lines)
-                    yield [codec.row(line) for line in lines]
+                    yield [codec.row(line) + absent for line in lines]
             finally:
                 file.close()
         except OSError as exc:

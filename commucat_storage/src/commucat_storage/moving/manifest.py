@@ -56,6 +56,12 @@ class Manifest:
         body = {"format": FORMAT, **attrs.asdict(self)}
         return _text({**body, "digest": _digest(body)})
 
+    def written(self, table: Table) -> Table | None:
+        """The table as it is in the backup, perhaps without its last columns; None if it is not, or has no
+        rows and other columns."""
+        entry = self.tables.get(table.name)
+        return None if entry is None else table.of_columns(entry.columns)
+
     @property
     def digest(self) -> str:
         """Names this backup and no other: 64 hexadecimal digits."""
@@ -104,9 +110,10 @@ def _manifest(body: dict[str, Any]) -> Manifest:
 
 def _refuse_unknown(manifest: Manifest) -> None:
     """The digest matches, so whoever wrote it meant it: then it is another version, or a forgery."""
-    known = {table.name: tuple(column.name for column in table.columns) for table in TABLES}
+    known = {table.name: table for table in TABLES}
     for name, entry in manifest.tables.items():
-        if known.get(name) != entry.columns:
+        # Nothing is lost with a table that had other columns once, and no rows.
+        if name not in known or (known[name].of_columns(entry.columns) is None and entry.rows):
             raise MoveError(
                 f"the backup has a table {name!r} with columns that this program does not know; restore it "
                 f"with the version of the program that wrote it ({manifest.program})"

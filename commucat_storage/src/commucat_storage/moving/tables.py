@@ -6,6 +6,7 @@ fills a store makes new ones, so that no client takes numbers of the old store f
 """
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -84,6 +85,14 @@ class Table:
     def database_name(self) -> str:
         """The table of the database; for owners of inboxes theirs."""
         return self.stored_in or self.name
+
+    def of_columns(self, names: Sequence[str]) -> "Table | None":
+        """The table as an older version wrote it, without the last columns, which may be absent; itself if
+        the names are those of its columns; None for any other names."""
+        kept, missing = self.columns[: len(names)], self.columns[len(names) :]
+        if tuple(names) != tuple(each.name for each in kept) or not all(each.optional for each in missing):
+            return None
+        return attrs.evolve(self, columns=kept) if missing else self
 
     def index(self, column: str) -> int:
         """Where the column stands in a row."""
