@@ -36,6 +36,8 @@ class ExpiryReason(enum.Enum):
     """It was kept as long as the server keeps messages."""
     REVOKED = "revoked"
     """The receiver was revoked."""
+    REFUSED = "refused"
+    """The receiver's server, of another domain, will not take it."""
 
 
 @attrs.frozen(kw_only=True)

@@ -101,20 +101,17 @@ class SignedEvent:
     def encode(self) -> bytes:
         """The JSON text, members in the order of their declaration, bytes as arrays of numbers."""
         event = self.event
-        return json_text.dumps_declared(
-            {
-                "event": {
-                    "event_id": event.event_id,
-                    "origin": event.origin,
-                    "created_at": format_instant(event.created_at),
-                    # Its keys are sorted, as they are hashed.
-                    "payload": json_text.loads(json_text.dumps(event.payload)),
-                    "scope": event.scope,
-                },
-                "signature": list(self.signature),
-                "digest": list(self.digest),
-            }
-        )
+        members = {
+            "event_id": json_text.dumps(event.event_id),
+            "origin": json_text.dumps(event.origin),
+            "created_at": json_text.dumps(format_instant(event.created_at)),
+            # With its keys sorted, as they are hashed.
+            "payload": json_text.dumps(event.payload),
+            "scope": json_text.dumps(event.scope),
+        }
+        inner = b",".join(b'"%s":%s' % (name.encode(), text) for name, text in members.items())
+        signature, digest = json_text.dumps(list(self.signature)), json_text.dumps(list(self.digest))
+        return b'{"event":{%s},"signature":%s,"digest":%s}' % (inner, signature, digest)
 
     @classmethod
     def decode(cls, text: bytes) -> Self:
