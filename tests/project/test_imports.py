@@ -35,6 +35,9 @@ SERVER_FOR_CLI = (
     "commucat_server.identity.pairing",
     "commucat_server.ops.audit",
     "commucat_server.listener.errors",
+    # What operators see of other servers, as the server sees it, and how they are asked who they are.
+    "commucat_server.federation.discovery",
+    "commucat_server.federation.figures",
     "commucat_server.listener.tls",
 )
 # Commands are imported when they are used.

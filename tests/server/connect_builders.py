@@ -445,7 +445,7 @@ async def running_server(
             version=1, keys=SERVER_KEYS, valid_after=0, rotates_at=NOW * 2, expires_at=NOW * 2
         )
         context = ConnectContext(
-            settings=ConnectSettings(**(limits | (settings or {}))),
+            settings=ConnectSettings(**({"domain": DOMAIN} | limits | (settings or {}))),
             noise_keys=NoiseCatalogue(
                 [key],
                 ServerParameters(domain=DOMAIN, keys=(), max_frame_len=max_frame_len),

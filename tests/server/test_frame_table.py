@@ -60,6 +60,11 @@ async def to_nobody_known(scene: Stage, _: pytest.MonkeyPatch) -> None:
     scene.channel, scene.call, scene.invited = PLAIN, f"call-{PLAIN}", "ghost"
 
 
+async def to_another_server(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    await scene.alice.join(PLAIN, "somebody@elsewhere.test")
+    scene.channel, scene.call = PLAIN, f"call-{PLAIN}"
+
+
 async def deleted(scene: Stage, _: pytest.MonkeyPatch) -> None:
     """By another program: no command of ours deletes a device."""
     with sqlite3.connect(scene.path / "store.db") as database:
@@ -181,6 +186,8 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "bad_media": (media_without_a_header,),
     "ack_out_of_range": (ack_of_the_future,),
     "rate_limited": (too_many_frames,),
+    "unknown_domain": (to_another_server,),
+    "not_federated": (to_another_server,),
 }
 LIMITS = {
     "quota": {"max_rows": 8},

@@ -316,7 +316,7 @@ def watched(storage: Storage, clock: Clock | None = None) -> Watched:
         ledger=ledger,
         counters=counters,
         clock=clock or Clock(),
-        refresh_secrets=refresh,
+        changed=[refresh],
     )
     return Watched(watch, ledger, counters, refreshed)
 

@@ -30,6 +30,7 @@ from commucat_server.composition.services import Services, build_services
 from commucat_server.config import ServerConfig
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.connect.relay import WorkerRelay
+from commucat_server.federation.service import Federation, open_federation
 from commucat_server.listener import (
     ShutdownSignal,
     TlsIdentity,
@@ -114,9 +115,30 @@ async def serve(
                 services = await build_services(
                     config, data_dir, storage, ledger, audit, shared, spans, clock
                 )
-                await _serve_services(
-                    config, data_dir, shutdown, storage, ledger, services, sockets, relay, task_status
-                )
+                async with open_federation(
+                    config,
+                    data_dir.federation_keys,
+                    storage,
+                    services.inbox,
+                    services.reports,
+                    services.cluster,
+                    services.counters,
+                    services.issuer,
+                    services.friend_notices,
+                    clock,
+                ) as federation:
+                    await _serve_services(
+                        config,
+                        data_dir,
+                        shutdown,
+                        storage,
+                        ledger,
+                        services,
+                        federation,
+                        sockets,
+                        relay,
+                        task_status,
+                    )
         finally:
             await storage.leave_cluster()
         audit.server("stop", node=config.ledger.node, version=version)
@@ -145,6 +167,7 @@ async def _serve_services(
     storage: Storage,
     ledger: Ledger,
     services: Services,
+    federation: Federation | None,
     sockets: Sequence[socket.socket],
     relay: Relay | None,
     task_status: trio.TaskStatus[RunningServer],
@@ -167,7 +190,7 @@ async def _serve_services(
     )
     attachments = attachment_folder(config, storage, services.clock)
     application = build_application(
-        api_context(config, storage, ledger, services, shutdown, upkeep, attachments)
+        api_context(config, storage, ledger, services, federation, shutdown, upkeep, attachments)
     )
     reload = Reload(
         config,
@@ -198,7 +221,7 @@ async def _serve_services(
         ledger=ledger,
         counters=services.counters,
         clock=services.clock,
-        refresh_secrets=rotation.tick,
+        changed=[rotation.tick, *([] if federation is None else [federation.changed])],
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.loop_lag.run)
@@ -217,6 +240,8 @@ async def _serve_services(
             )
             nursery.start_soon(archive.run)
         nursery.start_soon(upkeep.run)
+        if federation is not None:
+            nursery.start_soon(federation.run)
         if attachments is not None:
             nursery.start_soon(attachments.run)
         nursery.start_soon(services.cluster.run)

@@ -125,7 +125,9 @@ class Delivery:
             return
         outbox = self._inboxes.get(outbox_of(domain_of(target) or ""))
         reason: RefusalReason | None
-        if not outbox.open or "@" in message.sender:
+        if message.local:
+            reason = RefusalReason.NOT_FEDERATED
+        elif not outbox.open or "@" in message.sender:
             # What comes from another server is not sent on.
             reason = RefusalReason.UNKNOWN_DOMAIN
         else:

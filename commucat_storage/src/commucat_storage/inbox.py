@@ -44,6 +44,8 @@ class RefusalReason(enum.Enum):
     ALREADY_MEMBER = "already_member"
     UNKNOWN_DOMAIN = "unknown_domain"
     """The recipient is of another server, to which this one sends nothing."""
+    NOT_FEDERATED = "not_federated"
+    """The recipient is of another server, and messages of this kind stay within one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +100,8 @@ class Submission:
     on_behalf: str = ""
     """``handle@domain`` of the sender's user, where the sender is a device of another server: to a receiver
     whose user lists this address as a friend it is no stranger."""
+    local: bool = False
+    """Whether recipients of other servers refuse it with ``not_federated``."""
     once: Once | None = None
     """Store it only if no message with this scope and key was stored before; it counts as stored when at
     least one recipient has accepted it."""

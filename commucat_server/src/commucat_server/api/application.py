@@ -10,6 +10,7 @@ from litestar.plugins.core import MsgspecDIPlugin
 from commucat_server.api import (
     attachments,
     devices,
+    federation,
     friends,
     health,
     info,
@@ -47,6 +48,7 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     friends.handlers,
     uploads.handlers,
     attachments.handlers,
+    federation.handlers,
 )
 """Each gives the handlers of its resource over the given services, and documents them, see ``openapi``."""
 

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 
 from commucat_ledger import Ledger
+from commucat_proto import MAX_FRAME_LEN
 from commucat_server.blobs.attachments import AttachmentFolder
 from commucat_server.blobs.avatars import AvatarFolder
+from commucat_server.federation.service import Federation
 from commucat_server.identity.admissions import AdmissionPolicy
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.identity.devices import Devices
@@ -74,3 +76,7 @@ class ApiContext:
     attachments: AttachmentFolder | None = None
     """The same for attachments."""
     spans: Spans = attrs.field(factory=Spans)
+    federation: Federation | None = None
+    """None: federation is switched off."""
+    max_frame: int = MAX_FRAME_LEN
+    """Bytes of a frame that is accepted."""

@@ -12,6 +12,7 @@ from commucat_server.api.context import ApiContext
 from commucat_server.api.openapi import documented
 from commucat_server.api.paths import segment_of
 from commucat_server.api.problems import ProblemError
+from commucat_server.api.questions import question_problem
 from commucat_server.api.schemas import (
     DEVICE_ID,
     KEY,
@@ -25,6 +26,9 @@ from commucat_server.api.schemas import (
     text,
     time,
 )
+from commucat_server.federation.addresses import local_name
+from commucat_server.federation.queries import PeerQuestionError
+from commucat_server.federation.service import Federation
 from commucat_server.identity.key_history import KeyHistory
 from commucat_server.ops.times import rfc3339
 from commucat_server.routing.registry import REVOKED
@@ -187,18 +191,41 @@ def handlers(context: ApiContext) -> Handlers:
             "The certificate that a sender needs to seal to a device",
             tag="devices",
             session=True,
-            ok={200: record({"certificate": ref("Certificate")})},
-            problems={**_BAD_ID, 404: "There is no such device, or it is not active."},
+            description="A device of another server is named `device@domain`; its server is asked.",
+            ok={
+                200: record(
+                    {
+                        "certificate": ref("Certificate"),
+                        "authority": {**KEY, "description": "Of another server: the key that signed it."},
+                    },
+                    optional=["authority"],
+                )
+            },
+            problems={
+                **_BAD_ID,
+                404: "There is no such device, it is not active, or its domain is not known.",
+                503: "The other server cannot be asked now.",
+            },
         ),
     )
     async def device_certificate(request: ApiRequest, device_id: FromPath[str]) -> Response[dict[str, Any]]:
         await authenticate(request, context)
-        device = await context.storage.load_device(segment_of(request, 2, "device id"))
+        device_id = local_name(segment_of(request, 2, "device id"), context.policy.domain)
+        if "@" in device_id and context.federation is not None:
+            return await certificate_afar(context.federation, device_id)
+        device = await context.storage.load_device(device_id)
         if device is None or device.status is not DeviceStatus.ACTIVE:
             # A revoked device is nobody to write to; peers need not tell it from no device.
             raise ProblemError(404, "device not found")
         certificate = await context.issuer.current(device)
         return json_answer({"certificate": certificate.to_wire()})
+
+    async def certificate_afar(federation: Federation, address: str) -> Response[dict[str, Any]]:
+        try:
+            certificate, authority = await federation.questions.certificate(address)
+        except PeerQuestionError as exc:
+            raise question_problem(exc) from exc
+        return json_answer({"certificate": certificate.to_wire(), "authority": authority.hex()})
 
     @get(
         "/api/devices/{device_id:str}/key-events",

@@ -5,7 +5,7 @@ from typing import Any
 
 from commucat_server.api.problems import ProblemError
 from commucat_server.ops.times import rfc3339, rfc3339_micros
-from commucat_storage import MAX_FRIENDS, DeviceSnapshot, Friend, FriendRequest
+from commucat_storage import MAX_FRIENDS, DeviceSnapshot, Friend, FriendRefusal, FriendRequest
 
 MAX_NAME_LEN = 128
 """Characters of a user id or an alias."""
@@ -14,6 +14,16 @@ NO_OBJECT = "payload must be a JSON object"
 FRIENDS_BODY = 1024 * 1024
 """Bytes of a list of friends: the longest one, in characters of four bytes that are written as escapes."""
 
+REFUSALS = {
+    FriendRefusal.REQUEST_PENDING: (409, "friend request already exists"),
+    FriendRefusal.NO_REQUEST: (404, "friend request not found"),
+    FriendRefusal.NOT_PENDING: (400, "request is not pending"),
+    FriendRefusal.TOO_MANY_FRIENDS: (400, "too many friends"),
+    FriendRefusal.ASKER_FULL: (400, "the other user has too many friends"),
+    FriendRefusal.TOO_MANY_SENT: (409, "too many friend requests are waiting for an answer"),
+    FriendRefusal.TOO_MANY_WAITING: (409, "the other user has too many friend requests to answer"),
+}
+"""Status and detail of the problem that a refusal of the store is."""
 
 # -- what is given -------------------------------------------------------------------------------------
 

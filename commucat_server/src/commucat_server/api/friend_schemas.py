@@ -52,9 +52,24 @@ _USER = record(
         "avatar_url": nullable(text()),
     }
 )
+_REMOTE = record(
+    {
+        "id": text(),
+        "from": text("handle@domain"),
+        "to": text("handle@domain"),
+        "status": constant("pending", "accepted", "rejected"),
+        "message": nullable(text()),
+        "created_at": time(),
+    }
+)
 _FRIENDS = record({"friends": array(_ENTRY), "devices": {"type": "object", "additionalProperties": _DEVICES}})
-_ANSWERED: Schema = record({"request": _REQUEST, "from_user": _USER})
-_NAMED = {"user_id": text("A user id or a handle.", minLength=1)}
+_ANSWERED: Schema = {
+    "oneOf": [
+        record({"request": _REQUEST, "from_user": _USER}),
+        record({"request": _REMOTE, "federation": record({"status": constant("queued")})}),
+    ]
+}
+_NAMED = {"user_id": text("A user id, a handle, or handle@domain of another server.", minLength=1)}
 _BAD_PATH = "The path names nobody, or is not encoded as it should be."
 
 LIST = documented("The caller's list of friends", tag=_TAG, session=True, ok={200: _FRIENDS})
@@ -92,7 +107,15 @@ REQUESTS = documented(
     "Friend requests to and from the caller",
     tag=_TAG,
     session=True,
-    ok={200: record({"incoming": array(_REQUEST, "Pending ones."), "outgoing": array(_REQUEST)})},
+    ok={
+        200: record(
+            {
+                "incoming": array(_REQUEST, "Pending ones."),
+                "outgoing": array(_REQUEST),
+                "federated": array(_REMOTE, "To and from users of other servers."),
+            }
+        )
+    },
 )
 ASK = documented(
     "Ask a user to become a friend",
@@ -104,10 +127,20 @@ ASK = documented(
         ),
         required=False,
     ),
-    ok={201: record({"request": _REQUEST, "to_user": _USER})},
+    ok={
+        201: record({"request": _REQUEST, "to_user": _USER}),
+        202: record(
+            {
+                "request": _REMOTE,
+                "federation": record({"domain": text(), "status": constant("queued")}),
+            },
+            description="A user of another server: its server will be told.",
+        ),
+    },
     parameters=_NAMED,
     problems={
-        400: "The path names nobody, the caller, or a user of another server; or the words are not right.",
+        400: "The path names nobody, the caller, or an unknown domain; or the words are not right.",
+        503: "The request was not queued for the other server; ask again.",
         404: "There is no such user.",
         409: "It is asked already, or too many requests wait.",
     },

@@ -7,6 +7,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath
 
 from commucat_server.api import friend_schemas as schemas
+from commucat_server.api import friends_afar as afar
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
 from commucat_server.api.authentication import Caller, authenticate
 from commucat_server.api.bodies import INVALID, read_object
@@ -14,6 +15,7 @@ from commucat_server.api.context import ApiContext
 from commucat_server.api.friend_documents import (
     FRIENDS_BODY,
     NO_OBJECT,
+    REFUSALS,
     friends_document,
     friends_of_document,
     message_of_document,
@@ -22,8 +24,8 @@ from commucat_server.api.friend_documents import (
 )
 from commucat_server.api.problems import ProblemError
 from commucat_server.api.users import find_user, path_segment, split_domain, user_document
+from commucat_server.federation.friends import remote_request_document
 from commucat_storage import (
-    FriendRefusal,
     FriendRefusedError,
     FriendRequest,
     User,
@@ -33,15 +35,6 @@ _FRIEND = 2
 """Where a path below ``/api/friends/`` names the user, counted in segments."""
 _ASKED = 3
 """The same below ``/api/friends/requests/``."""
-_REFUSALS = {
-    FriendRefusal.REQUEST_PENDING: (409, "friend request already exists"),
-    FriendRefusal.NO_REQUEST: (404, "friend request not found"),
-    FriendRefusal.NOT_PENDING: (400, "request is not pending"),
-    FriendRefusal.TOO_MANY_FRIENDS: (400, "too many friends"),
-    FriendRefusal.ASKER_FULL: (400, "the other user has too many friends"),
-    FriendRefusal.TOO_MANY_SENT: (409, "too many friend requests are waiting for an answer"),
-    FriendRefusal.TOO_MANY_WAITING: (409, "the other user has too many friend requests to answer"),
-}
 
 
 def handlers(context: ApiContext) -> Handlers:
@@ -90,6 +83,10 @@ def handlers(context: ApiContext) -> Handlers:
         own_id = caller.user.user_id
         if all(friend.user_id != friend_id for friend in await storage.friends_of(own_id)):
             raise ProblemError(404, "friend not found")
+        if split_domain(context, friend_id)[1] is not None:
+            return json_answer(
+                {"friend": friend_id, "devices": await afar.devices(context, caller, friend_id)}
+            )
         devices = await storage.devices_of_friends(own_id, [friend_id])
         return json_answer({"friend": friend_id, "devices": snapshots(devices.get(friend_id, ()))})
 
@@ -101,6 +98,10 @@ def handlers(context: ApiContext) -> Handlers:
             {
                 "incoming": [request_document(each) for each in incoming],
                 "outgoing": [request_document(each) for each in outgoing],
+                "federated": [
+                    remote_request_document(each)
+                    for each in await storage.remote_requests(caller.user.user_id)
+                ],
             }
         )
 
@@ -110,7 +111,7 @@ def handlers(context: ApiContext) -> Handlers:
         name, domain = split_domain(context, path_segment(request, _ASKED, missing="missing user id"))
         message = message_of_document(await read_object(request, no_object=NO_OBJECT))
         if domain is not None:
-            raise ProblemError(400, f"unknown domain: {domain[:255]}")
+            return await afar.ask(context, caller, name, domain, message)
         asked = await find_user(context, name)
         if asked is None:
             raise ProblemError(404, "user not found")
@@ -128,7 +129,7 @@ def handlers(context: ApiContext) -> Handlers:
         try:
             stored = await storage.request_friend(wanted)
         except FriendRefusedError as exc:
-            raise ProblemError(*_REFUSALS[exc.refusal]) from exc
+            raise ProblemError(*REFUSALS[exc.refusal]) from exc
         if context.friend_notices is not None:
             await context.friend_notices.requested(stored, caller.user, asked)
         answer = json_answer({"request": request_document(stored), "to_user": user_document(asked)})
@@ -153,14 +154,18 @@ def handlers(context: ApiContext) -> Handlers:
 
     async def answered(request: ApiRequest, *, accept: bool) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        asker = await _asker(context, request)
+        named = path_segment(request, _ASKED, missing="missing user id")
+        answered_afar = await afar.answer(context, caller, named, accept=accept)
+        if answered_afar is not None:
+            return answered_afar
+        asker = await _asker(context, named)
         now = int(context.clock() * 1_000_000)
         try:
             stored = await storage.answer_friend_request(
                 asker.user_id, caller.user.user_id, accept=accept, now=now
             )
         except FriendRefusedError as exc:
-            raise ProblemError(*_REFUSALS[exc.refusal]) from exc
+            raise ProblemError(*REFUSALS[exc.refusal]) from exc
         if context.friend_notices is not None:
             await context.friend_notices.answered(stored, asker, caller.user)
         if accept and context.introduce is not None:
@@ -193,8 +198,8 @@ async def _friend_id(context: ApiContext, request: ApiRequest) -> str:
     return name if user is None else user.user_id
 
 
-async def _asker(context: ApiContext, request: ApiRequest) -> User:
-    name, domain = split_domain(context, path_segment(request, _ASKED, missing="missing user id"))
+async def _asker(context: ApiContext, named: str) -> User:
+    name, domain = split_domain(context, named)
     if domain is not None:
         raise ProblemError(400, f"unknown domain: {domain[:255]}")
     asker = await find_user(context, name)

@@ -20,6 +20,7 @@ from commucat_server.security.limits import RateLimits
 from commucat_server.security.rate import SharedRateLimit, identity_of
 
 PAIRING_CLAIMS = frozenset({"/api/pair/claim", "/api/pairing/claim"})
+FEDERATION = "/federation/"
 
 _Headers = Iterable[tuple[bytes, bytes]]
 
@@ -64,6 +65,9 @@ class Gate:
                     status = message["status"]
                     answers[status] = answers.get(status, 0) + 1
                     span.note("http.response.status_code", status)
+                    if status < 300 and self.limits is not None and scope["path"].startswith(FEDERATION):
+                        # Of an event that is taken its peer's own limit counts.
+                        self.limits.http.give_back(identity_of(host))
                     if status >= 500:
                         span.fail(f"status {status}")
                 await send(message)

@@ -37,7 +37,8 @@ def is_administrator(request: ApiRequest, context: ApiContext) -> bool:
     )
 
 
-def _refused(context: ApiContext) -> Response[bytes]:
+def refused_administrator(context: ApiContext) -> Response[bytes]:
+    """How somebody else is refused."""
     if context.admin.authority.configured:
         return problem(401)
     return problem(403, detail=_NO_TOKEN)
@@ -59,7 +60,7 @@ def handlers(context: ApiContext) -> Handlers:
     async def metrics(request: ApiRequest) -> Response[bytes]:
         """Prometheus text of this process."""
         if not is_administrator(request, context):
-            return _refused(context)
+            return refused_administrator(context)
         if context.exposition is None:
             return problem(404, title="Not Found")
         text = await context.exposition()
@@ -78,7 +79,7 @@ def handlers(context: ApiContext) -> Handlers:
     )
     def security_stats(request: ApiRequest) -> Response[dict[str, Any]] | Response[bytes]:
         if not is_administrator(request, context):
-            return _refused(context)
+            return refused_administrator(context)
         return json_answer(security_statistics(context.counters))
 
     return [metrics, security_stats]

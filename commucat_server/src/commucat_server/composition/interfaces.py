@@ -11,6 +11,7 @@ from commucat_server.composition.services import Services
 from commucat_server.config import ServerConfig
 from commucat_server.connect.context import ConnectContext, ConnectSettings
 from commucat_server.connect.relay import WorkerRelay
+from commucat_server.federation.service import Federation
 from commucat_server.identity.admissions import Admissions
 from commucat_server.listener import (
     ListenerSettings,
@@ -18,7 +19,6 @@ from commucat_server.listener import (
 )
 from commucat_server.ops.metrics import Metrics, Sources
 from commucat_server.ops.upkeep import Upkeep
-from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.security.admin import AdminAccess, AnyToken
 from commucat_server.version import server_version
 from commucat_storage import Storage
@@ -54,6 +54,7 @@ def connect_context(
             channel_members=limits.channel_members,
             delivery_status=config.delivery.status,
             clear_frames=config.transport.clear_frames,
+            domain=config.server.domain,
             open_join=config.channels.open_join,
             max_handshakes=limits.handshakes,
         ),
@@ -84,6 +85,7 @@ def api_context(
     storage: Storage,
     ledger: Ledger,
     services: Services,
+    federation: Federation | None,
     shutdown: ShutdownSignal,
     upkeep: Upkeep,
     attachments: AttachmentFolder | None,
@@ -108,6 +110,7 @@ def api_context(
             clock=services.clock,
             relay_ttl=config.limits.relay_ttl,
             ring_timeout=config.limits.ring_timeout,
+            federation=None if federation is None else federation.figures,
         )
     )
     return ApiContext(
@@ -143,18 +146,13 @@ def api_context(
         clients=services.clients,
         limits=services.limits,
         exposition=metrics.exposition,
-        friend_notices=FriendNotices(
-            services.inbox,
-            storage,
-            domain=services.policy.domain,
-            channel=config.rotation_device.notify_channel,
-            lifetime=config.limits.relay_ttl,
-            clock=services.clock,
-        ),
+        friend_notices=services.friend_notices,
         introduce=services.presence.introduce,
         avatars=_avatar_folder(config, storage),
         attachments=attachments,
         spans=services.spans,
+        federation=federation,
+        max_frame=config.limits.max_frame,
     )
 
 

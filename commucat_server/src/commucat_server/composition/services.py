@@ -30,6 +30,7 @@ from commucat_server.provision import (
     load_noise_keys,
 )
 from commucat_server.routing.cluster import Cluster
+from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
@@ -65,6 +66,7 @@ class Services:
     devices: Devices
     rotations: Rotations
     key_histories: KeyHistories
+    friend_notices: FriendNotices
     limits: RateLimits
     clients: ClientAddresses
     spans: Spans
@@ -169,6 +171,14 @@ async def build_services(
             data_dir.federation_keys,
             clock,
             data_dir.path / "archive" / ARCHIVE_NAME if config.ledger.key_event_retention else None,
+        ),
+        friend_notices=FriendNotices(
+            inbox,
+            storage,
+            domain=server.domain,
+            channel=rotation.notify_channel,
+            lifetime=limits.relay_ttl,
+            clock=clock,
         ),
         limits=RateLimits.build(config, shared.buckets),
         spans=spans,

@@ -6,7 +6,13 @@ from typing import Final
 
 import attrs
 
-from commucat_server.config import access_sections, rotation_section, sections, telemetry_section
+from commucat_server.config import (
+    access_sections,
+    federation_section,
+    rotation_section,
+    sections,
+    telemetry_section,
+)
 
 PREFIX: Final = "COMMUCAT_"
 SECTIONS: Final[dict[str, type]] = {
@@ -30,6 +36,7 @@ SECTIONS: Final[dict[str, type]] = {
     "telemetry": telemetry_section.TelemetrySection,
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
+    "federation": federation_section.FederationSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(
     f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in attrs.fields(kind)
@@ -53,7 +60,6 @@ OTHER_VARIABLES: Final = frozenset(
 )
 # Key (with everything below it), variable (a prefix if it ends in "_"), what it is.
 _UNSUPPORTED: Final = (
-    ("federation", "COMMUCAT_FEDERATION_PEERS", "federation with other servers"),
     ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),

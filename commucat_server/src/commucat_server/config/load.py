@@ -8,7 +8,13 @@ from typing import Any, Final
 import attrs
 import cattrs
 
-from commucat_server.config import access_sections, rotation_section, sections, telemetry_section
+from commucat_server.config import (
+    access_sections,
+    federation_section,
+    rotation_section,
+    sections,
+    telemetry_section,
+)
 from commucat_server.config.errors import ConfigError, FlagError, InvalidValueError, one_line
 from commucat_server.config.keys import SECTIONS
 from commucat_server.config.sources import (
@@ -54,6 +60,7 @@ class ServerConfig:
     telemetry: telemetry_section.TelemetrySection
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection
+    federation: federation_section.FederationSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
     worker: int = 0
@@ -103,8 +110,15 @@ class ServerConfig:
             "pairing": "claimed devices wait for approval" if self.pairing.require_approval else "on",
             "clear frames": self.transport.clear_frames.value,
             "open rooms": "yes" if self.channels.open_join else "no",
+            "other servers": self._federation_summary(),
         }
         return [one_line(f"{name}: {value}") for name, value in lines.items()]
+
+    def _federation_summary(self) -> str:
+        if not self.federation.enabled:
+            return "none, federation.enabled is false"
+        named = [peer.domain for peer in self.federation.peers.peers]
+        return f"{', '.join(named) or 'none'} by the configuration; commucat-cli peers list shows all"
 
 
 def load_config(
@@ -161,6 +175,11 @@ def load_config(
         raise ConfigError(
             f"{limit.origin}: is for PostgreSQL, and storage.postgres_dsn is not set; "
             "the embedded store watches the free space of its disk by itself"
+        )
+    own = built["server"].domain.lower()
+    if any(peer.domain == own for peer in built["federation"].peers.peers):
+        raise ConfigError(
+            f"{settings['federation.peers'].origin}: names {own}, this server's own domain; remove it"
         )
     warnings += _clear_frames_warning(built["transport"].clear_frames, built["limits"].max_frame)
     attributes = {name.replace(".", "_"): section for name, section in built.items()}

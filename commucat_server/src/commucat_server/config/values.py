@@ -16,6 +16,7 @@ import cattrs
 from commucat_crypto import NoisePattern
 from commucat_server.config.address import BindAddress
 from commucat_server.config.errors import InvalidValueError, described
+from commucat_server.config.federation_section import ConfiguredPeers
 from commucat_server.config.networks import Networks
 from commucat_server.config.sections import LogLevel
 
@@ -39,6 +40,7 @@ def make_converter() -> cattrs.Converter:
         BindAddress: lambda value: BindAddress.parse(_text(value)),
         LogLevel: _level,
         Networks: Networks.parse,
+        ConfiguredPeers: ConfiguredPeers.parse,
     }
     converter.register_structure_hook_factory(_is_enum, _enum_hook)
     for kind, hook in hooks.items():

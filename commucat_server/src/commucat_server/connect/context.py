@@ -42,6 +42,8 @@ class ConnectSettings:
     delivery_status: bool
     """Whether senders that ask are told what becomes of their messages."""
     clear_frames: ClearFrames
+    domain: str
+    """The server's own: behind a device it means nothing."""
     open_join: bool
     """Join leads to the channel's open room."""
     max_handshakes: int

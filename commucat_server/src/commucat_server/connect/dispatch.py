@@ -70,6 +70,7 @@ _TITLES = {
     RefusalReason.GROUP_FULL: "the group has as many members as it may have",
     RefusalReason.ALREADY_MEMBER: "already a member of the group",
     RefusalReason.UNKNOWN_DOMAIN: "nothing is sent to the server of this domain",
+    RefusalReason.NOT_FEDERATED: "frames of this type stay within one server",
 }
 
 _Quick: TypeAlias = Callable[[Origin, Frame], Request | None]

@@ -15,6 +15,7 @@ from commucat_crypto import (
     verify_signature,
 )
 from commucat_proto import FrameType, json_text
+from commucat_server.federation.addresses import USER_PREFIX
 from commucat_server.identity.certificates import CertificateIssuer, row_of
 from commucat_server.identity.pairing import key_event_of
 from commucat_server.identity.tokens import new_id
@@ -202,7 +203,16 @@ async def devices_to_tell(storage: Storage, device: Device) -> tuple[str, ...]:
         if each.device.status is DeviceStatus.ACTIVE
     ]
     peers = await storage.peers_of(device.device_id, MAX_TOLD)
-    return tuple(dict.fromkeys(each for each in (*own, *peers) if each != device.device_id))
+    remote = await _remote_to_tell(storage, device)
+    return tuple(dict.fromkeys(each for each in (*own, *peers, *remote) if each != device.device_id))
+
+
+async def _remote_to_tell(storage: Storage, device: Device) -> list[str]:
+    """On other servers: the devices that its routes name, and all devices of friends."""
+    routes = await storage.routes_of(device.device_id)
+    named = {member for route in routes.values() for member in route.members if "@" in member}
+    friends = await storage.friends_of(device.user_id)
+    return [*sorted(named), *(f"{USER_PREFIX}{each.user_id}" for each in friends if "@" in each.user_id)]
 
 
 def key_update(device: Device, rotation: Rotation, certificate: DeviceCertificate) -> dict[str, Any]:

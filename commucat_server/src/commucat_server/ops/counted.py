@@ -89,6 +89,12 @@ COUNTED: Final[tuple[tuple[str, str, str, Callable[[Counters], float]], ...]] = 
     ("commucat_device_rotations", "counter", "Devices that changed their key.", lambda c: c.device_rotations),
     # -- beyond the reference server
     (
+        "commucat_federation_outbox_dead_total",
+        "counter",
+        "Messages that other servers refused for good.",
+        lambda c: c.federation_outbox_dead,
+    ),
+    (
         "commucat_rate_limit_messages_total",
         "counter",
         "Frames refused because their device or user sent too many.",

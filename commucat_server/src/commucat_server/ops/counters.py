@@ -89,6 +89,8 @@ class Counters:
     ice_binding_failures: int = 0
     federation_outbox_enqueued: int = 0
     federation_outbox_delivered: int = 0
+    federation_outbox_dead: int = 0
+    """Messages that another server has refused for good."""
     federation_inbound_processed: int = 0
     federation_inbound_rejected: int = 0
     secret_rotations_noise: int = 0

@@ -54,6 +54,8 @@ class DeliveryAudit:
                 digest = blake3(operation.payload).digest() if accepted else b""
                 for device_id, number in accepted:
                     result = "online" if self._is_live(device_id) else "queued"
+                    if "@" in device_id:
+                        result = "federated"
                     entry = (
                         result,
                         operation.channel,

@@ -4,7 +4,7 @@ The names without a unit or ``_total`` are those of the reference server, with i
 sound one. docs/metrics.md has a row for each.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from commucat_ledger import Ledger
 from commucat_server.calls.board import CallBoard
+from commucat_server.federation.figures import PeerFigures
 from commucat_server.ops.counted import COUNTED
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.exposition import write_metrics
@@ -28,6 +29,18 @@ QUEUE_AGE: Final = 10.0
 QUEUE_PATIENCE: Final = 2.0
 """Seconds in which the store has to answer; else the last look is told again."""
 
+_OF_PEERS: Final[tuple[tuple[str, str, Callable[[PeerFigures], float]], ...]] = (
+    ("up", "Whether the server took what it was sent last.", lambda peer: peer.state == "online"),
+    ("waiting", "Messages in the outbox of the domain.", lambda peer: peer.waiting),
+    ("waiting_bytes", "Their bytes.", lambda peer: peer.waiting_bytes),
+    (
+        "lag_seconds",
+        "Age of the oldest of them, reckoned by its expiry.",
+        lambda peer: peer.oldest_seconds or 0,
+    ),
+    ("failures", "Attempts in a row that failed.", lambda peer: peer.failures),
+    ("dead_letters", "Messages that the server has refused for good.", lambda peer: peer.dead_letters),
+)
 _MODES: Final = ("binary", "sse", "long-poll", "websocket")
 
 
@@ -52,7 +65,10 @@ class Sources:
     relay_ttl: int
     """Lifetime of a message in seconds."""
     ring_timeout: int
+    federation: Callable[[], Awaitable[Sequence[PeerFigures]]] | None = None
+    """None: federation is switched off."""
     queue: QueueState | None = None
+    peers: Sequence[PeerFigures] = ()
 
 
 class Metrics:
@@ -83,6 +99,8 @@ class Metrics:
                 # Frames of a call live for seconds, so their end says nothing about the age of a message.
                 after = int(sources.clock()) + sources.ring_timeout
                 sources.queue = await sources.storage.queue_state(after)
+                if sources.federation is not None:
+                    sources.peers = await sources.federation()
             except StorageError:
                 return  # /readyz tells; the last look is told again.
 
@@ -107,6 +125,7 @@ class _ServerCollector(Collector):
         yield _one("commucat_calls_active", "gauge", "Calls that ring or go on.", len(sources.calls))
         yield from self._tables(counters)
         yield from self._queue()
+        yield from self._peers()
         yield from self._store()
         yield from self._ledger()
         yield from self._times()
@@ -154,6 +173,14 @@ class _ServerCollector(Collector):
             "Age of the oldest message, reckoned by its expiry.",
             age,
         )
+
+    def _peers(self) -> Iterator[Metric]:
+        peers = {peer.domain: peer for peer in self._sources.peers}
+        if not peers:
+            return
+        for name, text, read in _OF_PEERS:
+            values = {domain: float(read(peer)) for domain, peer in peers.items()}
+            yield _by(f"commucat_federation_peer_{name}", "gauge", text, "domain", values)
 
     def _store(self) -> Iterator[Metric]:
         storage = self._sources.storage

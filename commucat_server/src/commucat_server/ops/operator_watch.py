@@ -1,6 +1,6 @@
 """What operators change with commands beside the running server: noticed at once, told to the ledger."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,13 +38,14 @@ class OperatorWatch:
         ledger: Ledger,
         counters: Counters,
         clock: Callable[[], float],
-        refresh_secrets: Callable[[], Awaitable[None]],
+        changed: Sequence[Callable[[], Awaitable[None]]],
     ) -> None:
+        """``changed`` are called one after the other when there is a record that was not there before."""
         self._storage = storage
         self._ledger = ledger
         self._counters = counters
         self._clock = clock
-        self._refresh_secrets = refresh_secrets
+        self._changed = changed
         self._seen: frozenset[str] = frozenset()
         self._failing = False
         self._forget_at = 0
@@ -72,7 +73,8 @@ class OperatorWatch:
             self._seen = found
             return
         if not found <= self._seen:
-            await self._refresh_secrets()
+            for take in self._changed:
+                await take()
         self._seen = found
         if await self._storage.take_lease(LEASE, LEASE_SECONDS):
             await self._write_records()

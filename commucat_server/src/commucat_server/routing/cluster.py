@@ -24,6 +24,7 @@ from commucat_server.routing.hints import (
     LiveFrame,
     NewPeers,
     NewRows,
+    PeerNews,
     decode_hint,
     encode_hint,
 )
@@ -51,6 +52,7 @@ class Cluster:
         self._counters = counters
         self._of_peers: Callable[[HowAre | NewPeers], None] | None = None
         self._of_calls: Callable[[CallRings | CallMoved], None] | None = None
+        self._of_federation: Callable[[PeerNews], None] | None = None
         self._released: list[tuple[str, int]] = []
         self._ended = trio.lowlevel.ParkingLot()
         self._look_now = trio.Event()
@@ -75,6 +77,10 @@ class Cluster:
     def on_calls(self, told: Callable[[CallRings | CallMoved], None]) -> None:
         """Have ``told`` called with what other nodes say of calls; what this one said may come back."""
         self._of_calls = told
+
+    def on_federation(self, told: Callable[[PeerNews], None]) -> None:
+        """Have ``told`` called with news for the node that carries to other servers."""
+        self._of_federation = told
 
     async def run(self) -> NoReturn:
         """Listen and look; never returns. Cancelled, it gives up what was claimed here."""
@@ -137,6 +143,11 @@ class Cluster:
         for portion in _portions(hint.invited, HINT_BYTES - 1024):
             self._bus.publish(ALL_NODES, encode_hint(attrs.evolve(hint, invited=tuple(portion))))
 
+    def tell_of_peer(self, news: PeerNews) -> None:
+        """Tell every node: one of them carries to other servers."""
+        if self._storage.shared:
+            self._bus.publish(ALL_NODES, encode_hint(news))
+
     async def owners_of(self, devices: Sequence[str]) -> dict[str, str]:
         """Device to node, of those with sessions on other nodes.
 
@@ -174,6 +185,9 @@ class Cluster:
             case CallRings() | CallMoved():
                 if self._of_calls is not None:
                     self._of_calls(hint)
+            case PeerNews():
+                if self._of_federation is not None:
+                    self._of_federation(hint)
             case None:
                 pass
 

@@ -17,6 +17,7 @@ from commucat_storage import (
     CommitFailedError,
     FriendRequest,
     Outcome,
+    RemoteFriendRequest,
     RequestStatus,
     Storage,
     Submission,
@@ -81,6 +82,39 @@ class FriendNotices:
             "user_id": asker.user_id,
             "accept": request.status is RequestStatus.ACCEPTED,
             "federated": False,
+            "timestamp": rfc3339_micros(request.updated_at),
+        }
+        await self._tell(asker, notice)
+
+    async def requested_from_afar(self, request: RemoteFriendRequest, asked: User) -> None:
+        """Tell the devices of ``asked`` of a request from another server; returns when it is on disk."""
+        notice: dict[str, Any] = {
+            "type": REQUEST,
+            "request_id": request.request_id,
+            "from": request.from_address,
+            "user_id": asked.user_id,
+            "federated": True,
+            "timestamp": rfc3339_micros(request.updated_at),
+            # The receiver's own, as servers of this protocol have it.
+            "handle": asked.handle,
+        }
+        optional = {
+            "display_name": asked.display_name,
+            "avatar_url": asked.avatar_url,
+            "message": request.message,
+        }
+        await self._tell(asked, notice | {key: value for key, value in optional.items() if value is not None})
+
+    async def answered_from_afar(self, request: RemoteFriendRequest, asker: User) -> None:
+        """Tell the devices of ``asker`` what a user of another server has answered; likewise."""
+        notice: dict[str, Any] = {
+            "type": RESPONSE,
+            "request_id": request.request_id,
+            "from": request.to_address,
+            "to": request.from_address,
+            "user_id": asker.user_id,
+            "accept": request.status is RequestStatus.ACCEPTED,
+            "federated": True,
             "timestamp": rfc3339_micros(request.updated_at),
         }
         await self._tell(asker, notice)

@@ -85,6 +85,15 @@ class CallMoved:
     device_id: str = ""
 
 
+@attrs.frozen
+class PeerNews:
+    """For the node that carries to other servers: something waits for this domain, or its peer was
+    ``heard``."""
+
+    domain: str
+    heard: bool
+
+
 # A durable frame is numbered by its inbox, and comes from nowhere else.
 _LIVE = frozenset(
     {
@@ -97,7 +106,7 @@ _LIVE = frozenset(
     }
 )
 
-Hint: TypeAlias = NewRows | Claimed | LiveFrame | HowAre | NewPeers | CallRings | CallMoved
+Hint: TypeAlias = NewRows | Claimed | LiveFrame | HowAre | NewPeers | CallRings | CallMoved | PeerNews
 
 
 def encode_hint(hint: Hint) -> bytes:
@@ -117,6 +126,8 @@ def encode_hint(hint: Hint) -> bytes:
             return json_text.dumps({**attrs.asdict(hint), "ring": list(hint.invited), "invited": None})
         case CallMoved(call_id, change, device_id):
             return json_text.dumps({"call": call_id, "change": change.value, "device": device_id})
+        case PeerNews(domain, heard):
+            return json_text.dumps({"domain": domain, "heard": heard})
         case HowAre(node, device_id, peers):
             return json_text.dumps({"how": list(peers), "device": device_id, "node": node})
 
@@ -139,6 +150,8 @@ def decode_hint(data: bytes) -> Hint | None:
                 return HowAre(node, device_id, tuple(map(str, peers)))
             case {"peers": list(devices)}:
                 return NewPeers(tuple(map(str, devices)))
+            case {"domain": str(domain), "heard": bool(heard)}:
+                return PeerNews(domain, heard)
             case {"call": str(call_id), "change": str(change), "device": str(device_id)}:
                 return CallMoved(call_id, CallChange(change), device_id)
             case {

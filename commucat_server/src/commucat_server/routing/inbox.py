@@ -50,6 +50,8 @@ class Inbox:
         """Told of every change of a group that is committed; for the audit."""
         self.on_commit: Callable[[Sequence[Operation], Sequence[Outcome]], None] | None = None
         """Told of every batch that is committed, before it is delivered; for an audit of deliveries."""
+        self.on_remote: Callable[[Sequence[str]], None] | None = None
+        """Told of messages for devices of other servers, once they are committed."""
         storage.on_rounds(self.outflow.begin, self.outflow.end)
 
     async def submit(self, batch: Sequence[Operation], answer: Answer) -> None:
@@ -148,8 +150,13 @@ class Inbox:
             template = None
             if len(accepted) > 1:
                 template = FrameTemplate(FrameType(frame_type), channel, payload)
+            remote: list[str] = []
             for device_id, number in accepted:
                 session = committed(device_id, number)
                 if session is not None:
                     session.offer(number, frame_type, channel, payload, template)
+                elif "@" in device_id:
+                    remote.append(device_id)
+            if remote and self.on_remote is not None:
+                self.on_remote(remote)
         return most

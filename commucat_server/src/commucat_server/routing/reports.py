@@ -25,6 +25,7 @@ from commucat_server.ops.counters import Counters
 from commucat_storage import (
     CommitFailedError,
     ConfirmOutcome,
+    DeadLetter,
     ExpiredMessage,
     Operation,
     Outcome,
@@ -52,6 +53,7 @@ _Fate: TypeAlias = tuple[DeliveryStatus, ExpiryReason | None]
 _DELIVERED: _Fate = (DeliveryStatus.DELIVERED, None)
 _EXPIRED: _Fate = (DeliveryStatus.EXPIRED, ExpiryReason.TTL)
 _REVOKED: _Fate = (DeliveryStatus.EXPIRED, ExpiryReason.REVOKED)
+_REFUSED: _Fate = (DeliveryStatus.EXPIRED, ExpiryReason.REFUSED)
 
 
 class DeliveryReports:
@@ -92,10 +94,18 @@ class DeliveryReports:
         if not self._enabled:
             return
         for each in messages:
-            while self._messages >= MAX_WAITING:
-                await self._room.park()
             fate = _REVOKED if each.revoked else _EXPIRED
-            self._add((each.sender, each.device_id, each.channel, *fate), each.reference)
+            await self._add_slowly((each.sender, each.device_id, each.channel, *fate), each.reference)
+
+    async def refused(self, letters: Sequence[DeadLetter]) -> None:
+        """A server of another domain will never take these; waits for room."""
+        if not self._enabled:
+            return
+        for letter in letters:
+            if letter.report and letter.sender:
+                await self._add_slowly(
+                    (letter.sender, letter.target, letter.channel, *_REFUSED), letter.reference
+                )
 
     async def run(self, submit: Submit, settle: Callable[[], Awaitable[None]]) -> NoReturn:
         """Store the reports, one commit after another; never returns. Cancelled, it stores what waits.
@@ -116,6 +126,11 @@ class DeliveryReports:
                     await self._store(submit)
 
     # -- what waits -----------------------------------------------------------------------------------
+
+    async def _add_slowly(self, about: _About, reference: bytes) -> None:
+        while self._messages >= MAX_WAITING:
+            await self._room.park()
+        self._add(about, reference)
 
     def _add(self, about: _About, reference: bytes) -> None:
         self._waiting.setdefault(about, []).append(reference.hex())

@@ -73,6 +73,12 @@ class RateLimit:
             tokens, since, blocked = self._buckets.pop(identity)
             self._put(identity, min(self._burst, tokens + 1.0), since, blocked)
 
+    def charge(self, identity: str, tokens: int) -> None:
+        """Take more tokens, there or not: what is not there is owed."""
+        now = self._clock()
+        held, blocked = self._draw(identity, now)
+        self._put(identity, held - tokens, now, blocked)
+
     def lower(self, identity: str, tokens: float) -> None:
         """Let an identity have no more than so many now; below 0, what it owes."""
         now = self._clock()

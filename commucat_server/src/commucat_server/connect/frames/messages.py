@@ -10,6 +10,7 @@ from commucat_server.connect.frames.request import (
     id_of,
     object_of,
 )
+from commucat_server.federation.addresses import MAX_ADDRESS, local_name
 from commucat_storage import Confirm, DropRoute, JoinRoom, Operation, Route, SetRoute
 
 MAX_MESSAGE_LEN = MAX_FRAME_LEN - 15
@@ -42,7 +43,7 @@ def key_update(origin: Origin, frame: Frame) -> Request:
 
 def join(origin: Origin, frame: Frame) -> Request:
     """Replace the device's own route on the channel, by named devices or by a group; where rooms are open,
-    join the channel's room with the named devices."""
+    join the channel's room with the named devices. Those of other servers are named ``device@domain``."""
     value = object_of(frame)
     relay = flag_of(value, "relay", False)
     if value.get("group_id") is not None:
@@ -53,12 +54,16 @@ def join(origin: Origin, frame: Frame) -> Request:
     members = value.get("members", [])
     if not isinstance(members, list):
         raise RefusedFrameError("bad_request", "members must be an array of device ids")
-    limit = origin.context.settings.channel_members
-    if len(members) > limit:
-        raise RefusedFrameError("bad_request", f"more than {limit} members")
-    named = frozenset(m for m in members if isinstance(m, str) and 0 < len(m) <= MAX_ID_LEN)
+    settings = origin.context.settings
+    if len(members) > settings.channel_members:
+        raise RefusedFrameError("bad_request", f"more than {settings.channel_members} members")
+    named = frozenset(
+        local_name(member, settings.domain)
+        for member in members
+        if isinstance(member, str) and 0 < len(member) <= (MAX_ADDRESS if "@" in member else MAX_ID_LEN)
+    )
     operation: Operation
-    if origin.context.settings.open_join:
+    if settings.open_join:
         now = int(origin.context.clock())
         operation = JoinRoom(origin.device_id, frame.channel, tuple(sorted(named)), relay, now)
     else:

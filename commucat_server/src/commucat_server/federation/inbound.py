@@ -1,0 +1,370 @@
+"""Events of other servers: believed if they are signed by a peer, for us, and of our time; then stored, once.
+
+The id of an event is stored in the transaction that stores its message: nothing is lost between the two,
+and nothing comes twice.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+import structlog
+import trio
+
+from commucat_proto import (
+    DeliveryReport,
+    Frame,
+    FrameType,
+    json_text,
+    read_delivery_report,
+)
+from commucat_proto.federation import (
+    Event,
+    EventFormatError,
+    EventVerificationError,
+    RelayedFormatError,
+    RelayedMessage,
+    SignedEvent,
+    batch_of_wire,
+    message_of_batch,
+)
+from commucat_proto.federation.instants import NANOSECONDS
+from commucat_server.federation import problems
+from commucat_server.federation.addresses import USER_PREFIX, split_address
+from commucat_server.federation.carried import CARRIED
+from commucat_server.federation.peers import KnownPeer, PeerDirectory
+from commucat_server.federation.problems import EventRefusal, RefusedEventError, refusal_of
+from commucat_server.ops.counters import Counters
+from commucat_server.routing.inbox import Inbox
+from commucat_server.security.rate import RateLimit
+from commucat_storage import CommitFailedError, Once, Outcome, Storage, Submission, SubmissionOutcome
+
+log = structlog.get_logger("commucat.federation")
+
+DAY: Final = 86_400
+SCOPE: Final = "federation-inbox"
+_RELAY: Final = "relay"
+"""The scope of events that are for whoever gets them; some peers write it."""
+
+Result: TypeAlias = str | EventRefusal | None
+"""``accepted`` or ``duplicate``, why not, or None: later."""
+
+
+@attrs.frozen
+class EventAnswer:
+    """What the peer is told."""
+
+    status: int
+    document: dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class EventWindow:
+    """How old or new an event may be, and how long its id is kept: as long as a peer may try."""
+
+    lifetime: int
+    """Seconds that a message waits in an outbox."""
+
+    @property
+    def seconds(self) -> int:
+        """A day more than that."""
+        return self.lifetime + DAY
+
+    def takes(self, created_at_ns: int, now: float) -> bool:
+        """Whether an event of this instant is of our time; a peer's clock may be a day ahead."""
+        created_at = created_at_ns / NANOSECONDS
+        return now - self.seconds <= created_at <= now + DAY
+
+
+class Inbound:
+    """One per server."""
+
+    def __init__(
+        self,
+        *,
+        domain: str,
+        directory: PeerDirectory,
+        storage: Storage,
+        inbox: Inbox,
+        counters: Counters,
+        window: EventWindow,
+        rate: RateLimit,
+        clock: Callable[[], float],
+        max_frame: int,
+        heard: Callable[[str], None],
+    ) -> None:
+        """``rate``: events of one peer. ``heard``: called with the domain of each peer that is believed."""
+        self._domain = domain.lower()
+        self._directory = directory
+        self._storage = storage
+        self._inbox = inbox
+        self._counters = counters
+        self._window = window
+        self._rate = rate
+        self._clock = clock
+        self._max_frame = max_frame
+        self.heard = heard
+
+    async def take(self, body: bytes) -> EventAnswer:
+        """Take the body of a request to ``/federation/events``.
+
+        Raises:
+            RefusedEventError: nothing of it is stored.
+            RateLimitedError: the peer has sent too many.
+        """
+        try:
+            return await self._take(body)
+        except RefusedEventError as exc:
+            self._counters.federation_inbound_rejected += 1
+            log.info("federation event refused", title=exc.refusal.title, detail=exc.refusal.detail)
+            raise
+
+    def believed(self, body: bytes) -> tuple[KnownPeer, Event]:
+        """The event of a body, and the peer that it is from: known, signed, for us, and of our time.
+
+        Raises:
+            RefusedEventError: it is not to be believed.
+        """
+        peer, signed = self._believed(body)
+        self.heard(peer.domain)
+        return peer, signed.event
+
+    async def _take(self, body: bytes) -> EventAnswer:
+        peer, event = self.believed(body)
+        try:
+            entries = batch_of_wire(event.payload)
+        except RelayedFormatError as exc:
+            raise _format_refusal(exc).raised() from exc
+        self.count(peer.domain, 1 if entries is None else len(entries))
+        if entries is not None:
+            return await self._take_batch(peer, entries)
+        try:
+            message = RelayedMessage.from_wire(event.payload, event.event_id, self._max_frame)
+        except RelayedFormatError as exc:
+            raise _format_refusal(exc).raised() from exc
+        [result] = await self._store([await self._submission(peer, message)])
+        match result:
+            case EventRefusal():
+                raise result.raised()
+            case None:
+                raise problems.NOT_STORED.raised()
+            case _:
+                # As peers of 2025 expect it.
+                return EventAnswer(200 if result == "duplicate" else 202, {"status": result})
+
+    async def _take_batch(self, peer: KnownPeer, entries: Sequence[json_text.JsonValue]) -> EventAnswer:
+        asked = [await self._read(peer, entry) for entry in entries]
+        submissions = [each for each in asked if isinstance(each, Submission)]
+        stored = iter(await self._store(submissions) if submissions else ())
+        results = [next(stored) if isinstance(each, Submission) else each for each in asked]
+        # What comes behind a message that is wanted later is wanted later, too: their order stays.
+        if None in results:
+            first = results.index(None)
+            results[first:] = [None] * (len(results) - first)
+        return EventAnswer(
+            200, {"status": "processed", "results": [_result_document(each) for each in results]}
+        )
+
+    # -- believing ------------------------------------------------------------------------------------
+
+    def _believed(self, body: bytes) -> tuple[KnownPeer, SignedEvent]:
+        if not body:
+            raise problems.EMPTY.raised()
+        try:
+            signed = SignedEvent.decode(body)
+        except EventFormatError as exc:
+            raise problems.UNREADABLE.raised() from exc
+        event = signed.event
+        peer = self._directory.get(event.origin)
+        if peer is None:
+            raise problems.UNKNOWN_PEER.raised()
+        if not any(_is_signed_by(signed, key) for key in peer.keys):
+            raise problems.SIGNATURE.raised()
+        # Its digest does not tell where origin ends and scope begins: both are compared as wholes.
+        if event.scope.lower() not in (self._domain, _RELAY):
+            raise problems.SCOPE.raised()
+        if not self._window.takes(event.created_at, self._clock()):
+            raise problems.CLOCK.raised()
+        return peer, signed
+
+    def count(self, domain: str, events: int = 1) -> None:
+        """Count events of a peer.
+
+        Raises:
+            RateLimitedError: there are too many.
+        """
+        wait = self._rate.take(domain)
+        if wait > 0.0:
+            raise RateLimitedError(wait)
+        self._rate.charge(domain, events - 1)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def _read(self, peer: KnownPeer, entry: json_text.JsonValue) -> Submission | EventRefusal:
+        try:
+            return await self._submission(peer, message_of_batch(entry, self._max_frame))
+        except RelayedFormatError as exc:
+            return _format_refusal(exc)
+        except RefusedEventError as exc:
+            return exc.refusal
+
+    async def _submission(self, peer: KnownPeer, message: RelayedMessage) -> Submission:
+        target = self._target(message.target)
+        now = int(self._clock())
+        once = Once(
+            scope=SCOPE,
+            key=f"federation:{peer.domain}:{message.event_id}",
+            expires_at=now + self._window.seconds,
+        )
+        latest = now + self._window.lifetime
+        expires_at = latest if message.expires_at is None else min(latest, message.expires_at)
+        frame = message.frame
+        if message.sender is None:
+            payload = _announcement_of(peer, frame)
+            recipients = await self._announced_to(target)
+            return Submission("", frame.channel, frame.type, payload, expires_at, recipients, once=once)
+        sender = _sender_of(peer, message.sender)
+        if frame.type not in CARRIED:
+            raise problems.FRAME_TYPE.raised()
+        payload = frame.payload
+        if frame.type is FrameType.KEY_UPDATE:
+            payload = _key_update_of(frame, message.sender, sender)
+        user = message.sender_user
+        return Submission(
+            sender,
+            frame.channel,
+            frame.type,
+            payload,
+            expires_at,
+            (target,),
+            report=message.report is not None,
+            reference=bytes.fromhex(message.report or ""),
+            on_behalf=f"{user}@{peer.domain}" if user and "@" not in user else "",
+            once=once,
+        )
+
+    def _target(self, target: str) -> str:
+        """The local device that is meant."""
+        device_id, at, domain = target.partition("@")
+        if at and domain.lower() != self._domain:
+            raise problems.OTHER_DOMAIN.raised()
+        if not device_id:
+            raise problems.NO_TARGET.raised()
+        return device_id
+
+    async def _announced_to(self, target: str) -> tuple[str, ...]:
+        """The devices that another server means: one, or all of a user."""
+        if not target.startswith(USER_PREFIX):
+            return (target,)
+        handle = target.removeprefix(USER_PREFIX)
+        user = None
+        if "\0" not in handle:
+            user = await self._storage.load_user_by_handle(handle, self._domain)
+        devices = () if user is None else await self._storage.active_devices(user.user_id)
+        if not devices:
+            raise problems.NO_USER.raised()
+        return devices
+
+    # -- storing --------------------------------------------------------------------------------------
+
+    async def _store(self, submissions: Sequence[Submission]) -> list[Result]:
+        told = trio.Event()
+        outcomes: list[Outcome] = []
+        failure: list[CommitFailedError] = []
+
+        def answer(result: tuple[Outcome, ...] | CommitFailedError) -> None:
+            if isinstance(result, CommitFailedError):
+                failure.append(result)
+            else:
+                outcomes.extend(result)
+            told.set()
+
+        await self._inbox.submit(submissions, answer)
+        await told.wait()
+        if failure:
+            raise problems.NOT_STORED.raised() from failure[0]
+        results = [_result_of(outcome) for outcome in outcomes]
+        self._counters.federation_inbound_processed += sum(each == "accepted" for each in results)
+        self._counters.federation_inbound_rejected += sum(isinstance(each, EventRefusal) for each in results)
+        return results
+
+
+class RateLimitedError(Exception):
+    """A peer has sent more events than it may."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(f"for {wait:.1f} s")
+        self.wait = wait
+
+
+def _is_signed_by(signed: SignedEvent, key: bytes) -> bool:
+    try:
+        signed.verify(key)
+    except EventVerificationError:
+        return False
+    return True
+
+
+def _format_refusal(error: RelayedFormatError) -> EventRefusal:
+    return EventRefusal(400, error.title, str(error))
+
+
+def _sender_of(peer: KnownPeer, sender: str) -> str:
+    """``device@domain`` of the sender, which may come with its domain or without."""
+    address = split_address(sender if "@" in sender else f"{sender}@{peer.domain}")
+    if address is None or address[1] != peer.domain:
+        raise problems.SENDER.raised()
+    return "@".join(address)
+
+
+def _announcement_of(peer: KnownPeer, frame: Frame) -> bytes:
+    """What another server itself may tell a device, and nothing else: that a device of its own has a new
+    key, which counts by the old key's signature, and what became of messages."""
+    if frame.type is FrameType.KEY_UPDATE:
+        value = frame.control
+        device_id = value.get("device_id") if isinstance(value, dict) else None
+        if not isinstance(device_id, str):
+            raise problems.SENDER.raised()
+        return _key_update_of(frame, device_id, _sender_of(peer, device_id))
+    report = read_delivery_report(frame)
+    if report is None:
+        raise problems.SENDER.raised()
+    device = _sender_of(peer, report.device)
+    renamed = DeliveryReport(
+        status=report.status,
+        device=device,
+        channel=report.channel,
+        messages=report.messages,
+        reason=report.reason,
+    )
+    return json_text.dumps(renamed.to_wire())
+
+
+def _key_update_of(frame: Frame, sender: str, address: str) -> bytes:
+    """The announcement of a device's own new key, under the name by which it is known here."""
+    value = frame.control
+    if not isinstance(value, dict) or value.get("device_id") != sender.partition("@")[0]:
+        raise problems.SENDER.raised()
+    return json_text.dumps({**value, "device_id": address})
+
+
+def _result_of(outcome: Outcome) -> Result:
+    assert isinstance(outcome, SubmissionOutcome), "only submissions were stored"
+    if outcome.duplicate:
+        return "duplicate"
+    if outcome.accepted:
+        return "accepted"
+    reasons = [refusal.reason for refusal in outcome.refused]
+    if not reasons or reasons[0] in problems.LATER:
+        return None
+    return refusal_of(reasons[0])
+
+
+def _result_document(result: Result) -> dict[str, Any]:
+    match result:
+        case EventRefusal(status, title, detail):
+            return {"status": "refused", "code": status, "title": title, "detail": detail}
+        case None:
+            return {"status": "later", "detail": problems.NOT_STORED.detail}
+        case _:
+            return {"status": result}

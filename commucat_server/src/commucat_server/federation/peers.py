@@ -1,0 +1,104 @@
+"""Which servers are known, by what keys: those of the configuration, and those that operators stored."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+import structlog
+
+from commucat_server.config.federation_section import ConfiguredPeer
+from commucat_storage import Peer, PeerStatus, Storage
+
+log = structlog.get_logger("commucat.federation")
+
+
+@attrs.frozen(kw_only=True)
+class KnownPeer:
+    """A server of another domain, as it holds now."""
+
+    domain: str
+    """In lower case."""
+    endpoint: str
+    keys: tuple[bytes, ...]
+    """Ed25519, 32 bytes each: the present one first, then one that is to replace it."""
+    status: PeerStatus
+    configured: bool
+    """It is named in the configuration."""
+
+
+class PeerDirectory:
+    """The peers of this moment. What operators change in the store holds from the next refresh on.
+
+    The configuration's word on address and key is the last one; but a peer that an operator has blocked is
+    blocked, whatever the configuration says.
+    """
+
+    def __init__(
+        self, storage: Storage, configured: Sequence[ConfiguredPeer], clock: Callable[[], float]
+    ) -> None:
+        self._storage = storage
+        self._configured = {peer.domain: peer for peer in configured}
+        self._clock = clock
+        self._peers: dict[str, KnownPeer] = {}
+        self._open: dict[str, bool] = {}
+
+    def get(self, domain: str) -> KnownPeer | None:
+        """The peer, if it may be heard and written to."""
+        peer = self._peers.get(domain.lower())
+        return None if peer is None or peer.status is PeerStatus.BLOCKED else peer
+
+    def __iter__(self) -> Iterator[KnownPeer]:
+        """All of them, blocked ones too, by domain."""
+        return iter([self._peers[domain] for domain in sorted(self._peers)])
+
+    async def refresh(self) -> None:
+        """Read the store again, and open and close outboxes by what it says.
+
+        Raises:
+            StorageError: the store failed; what was known stays.
+        """
+        stored = {peer.domain: peer for peer in await self._storage.peers()}
+        self._peers = {
+            domain: _joined(domain, self._configured.get(domain), stored.get(domain))
+            for domain in {*self._configured, *stored}
+        }
+        if not self._open:
+            # Also those of peers that were taken out of the configuration while no server ran.
+            self._open = {each.domain: each.open for each in await self._storage.outboxes()}
+        wanted = {domain: self.get(domain) is not None for domain in {*self._peers, *self._open}}
+        for domain, is_open in wanted.items():
+            if self._open.get(domain) is not is_open:
+                await self._storage.set_outbox(domain, open=is_open)
+                self._open[domain] = is_open
+
+    async def promote(self, peer: KnownPeer) -> None:
+        """A pending peer has taken something: it is active from now on.
+
+        Raises:
+            StorageError: the store failed.
+        """
+        stored = await self._storage.load_peer(peer.domain)
+        if peer.status is not PeerStatus.PENDING or stored is None or stored.status is not PeerStatus.PENDING:
+            return
+        now = int(self._clock())
+        await self._storage.put_peer(attrs.evolve(stored, status=PeerStatus.ACTIVE, updated_at=now))
+        self._peers[peer.domain] = attrs.evolve(peer, status=PeerStatus.ACTIVE)
+        log.info("federation peer is active", domain=peer.domain)
+
+
+def _joined(domain: str, configured: ConfiguredPeer | None, stored: Peer | None) -> KnownPeer:
+    if configured is not None:
+        keys = [configured.public_key]
+        blocked = stored is not None and stored.status is PeerStatus.BLOCKED
+        status, endpoint = PeerStatus.BLOCKED if blocked else PeerStatus.ACTIVE, configured.endpoint
+    else:
+        assert stored is not None, "it is from one of the two"
+        keys, status, endpoint = [stored.public_key], stored.status, stored.endpoint
+    if stored is not None and stored.next_key is not None and stored.next_key not in keys:
+        keys.append(stored.next_key)
+    return KnownPeer(
+        domain=domain,
+        endpoint=endpoint,
+        keys=tuple(keys),
+        status=status,
+        configured=configured is not None,
+    )
