@@ -135,4 +135,10 @@ def status_text(report: DeliveryReport) -> str:
 
 def reason_text(reason: ExpiryReason | None) -> str:
     """Why a message was not delivered."""
-    return "the device was revoked" if reason is ExpiryReason.REVOKED else "it expired on the server"
+    match reason:
+        case ExpiryReason.REVOKED:
+            return "the device was revoked"
+        case ExpiryReason.REFUSED:
+            return "the device's server does not take it"
+        case _:
+            return "it expired on the server"

@@ -4,6 +4,8 @@ import struct
 
 from blake3 import blake3
 
+from commucat_cli.client.addresses import local_id
+
 _FINGERPRINT_CONTEXT = b"commucat:fingerprint:v1"
 _SAFETY_CONTEXT = b"commucat:safety-number:v1"
 _GROUPS = 12
@@ -27,7 +29,8 @@ def safety_number(one: tuple[str, bytes], other: tuple[str, bytes]) -> str:
 
 
 def _entry(device_id: str, public_key: bytes) -> bytes:
-    raw = device_id.encode()
+    # As it is called on its own server: both sides see the same numbers.
+    raw = local_id(device_id).encode()
     return _U32.pack(len(raw)) + raw + public_key
 
 

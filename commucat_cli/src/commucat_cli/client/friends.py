@@ -41,7 +41,7 @@ async def call(
     response = await connection.exchange(method, path, headers, body)
     if response.status == 204:
         return {}
-    if response.status == 201:
+    if response.status in (201, 202):
         return read_json(type(response)(status=200, headers=response.headers, body=response.body), path)
     return read_json(response, path)
 

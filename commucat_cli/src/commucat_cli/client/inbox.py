@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from commucat_cli.client.addresses import is_address
 from commucat_cli.client.connection import Connection
 from commucat_cli.client.friend_notices import friend_notice
 from commucat_cli.client.peers import PeerDirectory
@@ -22,7 +23,6 @@ from commucat_cli.profile import Cursor, Profile, ProfileKeys, keep_undecryptabl
 from commucat_crypto import CryptoError
 from commucat_proto import DeliveryReport, Frame, FrameType, is_delivery_report, read_delivery_report
 from commucat_proto.attachment import AttachmentError, AttachmentNote
-from commucat_proto.hello import MAX_DEVICE_ID_LEN
 from commucat_proto.sealing import Opened, SealingError, open_envelope
 
 DURABLE = frozenset(
@@ -152,11 +152,11 @@ class InboxReader:
 
     async def _open(self, frame: Frame, directory: PeerDirectory) -> ReceivedMessage:
         keys = self._profile.keys
-        opened = _open_with(frame.payload, keys)
+        opened = _open_with(frame.payload, keys, self._profile.account().domain)
         content = opened.content
         if content.channel != frame.channel:
             raise SealingError("it was written for another channel")
-        if len(content.sender) > MAX_DEVICE_ID_LEN or not content.sender.isprintable():
+        if not is_address(content.sender) or not content.sender.isprintable():
             raise SealingError("its sender is no device id")
         await directory.check_sender(opened)
         return ReceivedMessage(
@@ -187,8 +187,9 @@ class InboxReader:
         connection.confirm(number)
 
 
-def _open_with(payload: bytes, keys: ProfileKeys) -> Opened:
-    """Open a message that was sealed to the device's key, or to one that it had before.
+def _open_with(payload: bytes, keys: ProfileKeys, domain: str) -> Opened:
+    """Open a message that was sealed to the device's key, or to one that it had before; under the name
+    that devices of this server use, or others.
 
     Raises:
         SealingError: to none of them, or it is damaged.
@@ -196,9 +197,10 @@ def _open_with(payload: bytes, keys: ProfileKeys) -> Opened:
     try:
         return open_envelope(payload, keys.device_id, keys.device)
     except SealingError:
-        for pair in keys.previous:
-            with suppress(SealingError):
-                return open_envelope(payload, keys.device_id, pair)
+        for name in (keys.device_id, f"{keys.device_id}@{domain.lower()}"):
+            for pair in (keys.device, *keys.previous):
+                with suppress(SealingError):
+                    return open_envelope(payload, name, pair)
         raise
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import attrs
 import trio
 
+from commucat_cli.client.addresses import normalized, own_name
 from commucat_cli.client.answers import Answer
 from commucat_cli.client.channels import derive_channel
 from commucat_cli.client.connection import Connection
@@ -57,10 +58,13 @@ class Outbox:
     ) -> None:
         """``channel`` None: the channel derived for the peer. ``on_refused`` is told of messages given up,
         ``on_stored`` of those acknowledged with a name for the server's reports."""
+        domain = profile.account().domain
+        peer = normalized(peer, domain)
         if peer == profile.keys.device_id:
             raise CliError("that is this profile's own device; a message goes to another one")
         self._profile = profile
         self._peer = peer
+        self._own = own_name(profile.keys.device_id, domain, peer)
         self._fixed_channel = channel
         self._attempt = profile.state.channel_attempt(peer)
         self._on_refused = on_refused
@@ -127,7 +131,7 @@ class Outbox:
         while True:
             channel = self._fixed_channel
             if channel is None:
-                channel = derive_channel(self._profile.keys.device_id, self._peer, self._attempt)
+                channel = derive_channel(self._own, self._peer, self._attempt)
             answer = await connection.join(channel, [self._peer])
             if answer.error is None:
                 return channel
@@ -168,7 +172,7 @@ class Outbox:
     def _seal(self, message: OutgoingMessage, key: bytes, channel: int) -> bytes:
         content = SealedContent(
             message_id=message.message_id,
-            sender=self._profile.keys.device_id,
+            sender=self._own,
             recipients=(self._peer,),
             channel=channel,
             sent_at=message.sent_at,

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from commucat_cli.client.addresses import local_id
 from commucat_cli.client.connection import Connection
 from commucat_cli.client.fingerprint import fingerprint as fingerprint_of
-from commucat_cli.errors import PeerKeyError, RestError
+from commucat_cli.errors import PeerKeyError, RestError, ServerBusyError
 from commucat_cli.profile import ProfileState
 from commucat_crypto import (
     CryptoError,
@@ -38,7 +39,14 @@ class PeerDirectory:
             PeerKeyError: no such device, a wrong certificate, or another key than the pinned one.
             CliError: the server could not be asked.
         """
-        key = await self._certified_key(device_id, time.time())
+        try:
+            key = await self._certified_key(device_id, time.time())
+        except ServerBusyError:
+            pinned = self._state.peer_key(device_id)
+            if "@" not in device_id or pinned is None:
+                raise
+            # Its server is away. A message waits for it; a key that has changed meanwhile will be told.
+            return pinned
         self._pin(device_id, key)
         return key
 
@@ -100,7 +108,9 @@ class PeerDirectory:
             # The announcement of a server also has the certificate's end, which is nothing the key signed.
             expiry = "proof_expires_at" if "proof_expires_at" in update else "expires_at"
             nonce = b"" if update.get("nonce") is None else _hex(update, "nonce")
-            statement = rotation_statement(device_id, new, expires_at=_i64(update, expiry), nonce=nonce)
+            statement = rotation_statement(
+                local_id(device_id), new, expires_at=_i64(update, expiry), nonce=nonce
+            )
             verify_signature(pinned, statement, _hex(update, "signature", 64))
         except (ValueError, SignatureError) as exc:
             return f"a key change announced for device {device_id} is not proved and was ignored: {exc}"
@@ -124,14 +134,23 @@ class PeerDirectory:
             raise
         try:
             certificate = DeviceCertificate.from_wire(answer.get("certificate"))
-            certificate.verify(self._device_ca)
+            certificate.verify(self._authority(device_id, answer))
         except CryptoError as exc:
             raise PeerKeyError(f"the certificate of device {device_id} is wrong: {exc}") from exc
-        if certificate.device_id != device_id or not is_proper_public_key(certificate.public_key):
+        if certificate.device_id != local_id(device_id) or not is_proper_public_key(certificate.public_key):
             raise PeerKeyError(f"the server sent the certificate of another device for {device_id}")
         if not certificate.issued_at - CLOCK_SKEW <= time.time() or certificate.expires_at <= at:
             raise PeerKeyError(f"the certificate of device {device_id} is not valid now; is the clock right?")
         return certificate.public_key
+
+    def _authority(self, device_id: str, answer: Mapping[str, Any]) -> bytes:
+        """The key that must have signed the device's certificate: of our server, or of its own."""
+        if "@" not in device_id:
+            return self._device_ca
+        try:
+            return _hex(answer, "authority", 32)
+        except ValueError as exc:
+            raise PeerKeyError(f"the server does not tell who certifies device {device_id}") from exc
 
 
 def _hex(value: Mapping[str, Any], name: str, length: int | None = None) -> bytes:

@@ -3,6 +3,7 @@
 import json as json_module
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -13,6 +14,7 @@ from commucat_cli.commands.once import ask_once
 from commucat_cli.commands.options import ProfileOption, ViaOption, encodable
 from commucat_cli.commands.results import Row, Value, show_rows
 from commucat_cli.errors import NotCommuCatError
+from commucat_cli.profile import open_profile
 from commucat_cli.terminal import one_line, print_now, printable_json
 
 Answer: TypeAlias = dict[str, Any]
@@ -83,6 +85,11 @@ def requests(profile: ProfileOption, json: JsonOption = False, via: ViaOption = 
             return
         rows: list[Row] = [{"direction": "in", **_request_row(each)} for each in _objects(answer, "incoming")]
         rows += [{"direction": "out", **_request_row(each)} for each in _objects(answer, "outgoing")]
+        # Older servers have no users of other servers.
+        for each in _objects(answer, "federated") if "federated" in answer else ():
+            # Whose domain is ours: the profile's own user is one of the two.
+            row = _request_row(each)
+            rows.append({"direction": "out" if _is_own(profile, str(row["from"])) else "in", **row})
         show_rows(rows, _request_line)
 
     ask_once(profile, via, partial(call, method="GET", path=REQUESTS), show)
@@ -143,6 +150,12 @@ def devices(
     ask_once(profile, via, partial(call, method="GET", path=f"{friend_path(user)}/devices"), show)
 
 
+def _is_own(profile: Path, address: str) -> bool:
+    """Whether ``handle@domain`` is of the profile's own server."""
+    with open_profile(profile) as opened:
+        return address.rpartition("@")[2].lower() == opened.account().domain.lower()
+
+
 def _answer(user: str, profile: ProfileOption, word: str, json: bool, via: ViaOption) -> None:
     path = request_path(user, word)
     ask_once(profile, via, partial(call, method="POST", path=path), partial(_show_request, as_json=json))
@@ -167,8 +180,9 @@ def _friend_line(row: Row) -> str:
 def _request_row(value: dict[str, Any]) -> dict[str, Value]:
     return {
         "id": _text(value, "id"),
-        "from": _text(value, "from_user_id"),
-        "to": _text(value, "to_user_id"),
+        # Of users of other servers the address is what names them.
+        "from": _text(value, "from" if "from" in value else "from_user_id"),
+        "to": _text(value, "to" if "to" in value else "to_user_id"),
         "status": _text(value, "status"),
         "message": _optional(value, "message"),
     }

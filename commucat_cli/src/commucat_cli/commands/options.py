@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from commucat_cli.client.addresses import is_address
 from commucat_cli.terminal import warn
 from commucat_cli.transport import Via
 from commucat_proto.hello import MAX_DEVICE_ID_LEN
@@ -13,8 +14,10 @@ from commucat_proto.hello import MAX_DEVICE_ID_LEN
 def device_id(text: str | None) -> str | None:
     """Callback of options that name a device."""
     text = encodable(text)
-    if text is not None and not 0 < len(text) <= MAX_DEVICE_ID_LEN:
-        raise typer.BadParameter(f"a device id has 1 to {MAX_DEVICE_ID_LEN} characters")
+    if text is not None and not is_address(text):
+        raise typer.BadParameter(
+            f"a device id has 1 to {MAX_DEVICE_ID_LEN} characters, and @domain behind it on another server"
+        )
     return text
 
 
@@ -51,7 +54,13 @@ ViaOption = Annotated[
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PeerOption = Annotated[
-    str, typer.Option("--to", metavar="DEVICE", callback=device_id, help="Device id of the other side.")
+    str,
+    typer.Option(
+        "--to",
+        metavar="DEVICE",
+        callback=device_id,
+        help="Device id of the other side; with @domain on another server.",
+    ),
 ]
 
 

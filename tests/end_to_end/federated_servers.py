@@ -1,0 +1,88 @@
+"""Servers of several domains on this machine, each a process of its own, that know each other."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from end_to_end.client_people import CLI
+from end_to_end.server_process import ServerProcess, run
+
+CONFIG = """[server]
+domain = "{domain}"
+auto_approve_devices = true
+[federation]
+backoff_min = 1
+backoff_max = 2
+timeout = 5
+"""
+
+
+def configuration(domain: str, more: str = "") -> str:
+    return CONFIG.format(domain=domain) + more
+
+
+def federate(servers: Sequence[ServerProcess], home: Path, *, known: bool = True) -> None:
+    """Have servers that were started once trust each other's certificates, and start them again.
+
+    With ``known`` each knows all others.
+    """
+    bundle = home / "peers.pem"
+    for server in servers:
+        assert server.stop() == 0
+    bundle.write_text("".join(server.ca_file.read_text() for server in servers))
+    for server in servers:
+        server.config += f'tls_ca = "{bundle}"\n'
+        server.start()
+    if known:
+        for server in servers:
+            for other in servers:
+                if other is not server:
+                    add_peer(server, other)
+
+
+def domain_of(server: ServerProcess) -> str:
+    return server.config.partition('domain = "')[2].partition('"')[0]
+
+
+def operator(server: ServerProcess, *command: str) -> Any:
+    """Run a command of the server's operator that must succeed; its JSON output."""
+    done = run(
+        [
+            CLI,
+            *command,
+            "--config",
+            str(server.home / "commucat.toml"),
+            "--data-dir",
+            str(server.data_dir),
+            "--json",
+        ],
+        server.home,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def add_peer(server: ServerProcess, other: ServerProcess) -> None:
+    """Let a running server be written to; its key is asked for."""
+    told = operator(server, "peers", "add", domain_of(other), "--endpoint", other.url)
+    assert told["status"] == "active"
+
+
+@contextmanager
+def federated(home: Path, *domains: str, more: str = "") -> Iterator[list[ServerProcess]]:
+    """Running servers of these domains that know each other."""
+    with ExitStack() as stack:
+        servers = []
+        for domain in domains:
+            folder = home / domain
+            folder.mkdir()
+            server = ServerProcess(folder, config=configuration(domain, more))
+            stack.callback(server.close)
+            server.start()
+            servers.append(server)
+        federate(servers, home)
+        yield servers
+        for server in servers:
+            assert "Traceback" not in server.log.read_text()
