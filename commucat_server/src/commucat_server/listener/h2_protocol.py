@@ -2,7 +2,7 @@
 
 import functools
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from types import MethodType
 from typing import Any
 
@@ -17,7 +17,7 @@ from h2.settings import ChangedSetting, SettingCodes
 from h2.stream import StreamState
 
 from commucat_server.listener.frame_intake import JOINED_SIZE
-from commucat_server.listener.h2_parts import Receivers, slim
+from commucat_server.listener.h2_parts import HeadDecoder, HeadEncoder, Receivers
 from commucat_server.listener.settings import ListenerSettings
 
 _INITIAL_WINDOW = 65_535  # RFC 9113, section 6.9.2
@@ -45,8 +45,11 @@ _FRAME_HEAD = struct.Struct(">HBBBL").pack
 _DATA = 0  # section 6.1
 _SENDING = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)  # section 5.1
 
-# Bytes stay bytes; one object serves all connections, as nothing in it changes.
-_CONFIG = h2.config.H2Configuration(client_side=False, header_encoding=None)
+# Bytes stay bytes, and what we send is looked at where it comes from, see ``H2Stream``. One object serves all
+# connections, as nothing in it changes.
+_CONFIG = h2.config.H2Configuration(
+    client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+)
 
 
 # RFC 9113, section 5.1: where the peer may send DATA.
@@ -74,8 +77,8 @@ class SmallSettings(h2.settings.Settings):
 
     __slots__ = ("_values",)
 
-    def __init__(self) -> None:
-        self._values: Mapping[int, tuple[int, ...]] = _DEFAULTS
+    def __init__(self, values: Mapping[int, tuple[int, ...]] = _DEFAULTS) -> None:
+        self._values = values
 
     def acknowledge(self) -> dict[SettingCodes | int, ChangedSetting]:
         """Put the next value of each setting in force; return what changed."""
@@ -128,6 +131,32 @@ class SmallSettings(h2.settings.Settings):
     __hash__ = object.__hash__
 
 
+class OwnSettings(SmallSettings):
+    """What this side announces with its opening: in force when the peer has acknowledged it."""
+
+    __slots__ = ()
+
+    def items(self) -> ItemsView[SettingCodes | int, int]:
+        """What the library puts into the opening: of each setting the value to come.
+
+        It has no way for that. With other values it would send them a frame later, which each peer answers
+        a second time.
+        """
+        return {code: values[-1] for code, values in self._values.items()}.items()
+
+
+@functools.lru_cache(maxsize=8)
+def _announced(settings: ListenerSettings) -> Mapping[int, tuple[int, ...]]:
+    ours = {
+        SettingCodes.MAX_CONCURRENT_STREAMS: settings.max_streams,
+        SettingCodes.INITIAL_WINDOW_SIZE: settings.stream_window,
+        SettingCodes.MAX_FRAME_SIZE: settings.max_frame_size,
+        SettingCodes.MAX_HEADER_LIST_SIZE: settings.max_header_size,
+        SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441: WebSocket over a stream
+    }
+    return {**_DEFAULTS, **{code: (*_DEFAULTS.get(code, ()), value) for code, value in ours.items()}}
+
+
 class ServerProtocol(h2.connection.H2Connection):
     """The server side of HTTP/2, bytes in and events out, with our limits in force."""
 
@@ -138,23 +167,14 @@ class ServerProtocol(h2.connection.H2Connection):
 
     def __init__(self) -> None:
         super().__init__(_CONFIG)
-        slim(self.encoder, self.decoder)
+        self.encoder, self.decoder = HeadEncoder(), HeadDecoder()
         self.local_settings = SmallSettings()
         self.remote_settings = SmallSettings()
 
     def open(self, settings: ListenerSettings) -> None:
         """Queue our side's opening."""
+        self.local_settings = OwnSettings(_announced(settings))
         self.initiate_connection()
-        # In a second SETTINGS frame: as initial values the library would not apply the windows.
-        self.update_settings(
-            {
-                SettingCodes.MAX_CONCURRENT_STREAMS: settings.max_streams,
-                SettingCodes.INITIAL_WINDOW_SIZE: settings.stream_window,
-                SettingCodes.MAX_FRAME_SIZE: settings.max_frame_size,
-                SettingCodes.MAX_HEADER_LIST_SIZE: settings.max_header_size,
-                SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441: WebSocket over a stream
-            }
-        )
         if settings.connection_window > _INITIAL_WINDOW:
             self.increment_flow_control_window(settings.connection_window - _INITIAL_WINDOW)
         # From the first request on, not only after the peer has acknowledged our settings.
