@@ -54,7 +54,7 @@ class Peer:
         """Send the preface and wait for the server's settings."""
         self.protocol.initiate_connection()
         await self.flush()
-        await self.until(lambda: self.count(h2.events.RemoteSettingsChanged) >= 1)
+        await self.until(lambda: bool(self.count(h2.events.RemoteSettingsChanged)))
 
     async def flush(self) -> None:
         """Send what the state machine has queued."""

@@ -215,6 +215,12 @@ class _FileLedger(_OpenLedger):
         if self._room.value == 0 and (self._stalled or self._writer.unwritable):
             await trio.lowlevel.checkpoint()
             return False
+        try:
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            pass
+        else:
+            return True
         with trio.move_on_after(PATIENCE):
             await self._room.acquire()
             return True

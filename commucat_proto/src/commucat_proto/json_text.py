@@ -27,6 +27,9 @@ MAX_DEPTH = 127
 _MIN_INTEGER = -(2**63)
 _MAX_INTEGER = 2**64 - 1
 
+_SAME = frozenset({str, int, bool, type(None)})
+"""Types of plain values that orjson writes as we do."""
+
 # Or a string that looks like one. It begins with a literal, which is found fast; what stands before is
 # looked at then.
 _MINUS_ZERO = re.compile(rb"-0(?<![^\[:,\s]-0)(?![0-9.eE])")
@@ -112,17 +115,18 @@ def dumps_declared(mapping: Mapping[str, JsonValue]) -> bytes:
 def _same_in_orjson(value: object, depth: int) -> bool:
     """Whether orjson writes the same bytes: exact plain types only, and no floats."""
     kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
+    if kind in _SAME:
         return True
     if depth == MAX_DEPTH:
         return False
+    # Most members are plain: they are looked at here, without a call for each.
     if isinstance(value, dict) and kind is dict:
         for key, member in value.items():
-            if type(key) is not str or not _same_in_orjson(member, depth + 1):
+            if type(key) is not str or not (type(member) in _SAME or _same_in_orjson(member, depth + 1)):
                 return False
         return True
     if isinstance(value, list) and kind is list:
-        return all(_same_in_orjson(item, depth + 1) for item in value)
+        return all(type(item) in _SAME or _same_in_orjson(item, depth + 1) for item in value)
     return False
 
 

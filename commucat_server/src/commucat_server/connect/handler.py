@@ -24,7 +24,6 @@ from commucat_server.connect.modes import (
     upstream_of,
 )
 from commucat_server.connect.session import EstablishedSession
-from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, StreamLostError
 from commucat_server.ops.tracing import TraceContext, log_members, trace_of
 from commucat_server.security.rate import identity_of
@@ -109,7 +108,7 @@ class ConnectHandler:
                 if welcome is None:
                     span.fail("refused")
                 else:
-                    span.note("commucat.session_hash", token_hash(welcome.token)[:SHOWN_HASH])
+                    span.note("commucat.session_hash", welcome.token_hash[:SHOWN_HASH])
             del span
         finally:
             self._handshakes -= 1

@@ -27,7 +27,6 @@ from commucat_proto import (
 )
 from commucat_server.connect.context import ConnectContext
 from commucat_server.identity.admissions import Candidate, Entrance, user_json
-from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, Step
 from commucat_server.ops.audit import key_metadata
 from commucat_server.ops.counters import count
@@ -47,6 +46,7 @@ class Welcome:
     arrival: Arrival
     """To be ended when the session is attached."""
     token: str = attrs.field(repr=False)
+    token_hash: str
     bound: bool
     """The client itself vouched for the whole Hello, see :class:`ClientProved`."""
 
@@ -75,13 +75,13 @@ class Handshake:
         self._hello: Hello | None = None
         self._candidate: Candidate | None = None
         self._stage = "hello"
-        self._deadline = trio.CancelScope()
+        timeout = context.settings.handshake_timeout
+        self._deadline = trio.CancelScope(deadline=trio.current_time() + timeout)
 
     async def run(self) -> Welcome | None:
         """The welcome, or None when the handshake failed (its peer has been told why)."""
         failure: HandshakeFailed | PeerClosed | None = None
         with self._deadline as deadline:
-            deadline.deadline = trio.current_time() + self._context.settings.handshake_timeout
             try:
                 outcome = await self._converse()
             except HandshakeRefusedError as exc:
@@ -154,9 +154,13 @@ class Handshake:
             with trio.move_on_after(self._context.settings.handshake_timeout, shield=True):
                 entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
                 await self._record_success(hello, entrance)
-                token = self._candidate.token
                 return Welcome(
-                    hello=hello, entrance=entrance, arrival=arrival, token=token, bound=proved.bound
+                    hello=hello,
+                    entrance=entrance,
+                    arrival=arrival,
+                    token=self._candidate.token,
+                    token_hash=self._candidate.token_hash,
+                    bound=proved.bound,
                 )
             raise HandshakeRefusedError(HandshakeDetail.TIMEOUT, "the store or the ledger does not answer")
         except BaseException:
@@ -218,7 +222,7 @@ class Handshake:
             log.debug("device_key_event", **metadata)
             await self._record(certificate.public_key, metadata)
         assert self._candidate is not None
-        token = self._candidate.token
+        session = self._candidate.token_hash
         established = {
             "device": device,
             "user": user,
@@ -231,9 +235,9 @@ class Handshake:
             "device_known": self._candidate.device is not None,
             "certificate_serial": certificate.serial,
             "remote_addr": f"{self._stream.remote_host}:{self._stream.remote_port}",
-            "session": token_hash(token),
+            "session": session,
         }
-        await self._record(blake3(token.encode()).digest(), established)
+        await self._record(bytes.fromhex(session), established)
 
 
 def ack_json(

@@ -27,7 +27,6 @@ from commucat_server.connect.handshake import Welcome, ack_json
 from commucat_server.connect.modes import FramedStream
 from commucat_server.connect.writer import SessionWriter
 from commucat_server.identity.admissions import user_json
-from commucat_server.identity.tokens import token_hash
 from commucat_server.listener import ConnectStream, Step, StreamLostError
 from commucat_server.listener.wakeup import Progress
 from commucat_server.routing.clear_reception import CLEAR
@@ -76,7 +75,7 @@ class EstablishedSession:
         self._live = LiveSession(
             device_id=device.device_id,
             user_id=device.user_id,
-            token_hash=token_hash(welcome.token),
+            token_hash=welcome.token_hash,
             epoch=inbox.epoch,
             confirmed=inbox.confirmed,
             receives=welcome.receives,

@@ -64,6 +64,12 @@ class Candidate:
     """The stored row of a known device."""
     certificate: CertificateRow | None = None
     """The newest certificate of a known device that is not revoked."""
+    token_hash: str = attrs.field(init=False)
+    """What the store, the ledger and the log know of the token."""
+
+    @token_hash.default
+    def _hash_token(self) -> str:
+        return token_hash(self.token)
 
 
 @attrs.frozen(kw_only=True)
@@ -214,7 +220,7 @@ class Admissions:
             certificate=row_of(certificate, action) if action else None,
             key_event=event,
             session=SessionRow(
-                token_hash=token_hash(candidate.token),
+                token_hash=candidate.token_hash,
                 user_id=user.user_id,
                 device_id=device.device_id,
                 created_at=now,

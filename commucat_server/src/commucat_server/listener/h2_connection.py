@@ -20,6 +20,7 @@ from commucat_server.listener.h2_writer import H2Writer
 from commucat_server.listener.request import RequestHead
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.stream import CONNECT_PATH, ConnectHandler
+from commucat_server.listener.tcp_stream import PromptStream
 
 _log = structlog.get_logger("commucat.listener")
 
@@ -47,6 +48,7 @@ class H2Connection:
         "_lost",
         "_nursery",
         "_origin",
+        "_prompt",
         "_protocol",
         "_reading",
         "_remote",
@@ -69,6 +71,7 @@ class H2Connection:
     ) -> None:
         self.settings = settings
         self._transport = transport
+        self._prompt = transport if isinstance(transport, PromptStream) else None
         self._remote = remote
         self._origin = AsgiOrigin(client=remote, server=local, state=state)
         self._connect_handler = connect_handler
@@ -77,7 +80,7 @@ class H2Connection:
         self.writer = H2Writer(transport, self._protocol, settings, self._lose)
         self._intake = FrameIntake(settings)
         self._streams: dict[int, H2Stream] = {}
-        self._reading = trio.CancelScope()
+        self._reading = trio.CancelScope(deadline=trio.current_time() + settings.handshake_timeout)
         self._nursery: trio.Nursery | None = None
         self._lost: str | None = None
         self._going_away = False
@@ -97,13 +100,15 @@ class H2Connection:
                 task_status.started()
                 await self._read_loop()
                 self._lose("connection closed")
-                nursery.cancel_scope.deadline = trio.current_time() + self.settings.drain_timeout
+                if self._streams:
+                    nursery.cancel_scope.deadline = trio.current_time() + self.settings.drain_timeout
                 self.writer.finish()
             graceful = True
         finally:
             self._lose("connection closed")
-            with trio.move_on_after(self.settings.close_timeout if graceful else 0, shield=True):
-                await self._transport.aclose()
+            if not (graceful and self._prompt is not None and self._prompt.close_now()):
+                with trio.move_on_after(self.settings.close_timeout if graceful else 0, shield=True):
+                    await self._transport.aclose()
             self.writer.close()
             self._nursery = None
 
@@ -151,7 +156,6 @@ class H2Connection:
     async def _read_loop(self) -> None:
         receive_some, read_size = self._transport.receive_some, self.settings.read_size
         first = True
-        self._reading.deadline = trio.current_time() + self.settings.handshake_timeout
         with self._reading:
             while self._lost is None:
                 try:
@@ -275,8 +279,9 @@ class H2Connection:
 
     def _set_deadline(self) -> None:
         """A connection without streams ends after a while; one with a stream lives."""
-        idle = trio.current_time() + self.settings.idle_timeout
-        self._reading.deadline = math.inf if self._streams else idle
+        deadline = math.inf if self._streams else trio.current_time() + self.settings.idle_timeout
+        if deadline != self._reading.deadline:
+            self._reading.deadline = deadline
 
     def _end_if_unused(self) -> None:
         if not self._streams and (self._going_away or self._intake.peer_going_away):

@@ -238,7 +238,7 @@ class H2Stream(HttpStream):
             raise StreamMisuseError("the response was not started")
         if not self.ending and self._lost is None:
             self.ending = True
-            self._writer.offer(self)
+            self._writer.push(self)
 
     def reset(self) -> None:
         self.break_off(CANCEL)

@@ -31,6 +31,10 @@ class PromptStream(trio.abc.Stream):
             trio.BrokenResourceError: the peer is gone.
         """
 
+    def close_now(self) -> bool:
+        """Do what ``aclose`` does, if nothing has to be waited for; ``False``: ``aclose`` is to be called."""
+        return False
+
 
 class TcpStream(PromptStream):
     """Owns a connected socket.
@@ -132,6 +136,10 @@ class TcpStream(PromptStream):
         if self.socket.fileno() != -1:
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
+
+    def close_now(self) -> bool:
+        self.close()
+        return True
 
     async def aclose(self) -> None:
         """``close``, and a checkpoint."""

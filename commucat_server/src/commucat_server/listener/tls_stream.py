@@ -73,11 +73,16 @@ class TlsStream(PromptStream):
             trio.BrokenResourceError: the peer speaks no TLS 1.3, or went away. It got an alert if it can
                 understand one; the cause is in ``__cause__``.
         """
+        # The peer begins.
+        await self._receive_pending()
+        if turn is not None:
+            await turn()
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self._send_pending()
+                if not (self._outgoing.pending and self.send_now(b"")):
+                    await self._send_pending()
                 if self._feed():
                     continue
                 await self._receive_pending()
@@ -183,14 +188,32 @@ class TlsStream(PromptStream):
     async def aclose(self) -> None:
         """Tell the peer that this is the end (not waiting for its answer), and close the transport."""
         try:
-            if not self._broken:
-                self._broken = True
-                with contextlib.suppress(ssl.SSLError):
-                    self._tls.unwrap()
+            farewell = self._farewell()
+            if farewell or self._left:
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self._transport.send_all(self._take_encrypted())
+                    await self._transport.send_all(farewell)
         finally:
             await self._transport.aclose()
+
+    def close_now(self) -> bool:
+        if self._prompt is None or self._left:
+            return False
+        farewell = self._farewell()
+        if farewell:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                if not self._prompt.send_now(farewell):
+                    self._left = len(farewell)
+                    return False
+        return self._prompt.close_now()
+
+    def _farewell(self) -> bytes:
+        """What TLS says at the end, once; nothing may follow it."""
+        if self._broken:
+            return b""
+        self._broken = True
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        return self._take_encrypted()
 
     def _read_more(self, first: bytes, limit: int) -> bytes:
         parts, size = [first], len(first)
