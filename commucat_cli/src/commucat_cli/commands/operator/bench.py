@@ -29,6 +29,7 @@ from commucat_cli.commands.operator.bench_options import (
     Profile,
     Quick,
     Receivers,
+    Rounds,
     Route,
     Runs,
     Server,
@@ -198,7 +199,7 @@ def fanout(
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
-@bench_app.command("churn", help="The relay again, after many connects and disconnects.")
+@bench_app.command("churn", help="The relay after many connects and disconnects, and on a fresh server.")
 def churn(
     connects: Connects = 50_000,
     at_once: AtOnce = 8,
@@ -207,6 +208,7 @@ def churn(
     size: Size = 256,
     window: Window = 500,
     warmup: Warmup = 2000,
+    rounds: Rounds = 5,
     runs: Runs = 1,
     stall: Stall = 30.0,
     profile: Profile = StoreProfile.EMBEDDED,
@@ -222,6 +224,7 @@ def churn(
         size=size,
         window=window,
         warmup=warmup,
+        rounds=rounds,
     )
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall), as_json)
 

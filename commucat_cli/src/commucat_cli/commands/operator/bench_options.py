@@ -39,6 +39,7 @@ Receivers: TypeAlias = Annotated[
 Warmup: TypeAlias = Annotated[
     int, typer.Option(min=0, max=MAX_COUNT, help="Messages before, which are not timed.")
 ]
+Rounds: TypeAlias = Annotated[int, typer.Option(min=1, max=100, help="Relays on either server, in turn.")]
 WarmupSeconds: TypeAlias = Annotated[
     float,
     typer.Option(
