@@ -19,6 +19,9 @@ MAX_METADATA_DEPTH: Final = 32
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+
+
 def _own_copy(value: object, depth: int = 0) -> Any:
     """Copy what JSON can say exactly; refuse the rest.
 
@@ -27,15 +30,21 @@ def _own_copy(value: object, depth: int = 0) -> Any:
     """
     if depth > MAX_METADATA_DEPTH:
         raise LedgerRecordError(f"metadata nested deeper than {MAX_METADATA_DEPTH}")
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Mapping):
         if not all(type(key) is str for key in value):
             raise LedgerRecordError("metadata has a key that is not a string")
-        return {key: _own_copy(item, depth + 1) for key, item in value.items()}
+        # Nearly all members are plain; a call for each would cost more than the rest.
+        return {
+            key: item if depth < MAX_METADATA_DEPTH and type(item) in _PLAIN else _own_copy(item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_own_copy(item, depth + 1) for item in value]
     if type(value) is float and not math.isfinite(value):
         raise LedgerRecordError("metadata has a number that JSON cannot write")
-    if value is None or type(value) in (str, int, float, bool):
+    if type(value) is float:
         return value
     raise LedgerRecordError(f"metadata has a value of type {type(value).__name__}")
 

@@ -21,6 +21,10 @@ PASS_SECONDS = 0.0005
 """A pass of the event loop that has lasted for so long begins no second step."""
 
 
+_AMPLE = 1.0
+"""Seconds until a deadline that is in no danger while one pass lasts."""
+
+
 class Step(enum.IntEnum):
     """Costly steps of a connection, in their order."""
 
@@ -68,32 +72,39 @@ class Turnstile(trio.abc.Instrument):
             trio.lowlevel.add_instrument(self)
         if self._next() is None and self._open():
             return
-        if deadline is None:
-            await self._wait(self._queues[step])
-            return
-        left = deadline.deadline - trio.current_time()
-        deadline.deadline = math.inf
-        try:
-            await self._wait(self._queues[step])
-        finally:
-            deadline.deadline = trio.current_time() + left
-
-    async def _wait(self, queue: deque[Wakeup]) -> None:
-        ticket = Wakeup()
+        queue, ticket = self._queues[step], Wakeup()
         queue.append(ticket)
         try:
-            while True:
-                if self._next() is not ticket:
-                    await ticket.wait()
-                elif self._open():
+            if self._next() is ticket and (
+                deadline is None or deadline.deadline - trio.current_time() > _AMPLE
+            ):
+                # Mostly the next pass is its turn: for so long no deadline has to stand still.
+                await trio.lowlevel.checkpoint()
+                if self._next() is ticket and self._open():
                     return
-                else:
-                    await trio.lowlevel.checkpoint()
+            if deadline is None:
+                await self._wait(ticket)
+                return
+            left = deadline.deadline - trio.current_time()
+            deadline.deadline = math.inf
+            try:
+                await self._wait(ticket)
+            finally:
+                deadline.deadline = trio.current_time() + left
         finally:
             queue.remove(ticket)
             following = self._next()
             if following is not None:
                 following.set()
+
+    async def _wait(self, ticket: Wakeup) -> None:
+        while True:
+            if self._next() is not ticket:
+                await ticket.wait()
+            elif self._open():
+                return
+            else:
+                await trio.lowlevel.checkpoint()
 
     def _next(self) -> Wakeup | None:
         for queue in reversed(self._queues):

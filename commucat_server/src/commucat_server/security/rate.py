@@ -1,5 +1,6 @@
 """Rate limits per address, without a growing table."""
 
+import functools
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from commucat_storage.buckets import Buckets
 MAX_IDENTITIES = 50_000
 
 
+@functools.lru_cache(maxsize=4096)
 def identity_of(host: str) -> str:
     """IPv4: the address. IPv6: its /64, which is what one subscriber gets."""
     try:

@@ -8,6 +8,7 @@ import sqlite3
 import attrs
 
 from commucat_storage.errors import StorageError
+from commucat_storage.inbox import InboxState
 from commucat_storage.known_device import known_device_of
 from commucat_storage.records import (
     CertificateRow,
@@ -35,6 +36,12 @@ LEFT JOIN device_certificates AS c ON c.serial = (
     SELECT serial FROM device_certificates WHERE device_id = d.device_id AND revoked_at IS NULL
     ORDER BY issued_at DESC, rowid DESC LIMIT 1)
 WHERE d.device_id = ?"""  # noqa: S608
+_FULL_DEVICE = f"""
+SELECT {_columns("d", Device)}, {_columns("u", User)}, o.epoch, o.next_number, o.confirmed
+FROM user_device AS d JOIN app_user AS u ON u.user_id = d.user_id JOIN inbox_offset AS o ON o.inbox = d.inbox
+WHERE d.device_id = ?"""  # noqa: S608
+_DEVICE_NAMES, _USER_NAMES = ([field.name for field in attrs.fields(kind)] for kind in (Device, User))
+_DEVICE_LEN = len(_DEVICE_NAMES)
 
 # -- users -----------------------------------------------------------------------------------------
 
@@ -114,6 +121,19 @@ def known_device(connection: sqlite3.Connection, device_id: str) -> KnownDevice 
     """The device, its user and its newest certificate that is not revoked."""
     row = connection.execute(_KNOWN_DEVICE, (device_id,)).fetchone()
     return None if row is None else known_device_of(row)
+
+
+def device_with_inbox(
+    connection: sqlite3.Connection, device_id: str
+) -> tuple[Device, User, InboxState] | None:
+    """The device, its user and where its inbox stands."""
+    row = connection.execute(_FULL_DEVICE, (device_id,)).fetchone()
+    if row is None:
+        return None
+    columns = dict(zip(_DEVICE_NAMES, row[:_DEVICE_LEN], strict=True))
+    columns["status"] = DeviceStatus(columns["status"])
+    user = User(**dict(zip(_USER_NAMES, row[_DEVICE_LEN:-3], strict=True)))
+    return Device(**columns), user, InboxState(*row[-3:])
 
 
 def insert_device(connection: sqlite3.Connection, device: Device, inbox: int) -> None:

@@ -4,13 +4,14 @@ import hmac
 import secrets
 import sqlite3
 
+import attrs
+
 from commucat_storage.admission import RENEWAL_NUMBER, Admission, AdmissionKind, Admitted
 from commucat_storage.device_inbox import NEVER
 from commucat_storage.errors import AdmissionRefusal, AdmissionRefusedError
 from commucat_storage.inbox import MAX_INBOX_NUMBER, InboxState
 from commucat_storage.records import Device, DeviceStatus, User
 from commucat_storage.sqlite import accounts, operating
-from commucat_storage.sqlite.reads import inbox_state
 from commucat_storage.sqlite.writer import Transaction
 
 _ROW = """frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference, sender,
@@ -21,14 +22,24 @@ def admit(transaction: Transaction, admission: Admission) -> Admitted:
     """Check everything again and write it, or raise :class:`AdmissionRefusedError`."""
     connection = transaction.connection
     device = admission.device
+    name, avatar = admission.display_name, admission.avatar_url
     if admission.kind is AdmissionKind.KNOWN_DEVICE:
-        stored = _known(connection, device)
-        inbox = _renewed(connection, stored.device_id)
+        stored, user, inbox = _known(connection, device)
+        changed = attrs.evolve(
+            user,
+            display_name=user.display_name if name is None else name,
+            avatar_url=user.avatar_url if avatar is None else avatar,
+        )
+        if changed != user:
+            accounts.update_profile(connection, stored.user_id, name, avatar)
+            user = changed
+        inbox = _renewed(connection, stored.device_id, inbox)
     else:
         stored = device
         inbox = _enrol(connection, admission)
+        accounts.update_profile(connection, stored.user_id, name, avatar)
+        user = _owner(connection, stored)
     transaction.inboxes.forget(stored.device_id)
-    accounts.update_profile(connection, stored.user_id, admission.display_name, admission.avatar_url)
     if admission.certificate is not None:
         accounts.insert_certificate(connection, admission.certificate)
     if admission.key_event is not None:
@@ -36,18 +47,19 @@ def admit(transaction: Transaction, admission: Admission) -> Admitted:
     if admission.session is not None:
         accounts.insert_session(connection, admission.session)
     operating.add_records(connection, admission.records)
-    return Admitted(user=_owner(connection, stored), device=stored, inbox=inbox)
+    return Admitted(user=user, device=stored, inbox=inbox)
 
 
-def _known(connection: sqlite3.Connection, device: Device) -> Device:
-    stored = accounts.load_device(connection, device.device_id)
-    if stored is None:
+def _known(connection: sqlite3.Connection, device: Device) -> tuple[Device, User, InboxState]:
+    found = accounts.device_with_inbox(connection, device.device_id)
+    if found is None:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_UNKNOWN)
+    stored = found[0]
     if stored.status is not DeviceStatus.ACTIVE:
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_INACTIVE)
     if stored.user_id != device.user_id or not hmac.compare_digest(stored.public_key, device.public_key):
         raise AdmissionRefusedError(AdmissionRefusal.DEVICE_CHANGED)
-    return stored
+    return found
 
 
 def _enrol(connection: sqlite3.Connection, admission: Admission) -> InboxState:
@@ -114,10 +126,8 @@ def _owner(connection: sqlite3.Connection, device: Device) -> User:
     return user
 
 
-def _renewed(connection: sqlite3.Connection, device_id: str) -> InboxState:
-    """The inbox of the device, with a new epoch if its numbers come near their end."""
-    state = inbox_state(connection, device_id)
-    assert state is not None, "a device has an inbox"
+def _renewed(connection: sqlite3.Connection, device_id: str, state: InboxState) -> InboxState:
+    """The inbox, which stands at ``state``; with a new epoch if its numbers come near their end."""
     if state.next_number <= RENEWAL_NUMBER:
         return state
     [[old]] = connection.execute("SELECT inbox FROM user_device WHERE device_id = ?", (device_id,)).fetchall()
