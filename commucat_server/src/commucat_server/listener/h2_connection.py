@@ -77,7 +77,7 @@ class H2Connection:
         self._connect_handler = connect_handler
         self._asgi_app = asgi_app
         self._protocol = ServerProtocol()
-        self.writer = H2Writer(transport, self._protocol, settings, self._lose)
+        self.writer = H2Writer(transport, self._protocol, settings, self._lose, self._start_writer)
         self._intake = FrameIntake(settings)
         self._streams: dict[int, H2Stream] = {}
         self._reading = trio.CancelScope(deadline=trio.current_time() + settings.handshake_timeout)
@@ -95,8 +95,9 @@ class H2Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._protocol.open(self.settings)
+                # It waits for the peer's, which comes first and waits for nothing (RFC 9113, section 3.4): so
+                # it shares a packet with the first answer.
                 self.writer.pull(now=False)
-                nursery.start_soon(self.writer.run)
                 task_status.started()
                 await self._read_loop()
                 self._lose("connection closed")
@@ -111,6 +112,10 @@ class H2Connection:
                     await self._transport.aclose()
             self.writer.close()
             self._nursery = None
+
+    def _start_writer(self, run: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(run)
 
     def go_away(self) -> None:
         """Take no more streams; end the connection when those that are open have ended."""

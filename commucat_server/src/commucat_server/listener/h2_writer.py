@@ -1,4 +1,4 @@
-"""The one task of a connection that sends.
+"""What a connection sends: one task, and the shortcuts past it.
 
 Everything the handlers queue collects in the streams' outboxes while the writer sends; then it frames all of
 it, in turn and as far as the peer's windows allow, and passes it on in one piece: one TLS record and one
@@ -6,7 +6,7 @@ system call for many messages. This decides the speed of the whole server. A han
 itself can have its bytes written at once while the task sleeps (``push``): a turn of the scheduler less.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,6 +30,7 @@ class H2Writer:
         protocol: the connection's protocol state.
         settings: sizes and deadlines.
         lose: called once with a reason when the peer takes no more bytes.
+        start: begins the task; called when there is something for it, which for many connections is never.
     """
 
     __slots__ = (
@@ -41,8 +42,10 @@ class H2Writer:
         "_out",
         "_prompt",
         "_protocol",
+        "_running",
         "_sendable",
         "_settings",
+        "_start",
         "_transport",
         "_unfinished",
         "_work",
@@ -56,19 +59,23 @@ class H2Writer:
         protocol: ServerProtocol,
         settings: ListenerSettings,
         lose: Callable[[str], None],
+        start: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.pings = Pings()
         self.data_frames = 0
         """DATA frames sent so far."""
         self._transport = transport
         self._prompt = transport if isinstance(transport, PromptStream) else None
-        self._asleep = False
+        # The task waits for work, or there is none yet.
+        self._asleep = True
+        self._running = False
         # A write that the kernel has not taken, or in part: bytes that the transport does not keep by
         # itself, and the streams to tell.
         self._unfinished: tuple[bytes, list[tuple[H2Stream, int, bool]]] | None = None
         self._protocol = protocol
         self._settings = settings
         self._lose = lose
+        self._start = start
         self._lost: str | None = None
         self._ending = False
         self._sendable: dict[int, H2Stream] = {}
@@ -77,13 +84,7 @@ class H2Writer:
         self._work = Wakeup()
 
     async def run(self) -> None:
-        """Send until ``finish`` was called and everything is out, or the peer takes no more.
-
-        Our opening waits for the peer's, which comes first and waits for nothing (RFC 9113, section 3.4): so
-        it shares a packet with the first answer.
-        """
-        self._asleep = True
-        await self._work.wait()
+        """Send until ``finish`` was called and everything is out, or the peer takes no more."""
         self._asleep = False
         while True:
             try:
@@ -105,7 +106,7 @@ class H2Writer:
         """The stream has bytes, or its end, to send."""
         if not stream.blocked and self._lost is None:
             self._sendable[stream.stream_id] = stream
-            self._work.set()
+            self._wake()
 
     def push(self, stream: "H2Stream") -> None:
         """``offer``, and write it now if nothing else is on its way."""
@@ -113,14 +114,14 @@ class H2Writer:
             return
         self._sendable[stream.stream_id] = stream
         if self._prompt is None or not self._asleep or self._unfinished is not None:
-            self._work.set()
+            self._wake()
             return
         try:
             self._write()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("connection lost")
         if self._unfinished is not None or self._sendable:
-            self._work.set()
+            self._wake()
 
     def pass_on(self, stream: "H2Stream", data: bytes) -> bool:
         """Send bytes of a stream that has nothing queued, if nothing else is on its way.
@@ -149,7 +150,7 @@ class H2Writer:
                 stream.flushed_to(position, ended=False)
                 return True
             self._unfinished = b"", [(stream, position, False)]
-            self._work.set()
+            self._wake()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose("connection lost")
         return True
@@ -168,12 +169,12 @@ class H2Writer:
         Without ``now`` it waits for whatever is sent next, or for ``hurry``.
         """
         if self._pull() and now:
-            self._work.set()
+            self._wake()
 
     def hurry(self) -> None:
         """Let nothing wait any longer: the peer may be waiting for it."""
         if self._out:
-            self._work.set()
+            self._wake()
 
     async def wait_ping(self, number: int) -> None:
         """Return at the next answer to a PING, or when the connection is lost.
@@ -188,7 +189,7 @@ class H2Writer:
             raise StreamLostError(self._lost)
         if number > self.pings.sent:
             self.pings.wanted = True
-            self._work.set()
+            self._wake()
         with trio.move_on_after(self._settings.ping_timeout) as waiting:
             await self.pings.wait()
         if waiting.cancelled_caught:
@@ -203,13 +204,22 @@ class H2Writer:
     def finish(self) -> None:
         """Return from ``run`` as soon as everything is out."""
         self._ending = True
-        self._work.set()
+        if self._running or self._out or self._sendable or self._unfinished is not None:
+            self._wake()
 
     def close(self) -> None:
         """Let go of the connection and its streams, which in turn hold this writer; called last."""
         self._lose = _nobody
+        self._start = _never
         self._unfinished = None
         self._batch = []
+
+    def _wake(self) -> None:
+        if self._running:
+            self._work.set()
+        else:
+            self._running = True
+            self._start(self.run)
 
     def _write(self) -> bool:
         """Frame what there is and give it to the kernel, as far as it takes it; ``False`` for nothing.
@@ -294,6 +304,10 @@ class H2Writer:
 
 def _nobody(reason: str) -> None:
     """Who is told that the peer is lost when the connection has ended."""
+
+
+def _never(task: Callable[[], Awaitable[None]]) -> None:
+    """Nothing begins on a connection that has ended."""
 
 
 def _tell_flushed(batch: list[tuple["H2Stream", int, bool]]) -> None:
