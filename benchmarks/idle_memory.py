@@ -35,7 +35,7 @@ import trio
 from commucat_cli.bench.crew import ClientProcess
 from commucat_cli.bench.jobs import HoldReport, HoldTask
 from commucat_cli.bench.scenarios.connect import connect_all, connectors
-from commucat_cli.bench.server_process import ServerUnderLoad, configuration
+from commucat_cli.bench.server_process import ServerUnderLoad, Store, configuration
 from commucat_server.app import RunningServer, serve
 from commucat_server.config import load_config
 from commucat_server.listener import ShutdownSignal
@@ -122,7 +122,7 @@ async def running_server() -> AsyncIterator[ServerUnderLoad]:
             "new_devices_per_hour": 1_000_000,
             "max_connections": 100_000,
         }
-        (folder / "c.toml").write_text(configuration(limits), "utf-8")
+        (folder / "c.toml").write_text(configuration(limits, Store()), "utf-8")
         data = folder / "data"
         config = load_config(config_path=folder / "c.toml", data_dir=data, bind=None, environ={}, cwd=folder)
         configure_logs(config.logging.level)
