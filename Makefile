@@ -28,6 +28,8 @@ run: setup
 
 test: setup
 	sh scripts/test-tools.sh
+	@# Hundreds of servers and commands are started; none should compile the modules of the source tree again.
+	$(BIN)/python -m compileall -q commucat_*/src tests
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 demo: setup
