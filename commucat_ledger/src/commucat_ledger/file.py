@@ -11,16 +11,15 @@ from typing import Final
 
 import attrs
 import blake3
-import structlog
 
 from commucat_ledger.archives import archive_path, archives_of
 from commucat_ledger.chain import CONTINUE, SCOPE, head_of, line_of
 from commucat_ledger.ending import Place, find_ending, first_line
 from commucat_ledger.errors import LedgerTargetError
+from commucat_ledger.ledger_log import log
 from commucat_ledger.record import LedgerRecord
 
 FILE_MODE: Final = 0o600
-_log = structlog.get_logger("commucat.ledger")
 
 
 def _now() -> datetime:
@@ -111,7 +110,7 @@ class LedgerFile:
                 return  # What is open can still be written; :meth:`check_access` tells.
             if named is not None and (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino):
                 return
-            _log.warning("ledger file was moved or removed by somebody else", path=str(self._path))
+            log.warning("ledger file was moved or removed by somebody else", path=str(self._path))
             self._give_up()
         self._attach()
 
@@ -139,7 +138,7 @@ class LedgerFile:
         os.rename(self._path, archive)
         _sync_directory(self._path.parent)
         self._give_up()
-        _log.info("ledger file put away", archive=str(archive), records=self._place.seq)
+        log.info("ledger file put away", archive=str(archive), records=self._place.seq)
         self._attach(reason="rotation")
         return True
 
@@ -196,7 +195,7 @@ class LedgerFile:
             self._attach()
         elif os.fstat(self._fd).st_size != self._size:
             if self._size is not None:
-                _log.warning("ledger file was changed by somebody else", path=str(self._path))
+                log.warning("ledger file was changed by somebody else", path=str(self._path))
             self._size = None
             self._recover("emptied", attached=False)
 
@@ -236,7 +235,7 @@ class LedgerFile:
         if ending.torn:
             self._set_aside(ending.torn)
             os.ftruncate(self._fd, ending.offset)
-            _log.warning("torn ledger line set aside", path=str(self._path), bytes=len(ending.torn))
+            log.warning("torn ledger line set aside", path=str(self._path), bytes=len(ending.torn))
         self._size = ending.offset
         first = first_line(self._fd)
         self._begun = None if first is None else datetime.fromisoformat(first.recorded_at)

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
 import trio
 
 from commucat_ledger.errors import LedgerClosedError, LedgerTargetError
 from commucat_ledger.file import LedgerFile, Rotation
 from commucat_ledger.gap import Gap
 from commucat_ledger.heads import SignedHead
+from commucat_ledger.ledger_log import log
 from commucat_ledger.record import LedgerRecord
 from commucat_ledger.writer import HeadPolicy, WriterThread
 
@@ -25,7 +25,6 @@ SYNC_INTERVAL: Final = 1.0
 PATIENCE: Final = 5.0
 """Seconds that a caller waits for room while the disk only seems slow."""
 CLOSE_TIMEOUT: Final = 10.0
-_log = structlog.get_logger("commucat.ledger")
 
 
 class LedgerMode(enum.StrEnum):
@@ -130,7 +129,7 @@ class _OpenLedger(Ledger):
 
 class _DebugLedger(_OpenLedger):
     def _take(self, record: LedgerRecord) -> None:
-        _log.info("ledger record", digest=record.digest.hex())
+        log.info("ledger record", digest=record.digest.hex())
 
 
 class _FileLedger(_OpenLedger):
@@ -209,7 +208,7 @@ class _FileLedger(_OpenLedger):
         with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await self._done.wait()
             return
-        _log.error("ledger not drained at close", seconds=CLOSE_TIMEOUT, unwritten=self._writer.waiting)
+        log.error("ledger not drained at close", seconds=CLOSE_TIMEOUT, unwritten=self._writer.waiting)
 
     async def _wait_for_room(self) -> bool:
         if self._room.value == 0 and (self._stalled or self._writer.unwritable):
@@ -233,7 +232,7 @@ class _FileLedger(_OpenLedger):
 
     def _lose(self, record: LedgerRecord) -> None:
         if not self._gap.records:
-            _log.error("ledger has no room, records are lost", waiting=self._writer.waiting)
+            log.error("ledger has no room, records are lost", waiting=self._writer.waiting)
         self._lost += 1
         self._gap.add(record)
 

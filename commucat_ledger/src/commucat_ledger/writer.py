@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import structlog
 
 from commucat_ledger.ending import Place
 from commucat_ledger.errors import LedgerError
 from commucat_ledger.file import LedgerFile
 from commucat_ledger.gap import Gap
 from commucat_ledger.heads import SignedHead, Signer, keep_head
+from commucat_ledger.ledger_log import log
 from commucat_ledger.record import LedgerRecord
 
 BATCH_RECORDS: Final = 256
@@ -26,7 +26,6 @@ more than the writing does. A process that is killed loses records of this time 
 FIRST_RETRY: Final = 0.25
 LONGEST_RETRY: Final = 5.0
 """Seconds between attempts to write what could not be written."""
-_log = structlog.get_logger("commucat.ledger")
 
 
 class SyncClock:
@@ -72,12 +71,12 @@ class Trouble:
 
     def begin(self, reason: str) -> None:
         if self.reason is None:
-            _log.error(self._begun, error=reason)
+            log.error(self._begun, error=reason)
         self.reason = reason
 
     def end(self) -> None:
         if self.reason is not None:
-            _log.warning(self._over)
+            log.warning(self._over)
         self.reason = None
 
 
@@ -172,7 +171,7 @@ class WriterThread:
             self.lost += 1
             self._gap.add(record)
         if self._gap.records:
-            _log.error(
+            log.error(
                 "ledger records lost at close", records=self._gap.records, digest=self._gap.digest.hex()
             )
         with contextlib.suppress(OSError):  # everything was synced, or its failure was counted
@@ -247,7 +246,7 @@ class WriterThread:
             self.failures += 1
             self.lost += 1
             self._gap.add(record)
-            _log.exception("ledger record lost", digest=record.digest.hex())
+            log.exception("ledger record lost", digest=record.digest.hex())
         else:
             self.written += 1
             self._clock.wrote(time.monotonic())
