@@ -174,9 +174,9 @@ def all_start_up_errors() -> set[str]:
                     found.update(strings_of(functions_of(tree)[name]))
     problems = [value for value in vars(SchemaProblems).values() if isinstance(value, Problem)]
     found.update(f"…: {each.text.replace('{detail}', '…')}; {each.remedy}" for each in problems)
-    [main] = [tree for path, tree in trees("commucat_server") if path == "main.py"]
-    found.update(strings_of(functions_of(main)["_explain"]))
-    said = [template(call.args[0], {}) for function, call in calls_in(main) if function == "_failed"]
+    [start] = [tree for path, tree in trees("commucat_server") if path == "start.py"]
+    found.update(strings_of(functions_of(start)["_explain"]))
+    said = [template(call.args[0], {}) for function, call in calls_in(start) if function == "_failed"]
     found.update(text for text in said if text is not None)
     return found
 

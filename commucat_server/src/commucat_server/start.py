@@ -1,6 +1,5 @@
-"""The command ``commucat-server``."""
+"""What ``commucat-server`` does, from its options to its exit code."""
 
-import argparse
 import os
 import signal
 import socket
@@ -9,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import attrs
 import structlog
 import trio
 
@@ -23,7 +23,6 @@ from commucat_server.ops.notify import READY, STOPPING, notify, reloading
 from commucat_server.ops.reload import Reload, check_configuration
 from commucat_server.provision import DataDir, ProvisionError, prepare_data_dir
 from commucat_server.provision.open_files import allow_connections
-from commucat_server.version import server_version
 from commucat_server.workers.inheritance import Inheritance, request_at_end_of_parent
 from commucat_server.workers.supervisor import Supervisor, WorkerFailedError, worker_command
 from commucat_storage import StorageError
@@ -31,9 +30,22 @@ from commucat_storage import StorageError
 log = structlog.get_logger("commucat")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@attrs.frozen(kw_only=True)
+class Options:
+    """The command line."""
+
+    arguments: Sequence[str]
+    """As it was given, for the workers' own command lines."""
+    config: Path | None
+    data_dir: Path | None
+    bind: str | None
+    workers: int | None
+    worker: str | None
+    """What a worker inherits; of its parent's making."""
+
+
+def start(options: Options) -> int:
     """Run the server; returns the exit code: 0 after a drained stop, 1 on failure, 2 on wrong usage."""
-    options = _parser().parse_args(arguments)
     exit_code = 0
     cwd = Path.cwd()
 
@@ -57,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code=2 if by_flag else 1,
             )
         configure_logs(config.logging.level)
-        inherited: Inheritance | None = options.worker
-        if inherited is not None:
+        inherited = None
+        if options.worker is not None:
+            inherited = _inherited(options.worker)
             config = config.of_worker(inherited.worker)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A terminal sends it to all; it is the parent's.
             structlog.contextvars.bind_contextvars(worker=inherited.worker)
@@ -69,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _announce(config, data_dir)
             sockets = activated_sockets(os.environ) if inherited is None else inherited.open_sockets()
             if inherited is None and config.server.workers > 1:
-                command = worker_command(sys.argv[1:] if arguments is None else arguments)
+                command = worker_command(options.arguments)
                 trio.run(
                     Supervisor(config, data_dir, command, lambda: check_configuration(load()), sockets).run
                 )
@@ -90,21 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="commucat-server",
-        description="Routes end-to-end encrypted messages between devices. Without options everything is "
-        "generated in ./commucat-data and the server listens on 127.0.0.1:8443.",
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML configuration file")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="keys, certificate, store and ledger")
-    parser.add_argument("--bind", metavar="HOST:PORT", help="address to listen on; port 0 picks a free one")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes behind the address; needs PostgreSQL"
-    )
-    parser.add_argument("--worker", type=Inheritance.from_argument, help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=f"commucat-server {server_version()}")
-    return parser
+def _inherited(argument: str) -> Inheritance:
+    try:
+        return Inheritance.from_argument(argument)
+    except ValueError:
+        raise FlagError("--worker is given by a server to its own processes only") from None
 
 
 def _announce(config: ServerConfig, data_dir: DataDir) -> None:
@@ -203,7 +206,3 @@ def _explain(error: BaseException, bind: str | None) -> str:
 def _failed(text: str, *, code: int = 1) -> int:
     print(f"error: {text}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
