@@ -10,8 +10,6 @@ from typing import Final
 
 import attrs
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from commucat_cli.client import Connection, PeerDirectory, ReceivedMessage, keep_connected
 from commucat_cli.client.attachments import Download, Upload
@@ -29,6 +27,10 @@ def transfer_bar(name: str) -> Iterator[Report]:
     if sys.stderr is None or not sys.stderr.isatty():
         yield _nobody_looks
         return
+    # Only here: most sends have no file and no terminal, and it takes long to import.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(one_line(name)[:40], total=None)
