@@ -29,16 +29,7 @@ class Person:
     home: Path
 
     def run(self, command: str, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [str(BIN / CLI), command, "--profile", str(self.profile), *arguments],
-            cwd=self.home,
-            env=clean_environment(),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        return run([CLI, command, "--profile", str(self.profile), *arguments], self.home, stdin)
 
     def send(self, to: "Person", *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         return self.run("send", "--to", to.device_id, *arguments, stdin=stdin)

@@ -4,7 +4,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import attrs
 
-BIN = Path(sys.executable).parent
+from end_to_end.prepared_commands import BIN, PreparedProcess, is_prepared, run_prepared
+
 DEADLINE = 60.0
 """Seconds; only a hang takes so long."""
 
@@ -23,12 +23,17 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return environment | extra
 
 
-def run(command: Sequence[str], cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands to its end."""
+def run(command: Sequence[str], cwd: Path, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands to its end; ``extra`` is added to its environment."""
+    words = [str(BIN / command[0]), *command[1:]]
+    # Variables may be meant for the interpreter, or for the dynamic linker.
+    if is_prepared(command) and not extra:
+        return run_prepared(words, cwd, clean_environment(), stdin, DEADLINE)
     return subprocess.run(
-        [str(BIN / command[0]), *command[1:]],
+        words,
         cwd=cwd,
         env=clean_environment(**extra),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -36,10 +41,8 @@ def run(command: Sequence[str], cwd: Path, **extra: str) -> subprocess.Completed
     )
 
 
-def read_line(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """The first line on stdout, within the deadline."""
-    assert process.stdout is not None
-    descriptor = process.stdout.fileno()
+def read_line(descriptor: int, log: Path) -> str:
+    """The first line on a server's stdout, within the deadline."""
     end = time.monotonic() + DEADLINE
     line = b""
     with selectors.DefaultSelector() as selector:
@@ -63,7 +66,8 @@ class ServerProcess:
     options: tuple[str, ...] = ()
     """Further options of the server."""
     port: int = 0
-    _process: "subprocess.Popen[bytes] | None" = None
+    _process: "subprocess.Popen[bytes] | PreparedProcess | None" = None
+    _stdout: int | None = None
 
     @property
     def data_dir(self) -> Path:
@@ -104,16 +108,26 @@ class ServerProcess:
             file = self.home / "commucat.toml"
             file.write_text(self.config)
             command += ["--config", str(file)]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.prefix, *command],
-                cwd=self.home,
-                env=clean_environment(),
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        line = read_line(self._process, self.log)
+        self._launch([*self.prefix, *command])
+
+    def _launch(self, command: list[str]) -> None:
+        self._stdout, theirs = os.pipe()
+        try:
+            with self.log.open("ab") as log:
+                self._process = self._started(command, theirs, log.fileno())
+        finally:
+            os.close(theirs)
+        line = read_line(self._stdout, self.log)
         self.port = int(line.rpartition(":")[2])
+
+    def _started(
+        self, command: list[str], stdout: int, stderr: int
+    ) -> "subprocess.Popen[bytes] | PreparedProcess":
+        environment = clean_environment()
+        if is_prepared(command):
+            with open(os.devnull, "rb") as stdin:
+                return PreparedProcess(command, self.home, environment, (stdin.fileno(), stdout, stderr))
+        return subprocess.Popen(command, cwd=self.home, env=environment, stdout=stdout, stderr=stderr)
 
     def kill(self) -> None:
         """SIGKILL: no chance to write anything more."""
@@ -132,8 +146,11 @@ class ServerProcess:
     def _reap(self) -> int:
         process, self._process = self._process, None
         assert process is not None
-        with process:
-            return process.wait(DEADLINE)
+        code = process.wait(DEADLINE)
+        if self._stdout is not None:
+            os.close(self._stdout)
+            self._stdout = None
+        return code
 
     @property
     def running(self) -> bool:

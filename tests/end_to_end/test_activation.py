@@ -28,18 +28,18 @@ class Activated(ServerProcess):
         command = [str(BIN / "commucat-server"), "--data-dir", str(self.data_dir), *self.options]
         if self.config:
             (self.home / "commucat.toml").write_text(self.config)
+        self._launch(command)
+
+    def _started(self, command: list[str], stdout: int, stderr: int) -> "subprocess.Popen[bytes]":
         descriptor = self.held.fileno()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["bash", "-c", HANDED, "bash", *command],
-                cwd=self.home,
-                env=clean_environment(DESCRIPTOR=str(descriptor)),
-                pass_fds=[descriptor],
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        line = read_line(self._process, self.log)
-        self.port = int(line.rpartition(":")[2])
+        return subprocess.Popen(
+            ["bash", "-c", HANDED, "bash", *command],
+            cwd=self.home,
+            env=clean_environment(DESCRIPTOR=str(descriptor)),
+            pass_fds=[descriptor],
+            stdout=stdout,
+            stderr=stderr,
+        )
 
 
 @pytest.fixture
@@ -65,7 +65,10 @@ def sent_during_a_restart(server: Activated, sender: Person, receiver: Person) -
     with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE):
         server.start()
     sending.join()
-    assert (results[0].returncode, results[0].stderr) == (0, "")
+    assert results[0].returncode == 0
+    # A slow machine takes longer to start a server than the sender waits for an answer.
+    slow = ("does not answer within 10 s; trying again", "warning: connected again")
+    assert [line for line in results[0].stderr.splitlines() if not line.endswith(slow)] == []
     [message] = receiver.listen(1)
     return str(message["text"])
 
@@ -137,6 +140,8 @@ def test_what_was_meant_for_another_process_is_passed_over(tmp_path: Path) -> No
             stderr=log,
         )
     with process:
-        assert read_line(process, tmp_path / "log").startswith("listening on https://127.0.0.1:")
+        assert read_line(process.stdout.fileno(), tmp_path / "log").startswith(
+            "listening on https://127.0.0.1:"
+        )
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0

@@ -2,11 +2,19 @@
 
 import socket
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from end_to_end.prepared_commands import fresh_interpreters
 from end_to_end.server_process import ServerProcess, run, server_process
+
+
+@pytest.fixture(autouse=True)
+def from_the_very_start() -> Iterator[None]:
+    with fresh_interpreters():
+        yield
 
 
 def refused(home: Path, *arguments: str, code: int = 1) -> str:
