@@ -3,7 +3,6 @@
 from commucat_cli.bench.open_files import allow
 from commucat_cli.bench.plan import Plan
 from commucat_cli.bench.result import Result, Run
-from commucat_cli.bench.server_process import server_for
 
 
 async def measure(plan: Plan) -> Result:
@@ -13,9 +12,8 @@ async def measure(plan: Plan) -> Result:
         CliError: it could not be run; a server that loses messages is a result, not an error.
     """
     allow(plan.open_sessions)
-    limits = plan.limits()
     runs: list[Run] = []
     for _ in range(plan.runs):
-        async with server_for(plan.server, plan.tls_ca, limits, plan.store) as server:
+        async with plan.open() as server:
             runs.append(await plan.run(server))
-    return Result.of(plan, runs, limits if plan.server is None else None)
+    return Result.of(plan, runs, plan.limits() if plan.server is None else None)

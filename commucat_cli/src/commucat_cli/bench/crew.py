@@ -163,21 +163,33 @@ async def crew(
     processes: int = 1,
     away: bool = False,
     as_group: bool = False,
+    receiving: ServerUnderLoad | None = None,
 ) -> AsyncIterator[Crew]:
     """A sender and ``devices`` receivers in so many processes, connected (receivers may be ``away``).
+
+    ``receiving``: the receivers' server, if it is of another domain than the sender's.
 
     Raises:
         ChildError: the load cannot begin.
     """
     name = secrets.token_hex(RUN_LEN)
     address = address_of(server, stall)
+    theirs = server if receiving is None else receiving
     async with AsyncExitStack() as stack:
         receivers: list[ClientProcess] = []
         for index, share in enumerate(shares(devices, processes)):
             label = "receiver" if processes == 1 else f"receiver-{index + 1}"
-            job = ReceiverJob(server=address, crew=name, devices=share, away=away)
-            receivers.append(await stack.enter_async_context(client(label, server, job)))
+            job = ReceiverJob(
+                server=address_of(theirs, stall),
+                crew=name,
+                devices=share,
+                away=away,
+                sender_domain=None if receiving is None else server.domain,
+            )
+            receivers.append(await stack.enter_async_context(client(label, theirs, job)))
         everybody = [device for receiver in receivers for device in receiver.devices]
+        if receiving is not None:
+            everybody = [f"{device}@{receiving.domain}" for device in everybody]
         sender_job = SenderJob(server=address, crew=name, devices=everybody, as_group=as_group)
         sender = await stack.enter_async_context(client("sender", server, sender_job))
         yield Crew(server, sender, receivers)

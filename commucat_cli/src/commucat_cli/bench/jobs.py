@@ -48,6 +48,8 @@ class ReceiverJob:
     devices: int
     away: bool = False
     """Log in once and leave; come back for each task, and leave after it."""
+    sender_domain: str | None = None
+    """Of the sender, if it is not that of the server."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,13 +1,14 @@
 """What a scenario is: what was asked for, the server it needs, and one run of it."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
 
 from commucat_cli.bench.result import Run
-from commucat_cli.bench.server_process import ServerUnderLoad, Store
+from commucat_cli.bench.server_process import ServerUnderLoad, Store, server_for
 
 STORED_EXTRA = 512
 """Bytes a stored message may take beyond its payload, generously."""
@@ -49,6 +50,14 @@ class Plan(ABC):
         Raises:
             CliError: it could not be measured; a server that loses messages is a result, not an error.
         """
+
+    def open(self) -> AbstractAsyncContextManager[ServerUnderLoad]:
+        """The server of one run: ``server``, or a fresh one.
+
+        Raises:
+            ChildError: an own server does not start; the text says why.
+        """
+        return server_for(self.server, self.tls_ca, self.limits(), self.store)
 
     def limits(self) -> dict[str, int]:
         """Section ``[limits]`` of an own server: room for everything that may wait, and for all clients."""

@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from commucat_cli.bench.child import Child, ChildError, guarded, running
+from commucat_cli.bench.domains import Domain
 from commucat_storage import StorageError
 
 START_TIMEOUT = 30.0
@@ -31,6 +32,16 @@ class Store:
         return "embedded" if self.dsn is None else "postgres"
 
 
+@attrs.frozen(kw_only=True)
+class Place:
+    """Of a server that others have to find."""
+
+    domain: Domain
+    port: int
+    sections: Sequence[str]
+    """Of its configuration, beside those that every own server has."""
+
+
 class ServerUnderLoad:
     """Where it is, and how to look at it."""
 
@@ -39,6 +50,8 @@ class ServerUnderLoad:
         """For files of the run; deleted afterwards."""
         self.url = url
         self.tls_ca = tls_ca
+        self.domain: str | None = None
+        """Its domain, where that matters."""
 
     def cpu_seconds(self) -> float | None:
         """User and system time of all its threads; None for a server of somebody else."""
@@ -60,13 +73,17 @@ class ServerUnderLoad:
 class OwnServer(ServerUnderLoad):
     """A fresh ``commucat-server`` on a free port with data of its own."""
 
-    def __init__(self, folder: Path, limits: Mapping[str, int], store: Store) -> None:
+    def __init__(
+        self, folder: Path, limits: Mapping[str, int], store: Store, place: Place | None = None
+    ) -> None:
         super().__init__(folder, tls_ca=folder / "data" / "tls" / "cert.pem")
+        if place is not None:
+            self.domain, self.tls_ca = place.domain.name, place.domain.certificate
         self._stack = AsyncExitStack()
         self._child: Child | None = None
         self._lives = 0
         self._config = folder / "commucat.toml"
-        self._config.write_text(configuration(limits, store), "utf-8")
+        self._config.write_text(configuration(limits, store, place), "utf-8")
 
     @property
     def _pids(self) -> list[int]:
@@ -77,12 +94,12 @@ class OwnServer(ServerUnderLoad):
         lists = Path(f"/proc/{pid}/task").glob("*/children")
         return [pid, *(int(each) for path in lists for each in path.read_text("utf-8").split())]
 
-    def cpu_seconds(self) -> float | None:
+    def cpu_seconds(self) -> float:
         # The kernel's number for "CPU time of process PID" (clock_getcpuclockid(3)). In nanoseconds, and
         # with the threads that have ended; /proc/PID/stat has steps of 10 ms.
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
 
-    def rss_kib(self) -> int | None:
+    def rss_kib(self) -> int:
         # Exact; the counter in /proc/PID/status lags behind by up to 64 pages per thread.
         return sum(map(_rss_kib, self._pids))
 
@@ -113,11 +130,15 @@ class OwnServer(ServerUnderLoad):
 
     async def kill_and_restart(self) -> float:
         began = time.monotonic()
+        await self.kill()
+        await self.start()
+        return time.monotonic() - began
+
+    async def kill(self) -> None:
+        """SIGKILL; :meth:`start` makes a new process on what is on the disk."""
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
         await self._stack.aclose()
-        await self.start()
-        return time.monotonic() - began
 
     async def end(self) -> None:
         """SIGTERM, and wait."""
@@ -152,13 +173,26 @@ async def server_for(
         if url is not None:
             yield ServerUnderLoad(folder, url, tls_ca)
             return
-        async with _fresh(store) as fresh:
-            server = OwnServer(folder, limits, fresh)
-            try:
-                await server.start()
-                yield server
-            finally:
-                await server.end()
+        async with own_server(folder, limits, store) as server:
+            yield server
+
+
+@asynccontextmanager
+async def own_server(
+    folder: Path, limits: Mapping[str, int], store: Store, place: Place | None = None
+) -> AsyncIterator[OwnServer]:
+    """An own server with its files in ``folder``.
+
+    Raises:
+        ChildError: it does not start; the text says why.
+    """
+    async with _fresh(store) as fresh:
+        server = OwnServer(folder, limits, fresh, place)
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.end()
 
 
 @asynccontextmanager
@@ -177,11 +211,14 @@ async def _fresh(store: Store) -> AsyncIterator[Store]:
         raise ChildError(str(exc)) from exc
 
 
-def configuration(limits: Mapping[str, int], store: Store) -> str:
+def configuration(limits: Mapping[str, int], store: Store, place: Place | None = None) -> str:
     """The configuration file of an own server; ``max_connections`` stands in section ``[server]``."""
     ours = dict(limits)
     connections = ours.pop("max_connections", None)
-    lines = ["[server]", 'bind = "127.0.0.1:0"', "auto_approve_devices = true"]
+    port = 0 if place is None else place.port
+    lines = ["[server]", f'bind = "127.0.0.1:{port}"', "auto_approve_devices = true"]
+    if place is not None:
+        lines += place.domain.server_lines()
     if connections is not None:
         lines.append(f"max_connections = {connections}")
     lines.append(f"workers = {store.workers}")
@@ -192,4 +229,6 @@ def configuration(limits: Mapping[str, int], store: Store) -> str:
     # All clients have one address.
     lines += ["[security.rate_limit]", "http_burst = 1000000"]
     lines += ["[limits]", *(f"{name} = {value}" for name, value in ours.items())]
+    if place is not None:
+        lines += place.sections
     return "\n".join([*lines, ""])

@@ -63,9 +63,11 @@ def new_device(target: LoadTarget, name: str, capability: str = DELIVERY_ACK) ->
     )
 
 
-def sender_of(crew: str) -> str:
-    """Device id of a crew's sender, which its receivers must know beforehand."""
-    return f"bench-sender-{crew}"
+def sender_of(crew: str, domain: str | None = None) -> str:
+    """Device id of a crew's sender, which its receivers must know beforehand; of another server: with its
+    domain."""
+    name = f"bench-sender-{crew}"
+    return name if domain is None else f"{name}@{domain}"
 
 
 def join(session: LoadSession, members: list[str], patience: float) -> None:

@@ -42,7 +42,7 @@ class Receiver:
         for device in self._devices:
             session = LoadSession.open(self._target, device)
             # Strangers may fill a small part of an inbox only.
-            join(session, [sender_of(job.crew)], job.server.stall)
+            join(session, [sender_of(job.crew, job.sender_domain)], job.server.stall)
             if job.away:
                 session.close()
             else:

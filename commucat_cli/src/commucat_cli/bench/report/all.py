@@ -13,7 +13,7 @@ from commucat_cli.bench.plan import Plan
 from commucat_cli.bench.report.markdown import comparison, page
 from commucat_cli.bench.report.plots import PlotsUnavailableError, draw
 from commucat_cli.bench.result import Result
-from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Idle, Latency, Offline, Relay
+from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Federation, Idle, Latency, Offline, Relay
 from commucat_cli.errors import CliError
 
 FULL: tuple[Plan, ...] = (
@@ -23,6 +23,7 @@ FULL: tuple[Plan, ...] = (
     Idle(),
     Offline(messages=1_000_000, kill=True),
     Fanout(),
+    Federation(messages=50_000),
     Churn(),
 )
 """The sizes of the targets."""
@@ -33,6 +34,7 @@ QUICK: tuple[Plan, ...] = (
     Idle(sessions=50, settle=1.0),
     Offline(messages=5000, warmup=500, kill=True),
     Fanout(members=30, messages=5, rate=10.0, sustained=10),
+    Federation(messages=2000, warmup=200, backlog=3000),
     Churn(connects=100, messages=3000, warmup=500),
 )
 """To see whether everything works; the figures mean little."""

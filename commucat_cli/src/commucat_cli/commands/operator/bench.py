@@ -10,12 +10,14 @@ import typer
 
 from commucat_cli.bench import Plan
 from commucat_cli.bench.report.all import measure_all
-from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Idle, Latency, Offline, Relay
+from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Federation, Idle, Latency, Offline, Relay
+from commucat_cli.bench.scenarios.federation import BACKLOG
 from commucat_cli.bench.server_process import Store
 from commucat_cli.bench.terminated import measure_until_terminated, until_terminated
 from commucat_cli.commands.operator.bench_options import (
     AsJson,
     AtOnce,
+    Backlog,
     Burst,
     Connects,
     Dsn,
@@ -197,6 +199,26 @@ def fanout(
         processes=processes,
     )
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
+
+
+@bench_app.command(
+    "federation", help="From one server to another of another domain, and what waits for one that was away."
+)
+def federation(
+    messages: Messages = 20_000,
+    size: Size = 256,
+    window: Window = 500,
+    warmup: Warmup = 2000,
+    backlog: Backlog = BACKLOG,
+    runs: Runs = 1,
+    stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    plan = Federation(messages=messages, size=size, window=window, warmup=warmup, backlog=backlog)
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall), as_json)
 
 
 @bench_app.command("churn", help="The relay after many connects and disconnects, and on a fresh server.")

@@ -86,6 +86,12 @@ Settle: TypeAlias = Annotated[
 Kill: TypeAlias = Annotated[
     bool, typer.Option("--kill", help="SIGKILL for the server when everything is acknowledged.")
 ]
+Backlog: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        min=0, max=MAX_COUNT, help="Messages that are sent while the receiving server is killed (SIGKILL)."
+    ),
+]
 Runs: TypeAlias = Annotated[
     int, typer.Option(min=1, max=1000, help="Repetitions with a fresh server each; medians are reported.")
 ]
