@@ -73,6 +73,16 @@ FANOUT = (
     | {"deliveries_per_s", "server_cpu_us_per_delivery"}
     | SERVER
 )
+FEDERATION = {
+    "seconds",
+    "msg_per_s",
+    "acked_per_s",
+    "sending_cpu_us_per_msg",
+    "receiving_cpu_us_per_msg",
+    "enqueue_per_s",
+    "catchup_per_s",
+    "catchup_seconds",
+} | SERVER
 CHURN = {
     "fresh_msg_per_s",
     "again_msg_per_s",
@@ -222,6 +232,20 @@ def test_fanout_by_a_route(operator: Operator, target: list[str]) -> None:
     assert (figures["acknowledged"], figures["route"]) == (7, True)
 
 
+def test_federation(operator: Operator) -> None:
+    options = {"messages": 200, "size": 50, "window": 50, "warmup": 20, "backlog": 100}
+    figures = measured(operator, "federation", **options)
+    assert figures.keys() == COMMON | options.keys() | FEDERATION
+    assert figures["acknowledged"] == 300
+    assert min(numbers(figures, FEDERATION)) > 0
+    assert [client["name"] for client in figures["clients"]] == [
+        "sender",
+        "receiver",
+        "sender-catchup",
+        "receiver-catchup",
+    ]
+
+
 def test_churn(operator: Operator) -> None:
     options = {"connects": 20, "at_once": 4, "processes": 2, "messages": 200, "size": 50, "window": 20}
     figures = measured(operator, "churn", warmup=10, rounds=2, **options)
@@ -231,7 +255,7 @@ def test_churn(operator: Operator) -> None:
 
 
 def test_every_figure_is_explained() -> None:
-    produced = COMMON | RELAY | OFFLINE | LATENCY | CONNECT | IDLE | FANOUT | CHURN
+    produced = COMMON | RELAY | OFFLINE | LATENCY | CONNECT | IDLE | FANOUT | FEDERATION | CHURN
     percentiles = [name for name in produced if re.search(r"_(p\d+(_\d)?|max)$", name)]
     stems = {re.sub(r"_(p\d+(_\d)?|max)$", "", name) for name in percentiles}
     assert undocumented((produced - set(percentiles)) | stems) == set()
@@ -397,6 +421,9 @@ def working_directory(pid: str) -> str:
         ["connect", "--processes", "65"],
         ["idle", "--server", "https://example.org"],
         ["idle", "--sessions", "0"],
+        ["federation", "--server", "https://example.org"],
+        ["federation", "--messages", "0"],
+        ["federation", "--backlog", "-1"],
         ["fanout", "--members", "5000"],
         ["churn", "--connects", "0"],
         ["all", "--runs", "0"],

@@ -207,6 +207,29 @@ async def test_an_operator_ends_the_pause(tmp_path: Path) -> None:
         await b.wait_for("bob", 1)
 
 
+async def test_a_peer_that_names_a_pause_is_tried_when_it_is_over(tmp_path: Path) -> None:
+    patient = Backoff(shortest=300, longest=300)
+    async with open_sites(tmp_path, "a.test", "b.test", backoff=patient, events_per_second=200) as (a, b):
+        # More than it takes in a second: what comes next has to wait, and is told for how long.
+        await a.write("alice", "bob@b.test", *(f"{number}" for number in range(300)))
+        await a.wait_sent("b.test")
+        await a.write("alice", "bob@b.test", "and one more")
+        await b.wait_for("bob", 301)
+
+        [standing] = await a.storage.peer_standings()
+        assert (standing.status, standing.error_count) == ("online", 0)
+
+
+async def test_a_peer_that_names_pauses_without_end_is_tried_less_often(tmp_path: Path) -> None:
+    patient = Backoff(shortest=300, longest=300)
+    async with open_sites(tmp_path, "a.test", "b.test", backoff=patient) as (a, _):
+        wires_of(a).batches = False
+        wires_of(a).answers["b.test"] = PeerAnswer(429, {}, 0.0)
+        await a.write("alice", "bob@b.test", "patience")
+        await _until_noted(a, "offline")
+        assert len(wires_of(a).requests) <= 4
+
+
 async def test_one_peer_that_is_away_holds_nobody_else_up(tmp_path: Path) -> None:
     async with open_sites(tmp_path, "a.test", "b.test", "c.test") as (a, b, c):
         wires_of(a).cut.add("b.test")

@@ -36,10 +36,12 @@ from commucat_storage import (
 
 log = structlog.get_logger("commucat.federation")
 
-PAGE_ROWS: Final = 256
+PAGE_ROWS: Final = MAX_BATCH
 PAGE_BYTES: Final = 512 * 1024
 """Payloads of one event; in hexadecimal digits it is twice as long."""
 STORE_RETRY: Final = 1.0
+MOST_PAUSE: Final = 10.0
+"""Seconds that a peer may name for a pause that is no failure."""
 ASK_AGAIN: Final = 3600.0
 """Seconds after which a peer is asked again what it understands."""
 NOTE_INTERVAL: Final = 60
@@ -51,10 +53,14 @@ _NOT_FINAL: Final = frozenset({403, 408, 429})
 class _NotNowError(Exception):
     """The peer has not taken it; it is to be tried again. The text is for operators."""
 
-    def __init__(self, text: str, *, answered: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self, text: str, *, answered: bool, retry_after: float | None = None, too_many: bool = False
+    ) -> None:
         super().__init__(text)
         self.answered = answered
         self.retry_after = retry_after
+        self.too_many = too_many
+        """It takes messages, only not so many at a time."""
 
 
 @attrs.frozen
@@ -94,11 +100,15 @@ class Lane:
         self._work = trio.Event()
         self._hurry = trio.Event()
         self._failures = 0
+        self._paused = False
+        """It has named a pause, and taken nothing since."""
         self._batches: bool | None = None
         self._asked_at = 0.0
         self._noted: tuple[str, int] = ("unknown", 0)
         self._cursor: tuple[str, int] = ("", 0)
         """Epoch and number up to which everything is settled, confirmed on disk or not yet."""
+        self._ahead: tuple[int, OutboxPage] | None = None
+        """What was read while a request was under way: the number behind which it begins, and the page."""
 
     @property
     def waiting(self) -> bool:
@@ -141,20 +151,60 @@ class Lane:
         if peer is None:
             return True
         epoch, number = self._cursor
-        page = await services.storage.outbox_page(
-            self.domain, number, limit_rows=PAGE_ROWS, limit_bytes=PAGE_BYTES, now=int(services.clock())
-        )
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == number and ahead[1].epoch == epoch:
+            page: OutboxPage | None = ahead[1]
+        else:
+            page = await self._page(number)
         if page is not None and page.epoch != epoch:
             # The first look, or the store was restored: numbers have begun anew.
             self._cursor = page.epoch, 0
             return False
         if page is None or not page.rows:
             return True
-        carried = await self._carry(peer, page)
+        if page.complete:
+            carried = await self._carry(peer, page)
+        else:
+            carried = await self._carry_and_read_ahead(peer, page)
         await self._settle(peer, page.epoch, carried)
         if carried.later is not None:
             raise _NotNowError(carried.later, answered=True)
         return False
+
+    async def _page(self, number: int) -> OutboxPage | None:
+        """What stands behind this number."""
+        services = self._services
+        return await services.storage.outbox_page(
+            self.domain, number, limit_rows=PAGE_ROWS, limit_bytes=PAGE_BYTES, now=int(services.clock())
+        )
+
+    async def _carry_and_read_ahead(self, peer: KnownPeer, page: OutboxPage) -> _Carried:
+        """With the next page being read meanwhile: the peer waits for nothing but its own answer."""
+        ahead: list[OutboxPage] = []
+        outcome: list[_Carried] = []
+        failure: list[_NotNowError] = []
+        last = page.rows[-1].number
+
+        async def read() -> None:
+            try:
+                found = await self._page(last)
+            except StorageError:
+                return  # it is read again, and told then
+            # One that is not full may have grown until its turn comes.
+            if found is not None and not found.complete:
+                ahead.append(found)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            try:
+                outcome.append(await self._carry(peer, page))
+            except _NotNowError as exc:
+                failure.append(exc)
+                nursery.cancel_scope.cancel()
+        if failure:
+            raise failure[0]
+        self._ahead = (last, ahead[0]) if ahead else None
+        return outcome[0]
 
     # -- one attempt ----------------------------------------------------------------------------------
 
@@ -204,7 +254,9 @@ class Lane:
         if 200 <= answer.status < 300 or (400 <= answer.status < 500 and answer.status not in _NOT_FINAL):
             return answer
         # Also redirects: whoever answers them is not known by its key.
-        raise _NotNowError(answer.text, answered=True, retry_after=answer.retry_after)
+        raise _NotNowError(
+            answer.text, answered=True, retry_after=answer.retry_after, too_many=answer.status == 429
+        )
 
     async def _takes_batches(self, peer: KnownPeer) -> bool:
         now = trio.current_time()
@@ -223,6 +275,7 @@ class Lane:
 
     async def _settle(self, peer: KnownPeer, epoch: str, carried: _Carried) -> None:
         services = self._services
+        self._paused = False
         now = int(services.clock())
         letters: tuple[DeadLetter, ...] = ()
         if carried.dead:
@@ -261,6 +314,12 @@ class Lane:
             await self._note("online", now, None)
 
     async def _failed(self, error: _NotNowError) -> None:
+        pause = error.retry_after
+        if error.too_many and pause is not None and pause <= MOST_PAUSE and not self._paused:
+            # We were too fast, and it says when it has room again: that is no failure, once.
+            self._paused = True
+            await trio.sleep(pause)
+            return
         self._failures += 1
         delay = self._services.backoff.delay(self._failures, error.retry_after)
         if self._failures == 1:
