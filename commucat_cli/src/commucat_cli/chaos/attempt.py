@@ -19,6 +19,8 @@ class Attempt:
     answer: Answered | None = None
     accepted: frozenset[str] = frozenset()
     """Who has it for sure."""
+    returned: frozenset[str] = frozenset()
+    """For whom a server of another domain may have refused it, after it was accepted here."""
     excluded: Callable[[str], bool] = lambda _: True
     """Whether it cannot be meant for a device, whatever became of it."""
 
@@ -40,9 +42,14 @@ class Attempt:
                 device not in named and memberships.surely_out(group, device, sent.at, end)
             )
 
+    def give_back(self, device: str) -> None:
+        """Its acceptance for the device may be no delivery."""
+        self.accepted -= {device}
+        self.returned |= {device}
+
     def may_be_stored_for(self, device: str) -> bool:
         answer = self.answer
-        if answer is None or device in self.accepted:
+        if answer is None or device in self.accepted or device in self.returned:
             return True
         if answer.error is not None or device in answer.refused or self.sent.group is None:
             return False

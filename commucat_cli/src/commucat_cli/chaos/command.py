@@ -61,6 +61,9 @@ def chaos(
         str | None,
         typer.Option("--redis", metavar="URL", show_default=False, help="A Redis for the server."),
     ] = None,
+    domains: Annotated[
+        int, typer.Option(min=1, max=2, help="2: two servers that are each other's peers share the devices.")
+    ] = 1,
     database_faults: Annotated[
         int, typer.Option(min=0, max=MAX_FAULTS, help="Cuts of all connections to the database; needs --dsn.")
     ] = 0,
@@ -75,6 +78,12 @@ def chaos(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Kill, stop and starve an own fresh server while clients talk. Exits with 1 unless its promise held."""
+    if domains > 1 and (dsn is not None or redis is not None):
+        raise typer.BadParameter(
+            "several keep their data in files: no --dsn, no --redis", param_hint="--domains"
+        )
+    if devices < 2 * domains:
+        raise typer.BadParameter("each domain needs two: add --devices 4", param_hint="--domains")
     if nodes > 1 and dsn is None:
         raise typer.BadParameter("several nodes need a database: add --dsn URL", param_hint="--nodes")
     if database_faults and dsn is None:
@@ -88,7 +97,7 @@ def chaos(
         messages=messages,
         kills=kills,
         duration_limit=duration_limit,
-        setup=Setup(dsn=dsn, nodes=nodes, redis_url=redis),
+        setup=Setup(dsn=dsn, nodes=nodes, redis_url=redis, domains=domains),
         database_faults=database_faults,
         redis_faults=redis_faults,
     )
@@ -115,7 +124,9 @@ async def _run_and_print(wishes: _Wishes, *, as_json: bool) -> int:
 
 async def _run(wishes: _Wishes, seed: int) -> Result:
     kills, setup = wishes.kills, wishes.setup
-    plan = make_plan(seed=seed, devices=wishes.devices, messages=wishes.messages, kills=kills)
+    plan = make_plan(
+        seed=seed, devices=wishes.devices, messages=wishes.messages, kills=kills, domains=setup.domains
+    )
     faults = service_faults(setup, wishes.database_faults, wishes.redis_faults)
     async with AsyncExitStack() as stack:
         if faults.redis and setup.redis_url is not None:

@@ -15,7 +15,9 @@ import attrs
 import trio
 
 from commucat_cli.bench.child import Child, ChildError, running
+from commucat_cli.bench.domains import make_domains
 from commucat_cli.bench.server_process import clean_environment
+from commucat_cli.chaos.federation import wait_carried, write_returned
 from commucat_cli.chaos.history import read_history
 from commucat_cli.chaos.jobs import ACT, DRAIN, Job, Report, decode_line, encode_line
 from commucat_cli.chaos.plan import Plan, ServerFault, Strike, stream_of
@@ -23,6 +25,7 @@ from commucat_cli.chaos.result import Result, Run
 from commucat_cli.chaos.services import ServiceFault, ServiceFaults, scheduled
 from commucat_cli.chaos.verdict import judge
 from commucat_cli.chaos.victim import LIMITS, Kinship, Setup, Victim
+from commucat_cli.chaos.wire import Wire
 from commucat_storage import StorageError
 
 MAX_WORKERS = 2
@@ -53,7 +56,10 @@ class _Stage:
         self._plan = plan
         self._kills = kills
         self._folder = folder
-        self._victims = _victims(folder, setup)
+        self._setup = setup
+        self._victims: list[Victim] = []
+        self._wires: list[Wire] = []
+        self._returned = folder / "returned.history"
         self._services = services
         self._chance = stream_of(plan.seed, "nodes")
         self._parts: list[_Part] = []
@@ -66,7 +72,8 @@ class _Stage:
     @property
     def histories(self) -> list[Path]:
         # A run may be over before its clients have begun to write.
-        return [part.history for part in self._parts if part.history.exists()]
+        histories = [*(part.history for part in self._parts), self._returned]
+        return [history for history in histories if history.exists()]
 
     @property
     def reconnects(self) -> int:
@@ -88,6 +95,10 @@ class _Stage:
         """
         with trio.move_on_after(limit) as patience:
             async with AsyncExitStack() as stack:
+                if self._setup.domains > 1:
+                    self._victims = await self._federated(stack)
+                else:
+                    self._victims = _victims(self._folder, self._setup)
                 for victim in self._victims:
                     stack.push_async_callback(victim.end)
                     await victim.start()
@@ -99,12 +110,31 @@ class _Stage:
                     for part in self._parts:
                         nursery.start_soon(self._listen, part)
                 self.drained = True
+            if self._setup.domains > 1:
+                await write_returned(self._victims, self._returned)
         if patience.cancelled_caught:
             failures = (part.report.failure for part in self._parts)
             why = next((f"; {failure}" for failure in failures if failure), "")
             self.problem = (
                 f"{self._finished} of {self._plan.messages} messages finished within {limit:g} s{why}"
             )
+
+    async def _federated(self, stack: AsyncExitStack) -> list[Victim]:
+        """A server of each domain, and before each a wire by which the others reach it."""
+        domains = make_domains(self._folder, *(f"chaos-{index}.test" for index in range(self._setup.domains)))
+        victims: list[Victim] = []
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        for index in range(len(domains)):
+            chance = stream_of(self._plan.seed, f"wire {index}")
+            wire = Wire(partial(lambda at: victims[at].port, index), chance)
+            await nursery.start(wire.serve)
+            self._wires.append(wire)
+        ways = [(domain, wire.url) for domain, wire in zip(domains, self._wires, strict=True)]
+        for index, domain in enumerate(domains):
+            peers = [way for way in ways if way[0] is not domain]
+            victims.append(Victim(self._folder / f"domain-{index}", self._setup, domain=domain, peers=peers))
+        return victims
 
     async def _enlist(self, stack: AsyncExitStack) -> None:
         count = min(MAX_WORKERS, len(self._plan.devices))
@@ -125,8 +155,9 @@ class _Stage:
                 devices=len(self._plan.devices),
                 messages=self._plan.messages,
                 kills=self._kills,
+                domains=self._setup.domains,
                 mine=list(range(index, len(self._plan.devices), count)),
-                servers=[victim.url for victim in self._victims],
+                servers=self._addresses,
                 tls_ca=str(self._victims[0].tls_ca),
                 history=str(part.history),
             )
@@ -134,6 +165,12 @@ class _Stage:
             self._parts.append(part)
         for part in self._parts:
             part.report = decode_line(await part.child.read_line(), Report)
+
+    @property
+    def _addresses(self) -> list[list[str]]:
+        """Of each domain all nodes."""
+        urls = [victim.url for victim in self._victims]
+        return [[url] for url in urls] if self._setup.domains > 1 else [urls]
 
     async def _listen(self, part: _Part) -> None:
         while not part.report.done:
@@ -164,13 +201,22 @@ class _Stage:
             nursery.start_soon(self._strike, sorted([*nodes, *others], key=itemgetter(0)))
             # Redis may be away whatever else happens.
             nursery.start_soon(self._strike, self._of_service("redis", self._services.redis))
+            nursery.start_soon(self._strike, self._of_service("wire", self._wire_faults))
         while not self._sent:
             await self._news.park()
+        if self._setup.domains > 1:
+            await wait_carried(self._victims)
         for part in self._parts:
             await part.child.write_line(DRAIN)
         while not all(part.report.done for part in self._parts):
             await self._news.park()
         scope.cancel()
+
+    @property
+    def _wire_faults(self) -> list[ServiceFault]:
+        """Each kind of them for each wire, more of them if the server is killed more often."""
+        kinds = [ServiceFault(name, strike) for wire in self._wires for name, strike in wire.faults.items()]
+        return kinds * (1 + self._kills // 4)
 
     def _of_service(self, service: str, faults: Sequence[ServiceFault]) -> list[_Timed]:
         plan = self._plan
@@ -227,8 +273,10 @@ async def run_chaos(
     """Act out a plan and judge what happened.
 
     ``kills`` is what the plan was made with; ``duration_limit`` is in seconds. On PostgreSQL no disk is
-    filled. Each strike hits one of the nodes, and each session of a device goes to the next. Whoever owns the
-    services may add faults of them, as ``services``, that no client of theirs can bring about.
+    filled. Each strike hits one of the nodes, and each session of a device goes to the next. Of several
+    domains (``plan`` must have as many) each strike hits one server, and the ways between them fail, too.
+    Whoever owns the services may add faults of them, as ``services``, that no client of theirs can bring
+    about.
 
     Raises:
         CliError: it could not be run, or the server ended by itself.
@@ -250,6 +298,7 @@ async def run_chaos(
             seed=plan.seed,
             devices=len(plan.devices),
             nodes=setup.nodes,
+            domains=setup.domains,
             messages=plan.messages,
             strikes=stage.strikes,
             service_strikes=dict(stage.service_strikes),

@@ -50,7 +50,7 @@ class Device:
         self._nursery = nursery
         self._chance = stream_of(seed, f"{plan.name} acting")
         self._keys = DeviceKeyPair.generate()
-        self._sender = Sender(plan.name, history, self._chance, self._usable, on_finished)
+        self._sender = Sender(plan.name, history, self._chance, self._usable, on_finished, target.afar)
         self._link: Link | None = None
         self._tries = 0
         self._sessions = 0

@@ -53,6 +53,8 @@ class Verdict:
     """Attempts after the first."""
     refused: int
     """Attempts answered by an Error, and recipients left out by an Ack."""
+    returned: int
+    """Messages that a server of another domain refused for good after the sender's had accepted them."""
     faults: tuple[Fault, ...]
 
     @property

@@ -80,6 +80,8 @@ class Sent:
     group: str | None = None
     """To which the sender's route leads, or which it changes."""
     change: Change | None = None
+    afar: tuple[str, ...] = ()
+    """Of the route's members those of another server."""
 
 
 @attrs.frozen
@@ -121,10 +123,21 @@ class Confirmed:
     number: int
 
 
-Record: TypeAlias = Opened | RouteAsked | RouteSet | Sent | Answered | Delivered | Confirmed
+@attrs.frozen
+class Returned:
+    """A server has refused for good what another one had accepted for a device; found after the run."""
+
+    device: str
+    """Who does not get it."""
+    message: Message | None
+    reason: str
+
+
+Record: TypeAlias = Opened | RouteAsked | RouteSet | Sent | Answered | Delivered | Confirmed | Returned
 
 _KINDS: dict[str, type[Record]] = {
-    kind.__name__: kind for kind in (Opened, RouteAsked, RouteSet, Sent, Answered, Delivered, Confirmed)
+    kind.__name__: kind
+    for kind in (Opened, RouteAsked, RouteSet, Sent, Answered, Delivered, Confirmed, Returned)
 }
 _converter = cattrs.Converter(unstruct_strat=cattrs.UnstructureStrategy.AS_TUPLE)
 

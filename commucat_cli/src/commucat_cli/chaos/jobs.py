@@ -26,11 +26,13 @@ class Job:
     devices: int
     messages: int
     kills: int
+    domains: int
     mine: list[int]
     """Indexes of the devices."""
-    servers: list[str]
-    """Every node of the server; a session goes to one of them."""
+    servers: list[list[str]]
+    """Of each domain every node of its server; a session goes to one of them."""
     tls_ca: str
+    """Certificates of all of them."""
     history: str
     """File to write."""
 

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -45,6 +45,8 @@ class Target:
     trust: Trust
     domain: str
     noise_public: bytes
+    afar: Mapping[str, str] = attrs.field(factory=dict)
+    """Devices of other domains, and how they are called here."""
 
     @classmethod
     async def find(cls, servers: Sequence[str], tls_ca: str) -> "Target":

@@ -50,6 +50,8 @@ class DevicePlan:
     """What one device does."""
 
     name: str
+    domain: int
+    """Index of the domain whose server it uses."""
     delivery_ack: bool
     """Confirms by Ack; otherwise its transport does."""
     confirm_every: int
@@ -87,10 +89,11 @@ class Plan:
     """In the order in which they strike."""
 
 
-def make_plan(*, seed: int, devices: int, messages: int, kills: int) -> Plan:
+def make_plan(*, seed: int, devices: int, messages: int, kills: int, domains: int = 1) -> Plan:
     """Draw a plan.
 
-    ``devices`` from 2 to :data:`MAX_DEVICES`, ``messages`` from 1, ``kills`` from 0 to :data:`MAX_FAULTS`.
+    ``devices`` from 2 for each of the ``domains`` to :data:`MAX_DEVICES`, ``messages`` from 1, ``kills`` from
+    0 to :data:`MAX_FAULTS`.
     """
     names = [f"chaos-{index:02d}" for index in range(devices)]
     share, rest = divmod(messages, devices)
@@ -98,7 +101,7 @@ def make_plan(*, seed: int, devices: int, messages: int, kills: int) -> Plan:
         seed=seed,
         messages=messages,
         devices=tuple(
-            _Drawing(seed, names, index).device(share + (index < rest)) for index in range(devices)
+            _Drawing(seed, names, index, domains).device(share + (index < rest)) for index in range(devices)
         ),
         faults=_faults(stream_of(seed, "server"), messages, kills),
     )
@@ -129,10 +132,10 @@ def confirms(way: Via) -> bool:
     return not way.http1 or way.form is Form.WEBSOCKET
 
 
-def _founding(seed: int, names: list[str], index: int) -> ChangeGroup:
-    """How the group of a device begins."""
+def _founding(seed: int, names: list[str], index: int, domains: int) -> ChangeGroup:
+    """How the group of a device begins; its members are of the device's own domain."""
     chance = stream_of(seed, f"group {index}")
-    others = [name for name in names if name != names[index]]
+    others = [name for name in names[index % domains :: domains] if name != names[index]]
     members = chance.sample(others, chance.randint(1, min(5, len(others))))
     role = chance.choice(("member", "admin", "co-owner"))
     return ChangeGroup(GROUP_CHANNELS + index, GroupEvent.CREATE, tuple(members), role)
@@ -154,16 +157,19 @@ def _faults(chance: random.Random, messages: int, kills: int) -> tuple[ServerFau
 class _Drawing:
     """Draws the plan of one device."""
 
-    def __init__(self, seed: int, names: list[str], index: int) -> None:
+    def __init__(self, seed: int, names: list[str], index: int, domains: int) -> None:
         self._chance = stream_of(seed, names[index])
         self._index = index
         self._name = names[index]
+        self._domain = index % domains
         self._others = [name for name in names if name != names[index]]
+        neighbours = range(self._domain, len(names), domains)
+        self._neighbours = [names[other] for other in neighbours if other != index]
         own = 10 * (index + 1)
         self._channels = [own, own + 1, own + 2, *SHARED_CHANNELS]
         self._joined: set[int] = set()
-        groups = [_founding(seed, names, other) for other in range(len(names))]
-        self._own_group = groups[index]
+        groups = [_founding(seed, names, other, domains) for other in neighbours]
+        self._own_group = groups[neighbours.index(index)]
         self._all_groups = [group.channel for group in groups]
         self._groups = [group.channel for group in groups if self._name in group.devices]
         self._groups += [self._own_group.channel] * 2
@@ -179,6 +185,7 @@ class _Drawing:
         chance.shuffle(ways)
         return DevicePlan(
             name=self._name,
+            domain=self._domain,
             delivery_ack=delivery_ack,
             confirm_every=confirm_every,
             ways=tuple(ways),
@@ -234,7 +241,7 @@ class _Drawing:
         # Much of this is not the device's to do: the server has to refuse it.
         pool = self._groups + self._all_groups[:1]
         event = chance.choice([event for event in GroupEvent if event is not GroupEvent.CREATE])
-        whom = (self._name if event is GroupEvent.LEAVE else chance.choice(self._others),)
+        whom = (self._name if event is GroupEvent.LEAVE else chance.choice(self._neighbours),)
         devices = () if event is GroupEvent.OTHER else whom
         return ChangeGroup(chance.choice(pool), event, devices, chance.choice(_ROLES))
 
@@ -243,7 +250,7 @@ class _Drawing:
         chance = self._chance
         channel, role = self._own_group.channel, chance.choice(_ROLES)
         inside = sorted(self._members)
-        outside = [name for name in self._others if name not in self._members]
+        outside = [name for name in self._neighbours if name not in self._members]
         events = (
             GroupEvent.REMOVE,
             GroupEvent.INVITE,
@@ -255,7 +262,7 @@ class _Drawing:
         if event is GroupEvent.OTHER:
             return ChangeGroup(channel, event)
         pool = outside if event is GroupEvent.INVITE else inside
-        device = chance.choice(pool or self._others)
+        device = chance.choice(pool or self._neighbours)
         if event is GroupEvent.INVITE:
             self._members.add(device)
         elif event is GroupEvent.REMOVE:

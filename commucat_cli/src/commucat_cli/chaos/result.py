@@ -19,6 +19,7 @@ class Run:
     seed: int
     devices: int
     nodes: int
+    domains: int
     messages: int
     strikes: dict[Strike, int]
     """Those that took place."""
@@ -52,6 +53,7 @@ class Result:
             "seed": run.seed,
             "devices": run.devices,
             "nodes": run.nodes,
+            "domains": run.domains,
             "messages": run.messages,
             "acknowledged": verdict.acknowledged,
             "delivered": verdict.delivered,
@@ -60,6 +62,7 @@ class Result:
             "redelivered": verdict.redelivered,
             "resent": verdict.resent,
             "refused": verdict.refused,
+            "returned": verdict.returned,
             **counts(verdict),
             "kills": run.strikes[Strike.KILL],
             "stops": run.strikes[Strike.STOP],
@@ -80,13 +83,14 @@ def totals(results: Sequence[Result]) -> dict[str, Any]:
     sums = {
         name: round(sum(figures[name] for figures in every), 2)
         for name, value in every[0].items()
-        if isinstance(value, int | float) and name not in ("seed", "devices", "nodes", "holds")
+        if isinstance(value, int | float) and name not in ("seed", "devices", "nodes", "domains", "holds")
     }
     return {
         "seed": every[0]["seed"],
         "runs": len(every),
         "devices": every[0]["devices"],
         "nodes": every[0]["nodes"],
+        "domains": every[0]["domains"],
         **sums,
         "service_faults": dict(sum((Counter(figures["service_faults"]) for figures in every), Counter())),
         "server_limits": every[0]["server_limits"],

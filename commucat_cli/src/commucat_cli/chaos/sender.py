@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -55,8 +55,13 @@ class Sender:
         chance: Random,
         usable: Callable[[], Awaitable[Link]],
         on_finished: Callable[[], None],
+        afar: Mapping[str, str],
     ) -> None:
-        """``usable`` gives the session to send on; ``on_finished`` hears of messages answered for good."""
+        """``usable`` gives the session to send on; ``on_finished`` hears of messages answered for good.
+
+        ``afar``: the devices of other servers, with their addresses.
+        """
+        self._afar = afar
         self._name = name
         self._history = history
         self._chance = chance
@@ -111,11 +116,14 @@ class Sender:
         attempt = one.attempt
         route = self._routes.get(message.channel, _Route())
         now = time.monotonic_ns()
-        self._history.add(Sent(now, link.number, message, attempt, route.members, one.frame, route.group))
+        afar = tuple(member for member in route.members if member in self._afar)
+        self._history.add(
+            Sent(now, link.number, message, attempt, route.members, one.frame, route.group, afar=afar)
+        )
         if one.frame is FrameType.MSG:
             payload = encode_message(message, one.size)
         else:
-            payload = encode_control(message, {}, one.size)
+            payload = encode_control(message, {"device_id": self._name}, one.size)
         link.connection.send_frame(
             one.frame, message.channel, payload, lambda answer: self._answered(one, attempt, answer)
         )
@@ -131,7 +139,8 @@ class Sender:
         self._lot.unpark_all()
 
     def _note(self, message: Message, attempt: int, answer: Answer) -> None:
-        refused = tuple(refusal.device for refusal in answer.refused)
+        # Devices have names of their own, whatever their domain.
+        refused = tuple(refusal.device.partition("@")[0] for refusal in answer.refused)
         self._history.add(Answered(time.monotonic_ns(), message, attempt, answer.error, refused))
 
     async def settle(self, channel: int | None) -> None:
@@ -160,7 +169,8 @@ class Sender:
 
     async def join(self, channel: int, members: tuple[str, ...]) -> None:
         """Route a channel to devices."""
-        await self._route(channel, _Route(members), {"members": list(members)})
+        named = [self._afar.get(member, member) for member in members]
+        await self._route(channel, _Route(members), {"members": named})
 
     async def enter(self, channel: int) -> bool:
         """Route a channel to its group; whether the server lets the device in."""

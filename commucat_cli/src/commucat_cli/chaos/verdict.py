@@ -6,6 +6,7 @@ answer), the judge allows both outcomes. Everything else is strict.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from sys import maxsize
 
 import attrs
 
@@ -17,6 +18,7 @@ from commucat_cli.chaos.history import (
     Delivered,
     Opened,
     Record,
+    Returned,
     RouteAsked,
     RouteSet,
     Sent,
@@ -54,6 +56,7 @@ class _Judge:
         self._opened: dict[tuple[str, int], Opened] = {}
         self._sessions: dict[str, list[Opened | Confirmed]] = defaultdict(list)
         self._faults: list[Fault] = []
+        self._returned: dict[tuple[Message | None, str], list[Returned]] = defaultdict(list)
         answers: list[Answered] = []
         for position, record in enumerate(history):
             match record:
@@ -71,6 +74,8 @@ class _Judge:
                 case Opened():
                     self._opened[record.device, record.session] = record
                     self._sessions[record.device].append(record)
+                case Returned():
+                    self._returned[record.message, record.device].append(record)
                 case Confirmed():
                     self._sessions[record.device].append(record)
         for answer in answers:
@@ -79,11 +84,13 @@ class _Judge:
         memberships = Memberships((attempt.sent, attempt.answer) for attempt in every)
         for attempt in every:
             attempt.settle(memberships)
+        self._give_back()
 
     def verdict(self, *, drained: bool) -> Verdict:
         had = {device: self._check_device(device, came) for device, came in self._deliveries.items()}
         self._check_watermarks()
         self._check_routes()
+        self._check_returned()
         if drained:
             self._check_lost(had)
         every = [attempt for attempts in self._attempts.values() for attempt in attempts.values()]
@@ -111,8 +118,18 @@ class _Judge:
             redelivered=sum(len(came) for came in self._deliveries.values()) - pairs,
             resent=sum(attempt.sent.attempt > 1 for attempt in every),
             refused=sum(1 if answer.error is not None else len(answer.refused) for answer in answers),
+            returned=sum(map(len, self._returned.values())),
             faults=tuple(self._faults),
         )
+
+    def _give_back(self) -> None:
+        """What another server refused is not lost: which of the attempts it was, nobody can tell."""
+        for (message, device), letters in self._returned.items():
+            attempts = self._attempts.get(message, {}).values() if message is not None else ()
+            accepted = [attempt for attempt in attempts if device in attempt.accepted]
+            if len(letters) >= len(accepted):
+                for attempt in accepted:
+                    attempt.give_back(device)
 
     def _fault(self, kind: FaultKind, text: str) -> None:
         self._faults.append(Fault(kind, text))
@@ -258,6 +275,17 @@ class _Judge:
                     text = f"{device} session {record.session}: watermark {record.watermark}"
                     self._fault(FaultKind.UNCONFIRMED, f"{text}, confirmed up to {confirmed}")
 
+    def _check_returned(self) -> None:
+        """Another server may refuse a message for good only where a route of the receiver shuts it out."""
+        for (message, device), letters in self._returned.items():
+            if message is None or message not in self._attempts:
+                self._fault(FaultKind.INVENTED, f"a payload of nobody was refused for {device}")
+                continue
+            routes = self._asked[device, message.channel]
+            if not any(message.sender not in (route.members or ()) for route in routes):
+                text = f"{_named(message)} was refused for {device}, which lets it in: {letters[0].reason}"
+                self._fault(FaultKind.LOST, text)
+
     def _check_routes(self) -> None:
         """Nothing may be accepted for a device whose own route shuts the sender out all the while."""
         certain: dict[tuple[str, int], list[_Route]] = {}
@@ -272,17 +300,25 @@ class _Judge:
                 for change in changes
                 if change.group is None  # the members decide who is heard there, not this device
             ]
+        arrived: dict[tuple[str, Message | None], int] = {}
+        for device, came in self._deliveries.items():
+            for one in came:
+                arrived.setdefault((device, one.message), one.at)
         for message, attempts in self._attempts.items():
             for attempt in attempts.values():
                 if attempt.answer is None:
                     continue
                 for device in attempt.accepted:
+                    decided = attempt.answer.at
+                    if device in attempt.sent.afar:
+                        # Its own server decides, some time before it has the message.
+                        decided = arrived.get((device, message), maxsize)
                     for route in certain.get((device, message.channel), ()):
                         if (
                             route.members is not None
                             and message.sender not in route.members
                             and route.start < attempt.sent.at
-                            and attempt.answer.at < route.end
+                            and decided < route.end
                         ):
                             text = f"{_named(message)} was accepted for {device}, whose route shuts it out"
                             self._fault(FaultKind.EXCLUDED, text)

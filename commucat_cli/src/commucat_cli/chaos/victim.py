@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ import attrs
 import trio
 
 from commucat_cli.bench.child import Child, ChildError, running
+from commucat_cli.bench.domains import Domain
 from commucat_cli.bench.server_process import clean_environment
 
 START_TIMEOUT = 60.0
@@ -23,6 +25,8 @@ LIMITS = {
     "new_devices_per_hour": 100_000,
 }
 """Section ``[limits]``: what the defaults would refuse to so many clients of one address."""
+_PATIENCE = ("backoff_min = 1", "backoff_max = 1", "timeout = 2")
+"""Section ``[federation]``: many attempts in a short run."""
 _ROOM = 4096  # bytes by which the write-ahead log may still grow on a full disk
 
 
@@ -35,6 +39,9 @@ class Setup:
     nodes: int = 1
     """On that database."""
     redis_url: str | None = attrs.field(default=None, repr=False)
+    domains: int = 1
+    """Each with a server of its own, all of them each other's peers; with several there is one node of each,
+    on the embedded store."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,10 +57,19 @@ class Kinship:
 class Victim:
     """A server process with data and a port of its own, in ``folder``; perhaps one node of several."""
 
-    def __init__(self, folder: Path, setup: Setup, kinship: Kinship | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        setup: Setup,
+        kinship: Kinship | None = None,
+        domain: Domain | None = None,
+        peers: Sequence[tuple[Domain, str]] = (),
+    ) -> None:
+        """``domain`` and ``peers``: who it is and whom it knows, with their addresses, if there are several."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._tls_ca = folder / "data" / "tls" / "cert.pem"
+        self.domain = "" if domain is None else domain.name
         self.killing = False
         """It is being killed, or started again."""
         self.embedded = setup.dsn is None
@@ -68,6 +84,9 @@ class Victim:
             self._tls_ca = kinship.certificate
             config.append(f"tls_cert = {json.dumps(str(self._tls_ca))}")
             config.append(f"tls_key = {json.dumps(str(self._tls_ca.with_name('key.pem')))}")
+        if domain is not None:
+            self._tls_ca = domain.trusted
+            config += [*domain.server_lines(), *domain.sections(peers, *_PATIENCE)]
         if kinship is not None:
             config += ["[crypto]", f'federation_seed = "{kinship.seed}"']
         config += ["[security.rate_limit]", "http_burst = 1000000"]
@@ -89,6 +108,16 @@ class Victim:
     @property
     def tls_ca(self) -> Path:
         return self._tls_ca
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 before it has started."""
+        return self._port
+
+    @property
+    def database(self) -> Path:
+        """The embedded store."""
+        return self._folder / "data" / "commucat.db"
 
     @property
     def log(self) -> Path:

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+import attrs
 import trio
 
 from commucat_cli.chaos.device import Device
 from commucat_cli.chaos.history import HistoryWriter
 from commucat_cli.chaos.jobs import Job, Report, decode_line, encode_line
 from commucat_cli.chaos.link import Target
-from commucat_cli.chaos.plan import make_plan
+from commucat_cli.chaos.plan import Plan, make_plan
 from commucat_cli.errors import CliError
 from commucat_cli.terminal import report_error
 
@@ -34,14 +35,23 @@ class _Troupe:
 
     async def run(self) -> None:
         job = decode_line(await self._line(), Job)
-        plan = make_plan(seed=job.seed, devices=job.devices, messages=job.messages, kills=job.kills)
-        target = await Target.find(job.servers, job.tls_ca)
+        plan = make_plan(
+            seed=job.seed, devices=job.devices, messages=job.messages, kills=job.kills, domains=job.domains
+        )
+        targets = await _targets(plan, job)
         # Written at every report: what happened before this process was ended is not lost.
         with Path(job.history).open("wb") as file:  # noqa: ASYNC230 - a local file, written without waiting
             history = HistoryWriter(file)
             async with trio.open_nursery() as nursery:
                 self._devices = [
-                    Device(plan.devices[index], job.seed, target, history, nursery, self._count)
+                    Device(
+                        plan.devices[index],
+                        job.seed,
+                        targets[plan.devices[index].domain],
+                        history,
+                        nursery,
+                        self._count,
+                    )
                     for index in job.mine
                 ]
                 await _all(device.register for device in self._devices)
@@ -82,6 +92,21 @@ class _Troupe:
         if not line:
             raise CliError("the run was given up")
         return line
+
+
+async def _targets(plan: Plan, job: Job) -> list[Target]:
+    """The servers of all domains, each with the names of everybody else's devices."""
+    found = [await Target.find(servers, job.tls_ca) for servers in job.servers]
+    addresses = {
+        device.name: (device.domain, f"{device.name}@{found[device.domain].domain}")
+        for device in plan.devices
+    }
+    return [
+        attrs.evolve(
+            target, afar={name: address for name, (domain, address) in addresses.items() if domain != index}
+        )
+        for index, target in enumerate(found)
+    ]
 
 
 async def _all(works: Iterable[Callable[[], Awaitable[None]]]) -> None:
