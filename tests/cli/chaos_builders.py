@@ -10,6 +10,7 @@ from commucat_cli.chaos.history import (
     Delivered,
     Opened,
     Record,
+    Returned,
     RouteAsked,
     RouteSet,
     Sent,
@@ -76,6 +77,15 @@ class Story:
 
     def sent(self, one: Message, *route: str, attempt: int = 1, session: int = 1) -> None:
         self.records.append(Sent(self._now(), session, one, attempt, route or ("bob",)))
+
+    def sent_afar(self, one: Message, *route: str) -> None:
+        """Sent to devices of another server, and acknowledged."""
+        self.records.append(Sent(self._now(), 1, one, 1, route, afar=route))
+        self.answered(one)
+
+    def returned(self, one: Message | None, device: str = "bob") -> None:
+        """Another server has refused it for good."""
+        self.records.append(Returned(device, one, "status 409"))
 
     def answered(self, one: Message, *refused: str, attempt: int = 1, error: str | None = None) -> None:
         self.records.append(Answered(self._now(), one, attempt, error, refused))

@@ -13,7 +13,7 @@ from commucat_cli.chaos.payload import (
     encode_control,
     encode_message,
 )
-from commucat_cli.chaos.plan import NOBODY, Plan, Strike, confirms, group_of, make_plan
+from commucat_cli.chaos.plan import NOBODY, DevicePlan, Plan, Strike, confirms, group_of, make_plan
 from commucat_cli.chaos.steps import (
     Aside,
     ChangeGroup,
@@ -85,6 +85,24 @@ def test_sessions_go_every_way_that_can_confirm() -> None:
         expected = set(WAYS) if device.delivery_ack else {way for way in WAYS if confirms(way)}
         assert (set(device.ways), len(device.ways)) == (expected, len(expected))
     assert len({device.ways for device in plan_of().devices}) > 1
+
+
+def test_groups_stay_within_a_domain_and_routes_do_not() -> None:
+    plan = make_plan(seed=1, devices=8, messages=2000, kills=4, domains=2)
+    home = {device.name: device.domain for device in plan.devices}
+    assert list(home.values()) == [0, 1] * 4
+
+    def meant(device: DevicePlan, kind: type[Join | ChangeGroup]) -> set[int]:
+        named: set[str] = set()
+        for step in device.steps:
+            if isinstance(step, kind):
+                named.update(step.members if isinstance(step, Join) else step.devices)
+        return {home[name] for name in named - {NOBODY}}
+
+    assert all(meant(device, ChangeGroup) == {device.domain} for device in plan.devices)
+    assert all(meant(device, Join) == {0, 1} for device in plan.devices)
+    sends = [step for device in plan.devices for step in device.steps if isinstance(step, Send | Aside)]
+    assert sum(len(send.sizes) for send in sends) == 2000
 
 
 # -- the payload ----------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class Damage:
     found_as: tuple[str, ...]
     messages: int = 600
     """How many are sent, so that it strikes."""
+    options: tuple[str, ...] = ()
+    """Of the run."""
 
 
 ACK_BEFORE_COMMIT = Damage(
@@ -82,7 +84,27 @@ REMOVED_MEMBER_STAYS = Damage(
     found_as=("excluded",),
     messages=1200,
 )
+CONFIRMED_BEFORE_THE_ANSWER = Damage(
+    file="federation/lane.py",
+    before="        body = services.signer.batch(epoch, rows, peer.domain)\n",
+    after=(
+        "        body = services.signer.batch(epoch, rows, peer.domain)\n"
+        "        taken = Confirm(outbox_of(self.domain), epoch, rows[-1].number)\n"
+        "        await services.inbox.submit([taken], lambda result: None)\n"
+    ),
+    found_as=("lost",),
+    options=("--domains", "2"),
+)
+IDS_NOT_KEPT = Damage(
+    file="federation/inbound.py",
+    before='            key=f"federation:{peer.domain}:{message.event_id}",\n',
+    after='            key=f"federation:{peer.domain}:{message.event_id}:{id(message)}:{self._clock()}",\n',
+    found_as=("duplicates", "renumbered"),
+    options=("--domains", "2"),
+)
 DAMAGES = {
+    "an outbox is confirmed before the peer has answered": CONFIRMED_BEFORE_THE_ANSWER,
+    "ids of events are not kept": IDS_NOT_KEPT,
     "a removed member still gets messages": REMOVED_MEMBER_STAYS,
     "ack before commit": ACK_BEFORE_COMMIT,
     "delete before delivery": DELETE_BEFORE_DELIVERY,
@@ -112,7 +134,7 @@ def chaos_figures(damage: Damage, folder: Path, seed: int) -> dict[str, Any]:
     """What one run against the damaged server in ``folder`` counted; the run itself went to its end."""
     command = [str(BIN / "commucat-cli"), "chaos", "--kills", "2", "--seed", str(seed)]
     result = subprocess.run(
-        [*command, "--messages", str(damage.messages), "--duration-limit", "120", "--json"],
+        [*command, *damage.options, "--messages", str(damage.messages), "--duration-limit", "120", "--json"],
         cwd=folder.parent,
         env=clean_environment(PYTHONPATH=str(folder)),
         capture_output=True,

@@ -37,6 +37,7 @@ def test_a_history_without_faults_holds(story: Story) -> None:
         redelivered=0,
         resent=0,
         refused=0,
+        returned=0,
         faults=(),
     )
     assert verdict.holds

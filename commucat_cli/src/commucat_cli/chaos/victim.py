@@ -65,7 +65,7 @@ class Victim:
         domain: Domain | None = None,
         peers: Sequence[tuple[Domain, str]] = (),
     ) -> None:
-        """``domain`` and ``peers``: who it is and whom it knows, with their addresses, if there are several."""
+        """``domain``, ``peers`` and their addresses: who it is and whom it knows, if there are several."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._tls_ca = folder / "data" / "tls" / "cert.pem"
