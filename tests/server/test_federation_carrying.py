@@ -173,6 +173,18 @@ async def test_an_answer_that_says_nothing_is_no_acceptance(sites: list[Site], d
     await b.wait_for("bob", 2)
 
 
+@pytest.mark.parametrize("document", [{}, {"message": "It works!"}, {"status": 202}])
+async def test_what_a_web_server_says_is_no_acceptance(sites: list[Site], document: dict[str, Any]) -> None:
+    a, b = sites
+    wires_of(a).batches = False
+    wires_of(a).answers["b.test"] = PeerAnswer(200, document)
+    await a.write("alice", "bob@b.test", "not for a page")
+    await _until_noted(a, "offline")
+
+    wires_of(a).answers.clear()
+    await b.wait_for("bob", 1)
+
+
 async def test_a_message_wanted_later_holds_those_behind_it_up(sites: list[Site]) -> None:
     a, b = sites
     later = [{"status": "accepted"}, {"status": "later", "detail": "no room"}, {"status": "accepted"}]

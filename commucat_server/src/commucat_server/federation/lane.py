@@ -354,6 +354,9 @@ class Lane:
 
 def _carried_one(row: OutboxRow, answer: PeerAnswer) -> _Carried:
     if answer.status < 300:
+        # A page that says "it works" to everything has stored nothing.
+        if not isinstance(answer.document.get("status"), str):
+            raise _NotNowError("its answer to a message is not understood", answered=True)
         return _Carried(row.number, 1)
     return _Carried(row.number, 0, ((row.number, answer.text),))
 
