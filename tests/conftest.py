@@ -20,6 +20,8 @@ LONGEST = (
     "test_ledger.py",
     "test_client_commands.py",
     "test_nodes.py",
+    "test_federation_faults.py",
+    "test_chaos_domains.py",
     "test_hostile_requests.py",
     "test_quickstart.py",
     "test_rest_document.py",

@@ -15,7 +15,7 @@ auto_approve_devices = true
 [federation]
 backoff_min = 1
 backoff_max = 2
-timeout = 5
+timeout = 2
 """
 
 
@@ -23,15 +23,15 @@ def configuration(domain: str, more: str = "") -> str:
     return CONFIG.format(domain=domain) + more
 
 
-def federate(servers: Sequence[ServerProcess], home: Path, *, known: bool = True) -> None:
+def federate(servers: Sequence[ServerProcess], home: Path, *, known: bool = True, trusted: str = "") -> None:
     """Have servers that were started once trust each other's certificates, and start them again.
 
-    With ``known`` each knows all others.
+    With ``known`` each knows all others. ``trusted``: further certificates, PEM.
     """
     bundle = home / "peers.pem"
     for server in servers:
         assert server.stop() == 0
-    bundle.write_text("".join(server.ca_file.read_text() for server in servers))
+    bundle.write_text("".join(server.ca_file.read_text() for server in servers) + trusted)
     for server in servers:
         server.config += f'tls_ca = "{bundle}"\n'
         server.start()
@@ -71,18 +71,21 @@ def add_peer(server: ServerProcess, other: ServerProcess) -> None:
 
 
 @contextmanager
-def federated(home: Path, *domains: str, more: str = "") -> Iterator[list[ServerProcess]]:
-    """Running servers of these domains that know each other."""
+def federated(
+    home: Path, *domains: str, more: str = "", trusted: str = "", prefix: tuple[str, ...] = ()
+) -> Iterator[list[ServerProcess]]:
+    """Running servers of these domains that know each other; the last of them under ``prefix``."""
     with ExitStack() as stack:
         servers = []
         for domain in domains:
             folder = home / domain
             folder.mkdir()
-            server = ServerProcess(folder, config=configuration(domain, more))
+            under = prefix if domain == domains[-1] else ()
+            server = ServerProcess(folder, configuration(domain, more), under)
             stack.callback(server.close)
             server.start()
             servers.append(server)
-        federate(servers, home)
+        federate(servers, home, trusted=trusted)
         yield servers
         for server in servers:
             assert "Traceback" not in server.log.read_text()

@@ -16,6 +16,7 @@ CHANNEL = 7
 
 
 def device_id(name: str) -> str:
+    """``name@domain``: of a device of another server."""
     return f"device-of-{name}"
 
 
@@ -26,6 +27,7 @@ class Reach:
     address: ServerAddress
     trust: Trust
     noise_public: bytes
+    domain: str = "localhost"
 
 
 async def reach(server: ServerProcess) -> Reach:
@@ -33,7 +35,8 @@ async def reach(server: ServerProcess) -> Reach:
     trust = Trust(ca_file=server.ca_file)
     async with open_h2(address, trust, Timeouts()) as client:
         response = await client.get("/api/server-info", [])
-    return Reach(address, trust, bytes.fromhex(json.loads(response.body)["noise_public"]))
+    info = json.loads(response.body)
+    return Reach(address, trust, bytes.fromhex(info["noise_public"]), info["domain"])
 
 
 @asynccontextmanager
@@ -47,7 +50,7 @@ async def device(
 ) -> AsyncIterator[Connection]:
     """A session of a device; of the user ``handle``, if it is not one of its own, let in by ``code``."""
     parameters = ClientParameters(
-        domain="localhost",
+        domain=where.domain,
         server_static=where.noise_public,
         device_id=device_id(name),
         device_keys=DeviceKeyPair.from_seed(name.encode() * 32),

@@ -1,45 +1,19 @@
 """A server whose clock is set back and forth while it runs: nothing is lost, and nobody is locked out."""
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
 from commucat_cli.client import Connection
 from commucat_ledger import verify
 from commucat_proto import FrameType
+from end_to_end.faked_clock import DAY, Clock
 from end_to_end.raw_people import CHANNEL, Reach, reach, receiver, sender
 from end_to_end.server_process import DEADLINE, ServerProcess, server_process
 
-DAY = 86_400
 RELAY_TTL = 30 * DAY
-
-
-@attrs.define
-class Clock:
-    """The time of day of one server; what it measures time spans with goes on undisturbed."""
-
-    file: Path
-
-    def set(self, days: int) -> None:
-        """So many days from the real time."""
-        self.file.write_text(f"{days * DAY:+d}s\n")
-
-    @property
-    def prefix(self) -> tuple[str, ...]:
-        """Has a command run under this clock."""
-        [library] = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
-        return (
-            "env",
-            f"LD_PRELOAD={library}",
-            f"FAKETIME_TIMESTAMP_FILE={self.file}",
-            "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-            "NO_FAKE_STAT=1",
-        )
 
 
 @pytest.fixture

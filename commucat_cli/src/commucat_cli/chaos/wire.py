@@ -50,11 +50,20 @@ class Wire:
 
     async def swallow(self) -> None:
         """Accept everything and pass nothing on for a while; what has come until then is passed on late."""
-        self._open = trio.Event()
+        self.shut()
         try:
             await trio.sleep(self._chance.uniform(0.3, 3.0))
         finally:
-            self._open.set()
+            self.open()
+
+    def shut(self) -> None:
+        """Pass nothing on until :meth:`open` is called."""
+        if self._open.is_set():  # else somebody waits for this very event
+            self._open = trio.Event()
+
+    def open(self) -> None:
+        """Pass everything on, also what has come meanwhile."""
+        self._open.set()
 
     async def delay(self) -> None:
         """Hold each piece up for a while."""
