@@ -25,6 +25,7 @@ from commucat_server.federation.inbound import EventWindow, Inbound, RateLimited
 from commucat_server.federation.lane import LaneServices
 from commucat_server.federation.outgoing import EventSigner
 from commucat_server.federation.peers import PeerDirectory
+from commucat_server.federation.presence import RemotePresence
 from commucat_server.federation.problems import RefusedEventError
 from commucat_server.federation.queries import PeerAnswers, PeerQuestions
 from commucat_server.federation.service import Federation
@@ -34,6 +35,7 @@ from commucat_server.provision import Shared
 from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.inbox import Inbox
+from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.rate import RateLimit
@@ -129,6 +131,9 @@ class Site:
     counters: Counters
     directory: PeerDirectory
     reports: DeliveryReports
+    registry: Registry
+    board: PresenceBoard
+    presence: RemotePresence
     federation: Federation
     commits: int = 0
     _committed: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
@@ -373,6 +378,19 @@ def _site(domain: str, storage: Storage, wires: Wires, events_per_second: int, b
         max_frame=1024 * 1024,
         heard=courier.heard,
     )
+    board = PresenceBoard(storage, registry, cluster, Shared().bus, ttl=60, clock=clock)
+    presence = RemotePresence(
+        storage=storage,
+        registry=registry,
+        cluster=cluster,
+        board=board,
+        directory=directory,
+        client=client,
+        signer=signer,
+        clock=clock,
+        ttl=60,
+    )
+    board.on_told = presence.told
     notices = FriendNotices(inbox, storage, domain=domain, channel=0, lifetime=LIFETIME, clock=clock)
     federation = Federation(
         directory=directory,
@@ -392,6 +410,7 @@ def _site(domain: str, storage: Storage, wires: Wires, events_per_second: int, b
         answers=PeerAnswers(storage, CertificateIssuer(keys, storage, clock), domain),
         cluster=cluster,
         counters=counters,
+        presence=presence,
         description={
             "domain": domain,
             "endpoint": _ENDPOINTS + domain,
@@ -411,6 +430,9 @@ def _site(domain: str, storage: Storage, wires: Wires, events_per_second: int, b
         counters=counters,
         directory=directory,
         reports=reports,
+        registry=registry,
+        board=board,
+        presence=presence,
         federation=federation,
     )
     inbox.on_commit = site.note_commit

@@ -125,6 +125,8 @@ async def serve(
                     services.counters,
                     services.issuer,
                     services.friend_notices,
+                    services.registry,
+                    services.presence,
                     clock,
                 ) as federation:
                     await _serve_services(

@@ -4,7 +4,7 @@ The id of an event is stored in the transaction that stores its message: nothing
 and nothing comes twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -33,6 +33,7 @@ from commucat_server.federation import problems
 from commucat_server.federation.addresses import USER_PREFIX, split_address
 from commucat_server.federation.carried import CARRIED
 from commucat_server.federation.peers import KnownPeer, PeerDirectory
+from commucat_server.federation.presence import KIND, RemotePresence
 from commucat_server.federation.problems import EventRefusal, RefusedEventError, refusal_of
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.inbox import Inbox
@@ -104,6 +105,8 @@ class Inbound:
         self._clock = clock
         self._max_frame = max_frame
         self.heard = heard
+        self.presence: RemotePresence | None = None
+        """None: presence of other servers is not wanted."""
 
     async def take(self, body: bytes) -> EventAnswer:
         """Take the body of a request to ``/federation/events``.
@@ -131,6 +134,11 @@ class Inbound:
 
     async def _take(self, body: bytes) -> EventAnswer:
         peer, event = self.believed(body)
+        payload = event.payload
+        if self.presence is not None and isinstance(payload, Mapping) and payload.get("type") == KIND:
+            self.count(peer.domain)
+            await self.presence.take(peer, payload)
+            return EventAnswer(202, {"status": "accepted"})
         try:
             entries = batch_of_wire(event.payload)
         except RelayedFormatError as exc:

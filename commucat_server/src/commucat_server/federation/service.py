@@ -19,6 +19,7 @@ from commucat_server.federation.inbound import EventWindow, Inbound
 from commucat_server.federation.lane import LaneServices
 from commucat_server.federation.outgoing import EventSigner
 from commucat_server.federation.peers import PeerDirectory
+from commucat_server.federation.presence import RemotePresence
 from commucat_server.federation.queries import PeerAnswers, PeerQuestions
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
@@ -26,6 +27,8 @@ from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.hints import PeerNews
 from commucat_server.routing.inbox import Inbox
+from commucat_server.routing.presence import PresenceBoard
+from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.rate import RateLimit
 from commucat_server.version import server_version
@@ -53,6 +56,7 @@ class Federation:
         answers: PeerAnswers,
         cluster: Cluster,
         counters: Counters,
+        presence: RemotePresence | None,
         description: dict[str, Any],
         figures: Callable[[], Awaitable[Sequence[PeerFigures]]],
     ) -> None:
@@ -62,6 +66,7 @@ class Federation:
         self.friends = friends
         self.questions = questions
         self.answers = answers
+        self._presence = presence
         self.description = description
         """What the world is told of this server."""
         self.figures = figures
@@ -79,6 +84,8 @@ class Federation:
             nursery.start_soon(self._refresh)
             nursery.start_soon(self._tell)
             nursery.start_soon(self.courier.run)
+            if self._presence is not None:
+                nursery.start_soon(self._presence.run)
 
     async def changed(self) -> None:
         """An operator has changed peers, or wants them tried now.
@@ -140,6 +147,8 @@ async def open_federation(
     counters: Counters,
     issuer: CertificateIssuer,
     notices: FriendNotices,
+    registry: Registry,
+    board: PresenceBoard,
     clock: Callable[[], float],
 ) -> AsyncIterator[Federation | None]:
     """None where it is switched off.
@@ -184,6 +193,20 @@ async def open_federation(
             max_frame=config.limits.max_frame,
             heard=courier.heard,
         )
+        presence = None
+        if section.presence:
+            presence = RemotePresence(
+                storage=storage,
+                registry=registry,
+                cluster=cluster,
+                board=board,
+                directory=directory,
+                client=client,
+                signer=signer,
+                clock=clock,
+                ttl=config.limits.presence_ttl,
+            )
+            inbound.presence, board.on_told = presence, presence.told
         federation = Federation(
             directory=directory,
             courier=courier,
@@ -202,6 +225,7 @@ async def open_federation(
             answers=PeerAnswers(storage, issuer, domain),
             cluster=cluster,
             counters=counters,
+            presence=presence,
             description={
                 "domain": domain,
                 "endpoint": section.endpoint or f"https://{domain}",

@@ -71,6 +71,13 @@ class PresenceBoard:
         self._news: dict[str, _News] = {}
         self._told: dict[str, float] = {}
         self._changed = trio.lowlevel.ParkingLot()
+        self.on_told: Callable[[str, str, bool], None] | None = None
+        """Told with whom peers are told of: the device, its state, and whether it is a newcomer."""
+
+    def here(self, device_id: str) -> str | None:
+        """The state of a device that has its session here."""
+        here = self._here.get(device_id)
+        return None if here is None else here.state
 
     async def arrive(self, device_id: str, user: Mapping[str, Any]) -> None:
         """A session of the device begins to receive; ``user`` is its user's profile as clients see it."""
@@ -176,6 +183,8 @@ class PresenceBoard:
             return
         for (device_id, each), peers in zip(news.items(), found, strict=True):
             self._tell_about(device_id, each, peers)
+            if self.on_told is not None:
+                self.on_told(device_id, each.here.state, each.newcomer)
             self._tell_elsewhere(
                 device_id, each, {peer: elsewhere[peer] for peer in peers if peer in elsewhere}
             )
