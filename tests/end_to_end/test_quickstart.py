@@ -21,12 +21,31 @@ def test_every_step_goes_as_told(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 
 
+def test_two_servers_are_connected_as_told(tmp_path: Path) -> None:
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ports.append(str(listener.getsockname()[1]))
+    with shell_in(tmp_path, {"8501": ports[0], "8502": ports[1]}) as shell:
+        shell.follow("federation.md")
+    for log in (tmp_path / "a" / "log", tmp_path / "b" / "log"):
+        assert "Traceback" not in log.read_text()
+
+
 def test_the_russian_page_has_the_same_steps() -> None:
     assert steps_of("quickstart.ru.md") == steps_of("quickstart.md")
 
 
 @pytest.mark.parametrize(
-    "page", ["quickstart.md", "quickstart.ru.md", "operating.md", "messages.md", "client-developers.md"]
+    "page",
+    [
+        "quickstart.md",
+        "quickstart.ru.md",
+        "operating.md",
+        "messages.md",
+        "client-developers.md",
+        "federation.md",
+    ],
 )
 def test_links_of_the_pages_lead_to_files(page: str) -> None:
     text = (DOCS / page).read_text()
