@@ -12,7 +12,6 @@ from commucat_storage import (
     ConfirmOutcome,
     ExpiredMessage,
     Friend,
-    GroupAction,
     Once,
     OutboxPage,
     OutboxRow,
@@ -37,12 +36,8 @@ from storage.storage_builders import (
     add_siblings,
     asking,
     by_route,
-    change,
-    create,
-    invite,
     message,
     new_user,
-    not_changed,
     numbers,
     refused,
     route,
@@ -419,29 +414,6 @@ async def test_routes_name_devices_of_other_servers(storage: Storage) -> None:
     assert accepted(outcomes[2]) == {"c": 1, f"x@{B}": 1}
     assert accepted(outcomes[5]) == {f"x@{B}": 2}
     assert (await storage.routes_of("a"))[9].members == {f"x@{B}"}
-
-
-async def test_devices_of_other_servers_are_in_no_group(storage: Storage) -> None:
-    await ready(storage, "a", "c")
-
-    [made, invited, _, spoken] = await send(
-        storage,
-        create("a", "c", f"x@{B}", f"@{B}"),
-        invite("a", f"x@{B}"),
-        change("a", GroupAction.REMOVE, "c"),
-        message(f"x@{B}", sender="a"),
-    )
-
-    assert {each.device_id: each.reason for each in made.notice.refused} == {  # type: ignore[union-attr]
-        f"x@{B}": RefusalReason.UNKNOWN_DEVICE,
-        f"@{B}": RefusalReason.UNKNOWN_DEVICE,
-    }
-    assert not_changed(invited) is RefusalReason.UNKNOWN_DEVICE
-    assert refused(spoken) == {f"x@{B}": RefusalReason.UNKNOWN_DEVICE}
-    group = await storage.load_group("g")
-    assert group is not None
-    assert list(group.members) == ["a"]
-    assert (await page(storage)).rows == ()
 
 
 async def test_an_outbox_is_no_device(storage: Storage) -> None:

@@ -19,6 +19,8 @@ from commucat_storage.errors import (
     StorageUnavailableError,
 )
 from commucat_storage.federation import (
+    GROUP_REQUEST,
+    GROUP_STATE,
     MAX_DEAD_LETTER_BYTES,
     MAX_DEAD_LETTERS,
     DeadLetter,
@@ -31,6 +33,7 @@ from commucat_storage.federation import (
     PeerStatus,
     RemoteFriendRequest,
     domain_of,
+    is_device_elsewhere,
     outbox_of,
 )
 from commucat_storage.friends import (
@@ -62,6 +65,7 @@ from commucat_storage.inbox import (
     Outcome,
     Refusal,
     RefusalReason,
+    ReplaceReplica,
     Resolve,
     ResolveOutcome,
     RouteOutcome,
@@ -124,6 +128,8 @@ from commucat_storage.timings import Timings
 __all__ = [
     "ALL_NODES",
     "DEAD_AFTER",
+    "GROUP_REQUEST",
+    "GROUP_STATE",
     "MAX_DEAD_LETTERS",
     "MAX_DEAD_LETTER_BYTES",
     "MAX_FRIENDS",
@@ -198,6 +204,7 @@ __all__ = [
     "Refusal",
     "RefusalReason",
     "RemoteFriendRequest",
+    "ReplaceReplica",
     "RequestStatus",
     "Resealed",
     "Resolve",
@@ -225,6 +232,7 @@ __all__ = [
     "Timings",
     "User",
     "domain_of",
+    "is_device_elsewhere",
     "migrate_sqlite",
     "open_sqlite",
     "outbox_of",

@@ -15,6 +15,7 @@ from commucat_storage.inbox import (
     ConfirmOutcome,
     CreateGroup,
     DropRoute,
+    GroupOutcome,
     InviteMember,
     JoinRoom,
     Once,
@@ -22,6 +23,7 @@ from commucat_storage.inbox import (
     Outcome,
     Refusal,
     RefusalReason,
+    ReplaceReplica,
     Resolve,
     ResolveOutcome,
     SetRoute,
@@ -32,6 +34,7 @@ from commucat_storage.limits import StoreLimits
 from commucat_storage.marks import Marks
 from commucat_storage.pending import Pending
 from commucat_storage.ports import ChatGroups, Inboxes
+from commucat_storage.replicas import Replicas
 from commucat_storage.routes import Routes
 
 
@@ -41,10 +44,16 @@ def _of_sender(reason: RefusalReason) -> SubmissionOutcome:
 
 _REFUSED_SENDER = {
     reason: _of_sender(reason)
-    for reason in (RefusalReason.NO_ROUTE, RefusalReason.REVOKED, RefusalReason.NOT_MEMBER)
+    for reason in (
+        RefusalReason.NO_ROUTE,
+        RefusalReason.REVOKED,
+        RefusalReason.NOT_MEMBER,
+        RefusalReason.NOT_ALLOWED,
+    )
 }
 _NO_ROUTE = _REFUSED_SENDER[RefusalReason.NO_ROUTE]
 _DUPLICATE = SubmissionOutcome((), duplicate=True)
+_DONE_BEFORE = GroupOutcome(None, duplicate=True)
 
 
 class Group:
@@ -70,6 +79,7 @@ class Group:
         self._audiences = Audiences(inboxes, groups)
         self._delivery = Delivery(inboxes, self._audiences, pending, limits)
         self._group_changes = GroupChanges(inboxes, groups, routes, self._audiences, self._delivery, limits)
+        self._replicas = Replicas(inboxes, groups, routes, limits)
 
     @property
     def stored(self) -> int:
@@ -118,12 +128,25 @@ class Group:
                 return self._routes.drop(operation)
             case CreateGroup():
                 return self._group_changes.create(operation)
-            case InviteMember():
-                return self._group_changes.invite(operation)
-            case ChangeGroup():
-                return self._group_changes.change(operation)
+            case InviteMember() | ChangeGroup() | ReplaceReplica():
+                return self._change_group(operation)
             case _:
                 raise TypeError(f"not an operation: {operation!r}")
+
+    def _change_group(self, operation: InviteMember | ChangeGroup | ReplaceReplica) -> GroupOutcome:
+        once = operation.once
+        if once is not None and self._marks.seen(once, self._batch):
+            return _DONE_BEFORE
+        match operation:
+            case InviteMember():
+                outcome = self._group_changes.invite(operation)
+            case ChangeGroup():
+                outcome = self._group_changes.change(operation)
+            case ReplaceReplica():
+                outcome = self._replicas.replace(operation)
+        if once is not None and outcome.refused is None:
+            self._marks.add(once)
+        return outcome
 
     def _resolve(self, question: Resolve) -> ResolveOutcome:
         reason, named, group = self._audiences.meant_by(question.sender, question.channel, None)
@@ -156,7 +179,7 @@ class Group:
 
     def _submit(self, message: Submission) -> SubmissionOutcome:
         reason, recipients, group = self._audiences.meant_by(
-            message.sender, message.channel, message.recipients
+            message.sender, message.channel, message.recipients, message.group_id, message.group_home
         )
         if reason is not None:
             return _REFUSED_SENDER[reason]

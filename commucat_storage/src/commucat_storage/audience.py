@@ -14,11 +14,29 @@ class Audiences:
         self._groups = groups
 
     def meant_by(
-        self, sender: str, channel: int, named: tuple[str, ...] | None
+        self,
+        sender: str,
+        channel: int,
+        named: tuple[str, ...] | None,
+        group_id: str | None = None,
+        group_home: str | None = None,
     ) -> tuple[RefusalReason | None, tuple[str, ...], ChatGroup | None]:
-        """Why the sender may not send at all; the recipients meant; the group the channel is bound to."""
+        """Why the sender may not send at all; the recipients meant; the group the channel is bound to.
+
+        ``group_id``: the group that the sender names; ``group_home``: who tells of it.
+        """
         route = group = None
-        if sender:
+        if group_id is not None and group_home is not None:
+            group = self._groups.get(group_id)
+            if group is not None and group.home != group_home:
+                return RefusalReason.NOT_ALLOWED, (), None
+        elif group_id is not None and sender:
+            if self._inboxes.get(sender).refusal is RefusalReason.REVOKED:
+                return RefusalReason.REVOKED, (), None
+            group = self._groups.get(group_id)
+            if group is None or sender not in group.members:
+                return RefusalReason.NOT_MEMBER, (), None
+        elif sender:
             origin = self._inboxes.get(sender)
             if origin.refusal is RefusalReason.REVOKED:
                 return RefusalReason.REVOKED, (), None
@@ -40,12 +58,20 @@ class Audiences:
         return None, named, group
 
     def conflict(
-        self, inbox: Inbox, device_id: str, sender: str, channel: int, group: ChatGroup | None
+        self,
+        inbox: Inbox,
+        device_id: str,
+        sender: str,
+        channel: int,
+        group: ChatGroup | None,
+        *,
+        by_home: bool = False,
     ) -> RefusalReason | None:
-        """Why a frame of this sender may not reach the device on this channel."""
+        """Why a frame of this sender may not reach the device on this channel. ``by_home``: the group's home
+        tells of the group, to whom it concerns."""
         if inbox.refusal is not None:
             return inbox.refusal
-        if group is not None and device_id not in group.members:
+        if group is not None and not by_home and device_id not in group.members:
             return RefusalReason.NOT_MEMBER
         if sender and inbox.routes:
             route = inbox.routes.get(channel)
@@ -57,11 +83,16 @@ class Audiences:
                 return RefusalReason.CHANNEL_CONFLICT
         return None
 
-    def is_stranger(self, sender: str, inbox: Inbox, channel: int, on_behalf: str = "") -> bool:
+    def is_stranger(
+        self, sender: str, inbox: Inbox, channel: int, on_behalf: str = "", group: ChatGroup | None = None
+    ) -> bool:
         """Whether the receiver has no relation to the sender, so that its rows come out of a small share.
 
-        ``on_behalf``: the address of the sender's user, if that is one of another server.
+        ``on_behalf``: the address of the sender's user, if that is one of another server; ``group``: to which
+        it writes, as a member or as its home.
         """
+        if group is not None and group.group_id in inbox.accepted_groups:
+            return False
         routes = inbox.routes
         if routes and (route := routes.get(channel)) is not None and sender in route.members:
             return False

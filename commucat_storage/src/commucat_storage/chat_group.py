@@ -6,11 +6,24 @@ from commucat_storage.records import GroupRole
 class ChatGroup:
     """The members of one group, including what the open transaction has changed."""
 
-    __slots__ = ("_sorted", "group_id", "members")
+    __slots__ = ("_sorted", "group_id", "home", "members", "relay", "revision")
 
-    def __init__(self, group_id: str, members: dict[str, GroupRole]) -> None:
+    def __init__(
+        self,
+        group_id: str,
+        members: dict[str, GroupRole],
+        *,
+        home: str | None = None,
+        revision: int = 0,
+        relay: bool = True,
+    ) -> None:
         self.group_id = group_id
         self.members = members
+        self.home = home
+        """The domain of the server that owns the group; None: this one."""
+        self.revision = revision
+        """Rises with each change of the members."""
+        self.relay = relay
         self._sorted: tuple[str, ...] | None = None
 
     def device_ids(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 from commucat_storage.audience import Audiences
 from commucat_storage.chat_group import ChatGroup
 from commucat_storage.device_inbox import Inbox
-from commucat_storage.federation import domain_of, outbox_of
+from commucat_storage.federation import domain_of, is_device_elsewhere, outbox_of
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
     Refusal,
@@ -60,12 +60,31 @@ class Delivery:
         reporter = sender if message.report and sender else None
         if len(accepting) == 1 and not copying:
             # By far the most frequent.
-            stored = self._store(accepting[0], message, message.payload, None, reporter)
+            stored = self._store(accepting[0], message, message.payload, None, reporter, group)
             return SubmissionOutcome((stored,), tuple(refused))
         payload_id = self._pending.share(message.payload, len(accepting) + len(copying))
-        accepted = [self._store(each, message, None, payload_id, reporter) for each in accepting]
-        copied = [self._store(each, message, None, payload_id, None) for each in copying]
+        accepted = [self._store(each, message, None, payload_id, reporter, group) for each in accepting]
+        copied = [self._store(each, message, None, payload_id, None, group) for each in copying]
         return SubmissionOutcome(tuple(accepted), tuple(refused), tuple(copied))
+
+    def takes_peer(self, device_id: str) -> bool:
+        """Whether this can be the name of a device of another server to which something is sent."""
+        return (
+            is_device_elsewhere(device_id) and self._inboxes.get(outbox_of(domain_of(device_id) or "")).open
+        )
+
+    def tell_peer(self, domain: str, frame_type: int, payload: bytes, expires_at: int) -> str | None:
+        """Store what the server itself tells a peer of a group, whatever the outbox holds; the outbox.
+
+        None if the outbox is not open, or has no numbers left.
+        """
+        target = outbox_of(domain)
+        outbox = self._inboxes.get(target)
+        if not outbox.open or outbox.next_number > MAX_INBOX_NUMBER:
+            return None
+        message = Submission("", 0, frame_type, payload, expires_at, (target,))
+        self._store((target, outbox, None), message, payload, None, None, None)
+        return target
 
     def _copies(
         self,
@@ -97,10 +116,14 @@ class Delivery:
         """Put the device among those that accept the message, or among those that refuse it."""
         sender, channel = message.sender, message.channel
         inbox = self._inboxes.get(device_id)
-        reason = self._audiences.conflict(inbox, device_id, sender, channel, group)
+        reason = self._audiences.conflict(
+            inbox, device_id, sender, channel, group, by_home=message.group_home is not None
+        )
         stranger = False
         if reason is None:
-            stranger = sender != "" and self._audiences.is_stranger(sender, inbox, channel, message.on_behalf)
+            stranger = sender != "" and self._audiences.is_stranger(
+                sender, inbox, channel, message.on_behalf, group
+            )
             reason = self._lack_of_room(inbox, len(message.payload), stranger)
         if reason is None:
             accepting.append((device_id, inbox, stranger))
@@ -118,18 +141,19 @@ class Delivery:
         refused: list[Refusal],
     ) -> None:
         """The same for a device of another server: it is the outbox of its domain that accepts."""
-        if group is not None or (target[0] == "@" and message.sender) or not target.isprintable():
-            # Members of groups are devices of this server, only the server itself speaks to a peer, and what
-            # has control characters or surrogates is no id.
+        if (target[0] == "@" and message.sender) or not target.isprintable():
+            # Only the server itself speaks to a peer, and what has control characters or surrogates is no id.
             refused.append(Refusal(device_id=target, reason=RefusalReason.UNKNOWN_DEVICE))
             return
         outbox = self._inboxes.get(outbox_of(domain_of(target) or ""))
         reason: RefusalReason | None
         if message.local:
             reason = RefusalReason.NOT_FEDERATED
-        elif not outbox.open or "@" in message.sender:
-            # What comes from another server is not sent on.
+        elif not outbox.open or ("@" in message.sender and (group is None or group.home is not None)):
+            # What comes from another server is not sent on, but for what it changes of a group of ours.
             reason = RefusalReason.UNKNOWN_DOMAIN
+        elif group is not None and target not in group.members:
+            reason = RefusalReason.NOT_MEMBER
         else:
             reason = self._lack_of_room_for_more(outbox, len(message.payload))
         if reason is None:
@@ -191,6 +215,7 @@ class Delivery:
         payload: bytes | None,
         payload_id: int | None,
         reporter: str | None,
+        group: ChatGroup | None,
     ) -> tuple[str, int]:
         device_id, inbox, stranger = recipient
         size = len(message.payload)
@@ -220,7 +245,8 @@ class Delivery:
             if reporter is not None:
                 inbox.reports += 1
             reference = None if reporter is None else message.reference
-            pending.peer_rows += (*row, reporter, reference, message.sender, device_id)
+            group_id = message.group_id if group is None else group.group_id
+            pending.peer_rows += (*row, reporter, reference, message.sender, device_id, group_id)
         elif reporter is not None:
             inbox.reports += 1
             pending.marked_rows += (*row, stranger, reporter, message.reference)

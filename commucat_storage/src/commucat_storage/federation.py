@@ -25,6 +25,12 @@ LATE_NUMBER = 2**32 - 2**26
 """An outbox whose next number is above this gets a new epoch even if it is not empty."""
 
 
+GROUP_STATE = 0xF2
+"""Type of an outbox row that tells a peer who the members of a group are; see :mod:`group_changes`."""
+GROUP_REQUEST = 0xF3
+"""Type of an outbox row that asks a group's home to change the group."""
+
+
 def domain_of(device_id: str) -> str | None:
     """The domain behind the first ``@``, in lower case; None for the id of a device of this server."""
     _, at, domain = device_id.partition("@")
@@ -34,6 +40,19 @@ def domain_of(device_id: str) -> str | None:
 def outbox_of(domain: str) -> str:
     """The name of the outbox of a domain, which stands where a device id does."""
     return "@" + domain.lower()
+
+
+def is_device_elsewhere(device_id: str) -> bool:
+    """Whether a device of another server can be called so: ``device@domain``, the domain in lower case."""
+    device, at, domain = device_id.partition("@")
+    return bool(
+        device
+        and at
+        and domain
+        and "@" not in domain
+        and domain == domain.lower()
+        and device_id.isprintable()
+    )
 
 
 def check_domain(domain: str) -> str:
@@ -103,6 +122,10 @@ class OutboxRow:
     report: bool
     """Whether the sender asked to be told what becomes of it."""
     reference: bytes
+    group_id: str | None = None
+    """The group that it was written to, or tells of."""
+    group_revision: int | None = None
+    """Of that group, when the page was read; None if it is gone."""
 
 
 @attrs.frozen
@@ -146,6 +169,7 @@ class DeadLetter:
     reference: bytes
     expires_at: int
     failed_at: int
+    group_id: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -331,7 +355,8 @@ def is_same_request(stored: RemoteFriendRequest, request: RemoteFriendRequest) -
 
 def outbox_row(columns: Sequence[Any]) -> OutboxRow:
     """From the columns of a row in the order of its fields."""
-    number, frame_type, channel, payload, expires_at, sender, handle, target, report, reference = columns
+    number, frame_type, channel, payload, expires_at, sender, handle, target, report, *others = columns
+    reference, group_id, group_revision = others
     return OutboxRow(
         number=number,
         frame_type=frame_type,
@@ -343,6 +368,8 @@ def outbox_row(columns: Sequence[Any]) -> OutboxRow:
         target=target,
         report=bool(report),
         reference=reference or b"",
+        group_id=group_id,
+        group_revision=group_revision,
     )
 
 

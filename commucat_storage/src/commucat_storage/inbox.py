@@ -105,6 +105,12 @@ class Submission:
     once: Once | None = None
     """Store it only if no message with this scope and key was stored before; it counts as stored when at
     least one recipient has accepted it."""
+    group_id: str | None = None
+    """The group that the sender writes to, whatever its route is; it and the recipients must be members. Of
+    the server itself to a device of another one: the group that the message tells of."""
+    group_home: str | None = None
+    """The domain that tells of a change of the group ``group_id``, which must be its home if the group is
+    known here. Such a notice reaches those who are no members any more, too; the sender need not be one."""
 
 
 @attrs.frozen
@@ -177,7 +183,8 @@ class CreateGroup:
     store ``notice`` for every member that accepts it. One transaction, all or nothing.
 
     ``OWNER`` in ``roles`` counts as ``ADMIN``; the sender need not be named. Members that are
-    unknown or revoked are left out of the group and refused by name.
+    unknown or revoked are left out of the group and refused by name, and so are devices of other servers
+    (``device@domain``, the domain in lower case) to which nothing is sent.
     """
 
     sender: str
@@ -197,6 +204,7 @@ class InviteMember:
 
     Needs a role above ``MEMBER``, and the granted role must be strictly below the sender's (a
     granted ``OWNER`` counts as ``ADMIN``). Never changes the role of a member: ``ALREADY_MEMBER``.
+    For a replica of a group it is forwarded to the group's home.
     """
 
     sender: str
@@ -207,6 +215,8 @@ class InviteMember:
     frame_type: int
     notice: bytes = attrs.field(repr=False)
     expires_at: int
+    once: Once | None = None
+    """Of a sender of another server: do it only if it was not done before."""
 
 
 class GroupAction(enum.Enum):
@@ -224,7 +234,10 @@ class GroupAction(enum.Enum):
 
 @attrs.frozen
 class ChangeGroup:
-    """Change a group; ``notice`` goes to everybody who was a member before, the sender excepted."""
+    """Change a group; ``notice`` goes to everybody who was a member before, the sender excepted.
+
+    For a replica of a group it is forwarded to the group's home.
+    """
 
     sender: str
     channel: int
@@ -237,6 +250,28 @@ class ChangeGroup:
     frame_type: int
     notice: bytes = attrs.field(repr=False)
     expires_at: int
+    once: Once | None = None
+    """Of a sender of another server: do it only if it was not done before."""
+
+
+@attrs.frozen
+class ReplaceReplica:
+    """What the home of a group says of its members: make the replica here like that.
+
+    Local members are named as they are here, the others as ``device@domain``. Local devices that do not
+    exist are left out; without any local member the replica goes, with the routes to it. Refused with
+    ``GROUP_EXISTS`` if there is a group with this id that is of another home or of this server, or a
+    replica of a higher revision; with the same revision nothing is changed.
+    """
+
+    home: str
+    """The domain."""
+    group_id: str
+    revision: int
+    relay: bool
+    members: tuple[tuple[str, GroupRole], ...]
+    created_at: int
+    once: Once
 
 
 Operation = (
@@ -249,6 +284,7 @@ Operation = (
     | CreateGroup
     | InviteMember
     | ChangeGroup
+    | ReplaceReplica
 )
 
 
@@ -319,6 +355,12 @@ class GroupOutcome:
 
     refused: RefusalReason | None
     notice: SubmissionOutcome = SubmissionOutcome(())
+    told: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    """Outboxes (``@domain``) that got a row beside those of the notice."""
+    forwarded: bool = attrs.field(default=False, kw_only=True)
+    """The group is of another server, which was asked to change it."""
+    duplicate: bool = attrs.field(default=False, kw_only=True)
+    """It was done before, and nothing else is said."""
 
 
 Outcome = SubmissionOutcome | RouteOutcome | ConfirmOutcome | ResolveOutcome | GroupOutcome

@@ -4,18 +4,19 @@ import abc
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from commucat_storage.inbox import Once, Operation, Submission
+from commucat_storage.inbox import ChangeGroup, InviteMember, Once, Operation, ReplaceReplica, Submission
 
 Name: TypeAlias = tuple[str, str]
 """Scope and key."""
 
 
 def names_in(batch: Sequence[Operation]) -> list[Name]:
-    """The names that the messages of a batch have."""
+    """The names that the operations of a batch have."""
     return [
         (each.once.scope, each.once.key)
         for each in batch
-        if isinstance(each, Submission) and each.once is not None
+        if isinstance(each, Submission | InviteMember | ChangeGroup | ReplaceReplica)
+        and each.once is not None
     ]
 
 

@@ -27,6 +27,20 @@ def initial_roles(creation: CreateGroup) -> dict[str, GroupRole]:
     return roles
 
 
+def changed_members(members: Members, change: ChangeGroup) -> dict[str, GroupRole]:
+    """The members after a change that was found to be allowed; nobody when the last one has left."""
+    after = dict(members)
+    match change.action:
+        case GroupAction.TRANSFER:
+            after |= {change.sender: GroupRole.CO_OWNER, change.device_id: GroupRole.OWNER}
+        case GroupAction.SET_ROLE:
+            assert change.role is not None, "check_batch was called"
+            after[change.device_id] = change.role
+        case GroupAction.LEAVE | GroupAction.REMOVE:
+            del after[change.device_id]
+    return after
+
+
 def refuse_invitation(
     members: Members | None, invitation: InviteMember, max_members: int
 ) -> RefusalReason | None:

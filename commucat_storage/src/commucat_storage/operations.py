@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from commucat_storage.federation import check_domain, is_device_elsewhere
 from commucat_storage.inbox import (
     MAX_INBOX_NUMBER,
     ChangeGroup,
@@ -13,10 +14,12 @@ from commucat_storage.inbox import (
     JoinRoom,
     Once,
     Operation,
+    ReplaceReplica,
     Resolve,
     SetRoute,
     Submission,
 )
+from commucat_storage.records import GroupRole
 from commucat_storage.rooms import is_reserved
 
 MAX_CHANNEL = 2**32 - 1
@@ -48,6 +51,10 @@ def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
                 raise ValueError("the sender's id has characters that no id has")
             if operation.once is not None:
                 _check_once(operation.once)
+            if operation.group_id is not None:
+                _check_group_id(operation.group_id)
+            elif operation.group_home is not None:
+                raise ValueError("the home of no group")
             rows += len(operation.recipients or ()) or 1
             size += len(operation.payload)
         elif isinstance(operation, Confirm):
@@ -67,6 +74,9 @@ def check_batch(batch: Sequence[Operation]) -> tuple[int, int]:
             _check_group(operation)
             rows += len(operation.roles) + 1 if isinstance(operation, CreateGroup) else 1
             size += len(operation.notice)
+        elif isinstance(operation, ReplaceReplica):
+            _check_replica(operation)
+            rows += len(operation.members) + 1
         else:
             raise ValueError(f"not an operation: {operation!r}")
     return rows, size
@@ -109,11 +119,28 @@ def _check_group(operation: CreateGroup | InviteMember | ChangeGroup) -> None:
     _check_group_id(operation.group_id)
     if not operation.sender:
         raise ValueError("a group is changed by a device")
+    if not isinstance(operation, CreateGroup) and operation.once is not None:
+        _check_once(operation.once)
     if isinstance(operation, ChangeGroup):
         if (operation.role is not None) != (operation.action is GroupAction.SET_ROLE):
             raise ValueError("a role belongs to a change of role, and to nothing else")
         if operation.action is GroupAction.LEAVE and operation.device_id != operation.sender:
             raise ValueError("a device can only leave by itself")
+
+
+def _check_replica(operation: ReplaceReplica) -> None:
+    _check_group_id(operation.group_id)
+    check_domain(operation.home)
+    _check_once(operation.once)
+    if not 0 <= operation.revision <= LATEST_EXPIRY:
+        raise ValueError(f"revision {operation.revision} is out of range")
+    if len({device_id for device_id, _ in operation.members}) != len(operation.members):
+        raise ValueError("a member is named twice")
+    if sum(role is GroupRole.OWNER for _, role in operation.members) > 1:
+        raise ValueError("a group has one owner")
+    for device_id, _ in operation.members:
+        if not device_id.isprintable() or not (is_device_elsewhere(device_id) or "@" not in device_id):
+            raise ValueError("a member's name is no id")
 
 
 def _check_group_id(group_id: str) -> None:

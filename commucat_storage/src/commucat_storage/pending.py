@@ -12,7 +12,7 @@ class Pending(abc.ABC):
     The lists are flat, one value after the other: position, frame type, channel, expiry, size, payload and
     payload id of each row, and for a marked row also whether it is a stranger's, who wants to know what
     becomes of it, and by which reference. For a row of an outbox, instead: who wants to know, by which
-    reference, the sender, and the target.
+    reference, the sender, the target, and the group.
     """
 
     __slots__ = ("_sharing", "confirmed", "dirty", "marked_rows", "peer_rows", "reported", "rows")

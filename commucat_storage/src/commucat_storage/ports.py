@@ -47,8 +47,14 @@ class ChatGroups(Protocol):
         *,
         relay: bool,
         created_at: int,
+        home: str | None = None,
+        revision: int = 1,
     ) -> ChatGroup:
         """Insert a group that does not exist yet; ``accepting`` are the members that want to be in it."""
+        ...
+
+    def advance(self, group: ChatGroup, revision: int) -> None:
+        """The members were changed: write the new revision."""
         ...
 
     def add(self, group: ChatGroup, device_id: str, role: GroupRole, *, accepted: bool) -> None:

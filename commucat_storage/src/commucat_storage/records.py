@@ -145,6 +145,10 @@ class Group:
     created_at: int
     relay: bool
     members: dict[str, GroupRole]
+    home: str | None = None
+    """The domain to which it belongs, if this is a replica."""
+    revision: int = attrs.field(default=0, eq=False)
+    """Rises with each change of the members."""
 
 
 @attrs.frozen(kw_only=True)

@@ -149,14 +149,16 @@ SELECT o.epoch, o.confirmed, o.next_number - 1 AS head, page.kept, page.number, 
         SELECT coalesce(q.payload, p.payload) FROM relay_queue AS q
         LEFT JOIN relay_payload AS p ON p.payload_id = q.payload_id WHERE q.position = page.position
     ) END AS payload, {_end("page.expires_at")}, page.sender, u.handle, page.target,
-    page.reporter IS NOT NULL, page.reference
+    page.reporter IS NOT NULL, page.reference,
+    page.group_id, g.revision
 FROM inbox_offset AS o LEFT JOIN LATERAL (
     SELECT *, position & 4294967295 AS number,
         row_number() OVER (ORDER BY position) = 1
         OR (row_number() OVER (ORDER BY position) <= $4
             AND sum(size) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) <= $5) AS kept
     FROM (
-        SELECT position, frame_type, channel, size, expires_at, sender, target, reporter, reference
+        SELECT position, frame_type, channel, size, expires_at, sender, target, reporter, reference,
+            group_id
         FROM relay_queue
         WHERE position > (o.inbox << 32) + greatest(o.confirmed, $2)
             AND position < (o.inbox + 1) << 32 AND expires_at > to_timestamp($3::float8)
@@ -164,6 +166,7 @@ FROM inbox_offset AS o LEFT JOIN LATERAL (
     ) AS waiting
 ) AS page ON true
 LEFT JOIN user_device AS d ON d.opaque_id = page.sender LEFT JOIN app_user AS u ON u.user_id = d.user_id
+LEFT JOIN chat_group AS g ON g.group_id = page.group_id
 WHERE o.entity_id = $1 ORDER BY page.position"""  # noqa: S608 - texts of ours
 _OUTBOXES = f"""
 SELECT x.domain, x.open, o.rows, o.bytes, (
@@ -259,13 +262,13 @@ async def _lock_outbox(connection: Connection, domain: str) -> bool:
 # -- dead letters ----------------------------------------------------------------------------------
 
 _LETTER = f"""letter_id, domain, sender, target, channel, frame_type, payload, reason, report, reference,
-    {_end("expires_at")}, {_seconds("failed_at")}"""
+    {_end("expires_at")}, {_seconds("failed_at")}, group_id"""
 _BURY = """
 INSERT INTO federation_dead_letter (letter_id, domain, number, sender, target, channel, frame_type, payload,
-    reason, report, reference, expires_at, failed_at)
+    reason, report, reference, expires_at, failed_at, group_id)
 SELECT o.epoch || '-' || n.number, $1, n.number, q.sender, q.target, q.channel, q.frame_type,
     coalesce(q.payload, p.payload), n.reason, q.reporter IS NOT NULL, coalesce(q.reference, ''), q.expires_at,
-    to_timestamp($6::float8)
+    to_timestamp($6::float8), q.group_id
 FROM unnest($4::bigint[], $5::text[]) AS n (number, reason)
 JOIN inbox_offset AS o ON o.entity_id = $2 AND o.epoch = $3
 JOIN relay_queue AS q ON q.position = (o.inbox << 32) + n.number

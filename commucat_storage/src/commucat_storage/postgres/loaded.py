@@ -11,6 +11,7 @@ import attrs
 
 from commucat_storage.chat_group import ChatGroup
 from commucat_storage.device_inbox import ELSEWHERE, Inbox, is_elsewhere
+from commucat_storage.federation import domain_of, outbox_of
 from commucat_storage.marks import Marks, Name
 from commucat_storage.postgres.connection import Connection
 from commucat_storage.postgres.queue_sql import LATEST
@@ -121,11 +122,11 @@ class LoadedInboxes:
 
     def prefetch(self, device_ids: Iterable[str]) -> None:
         """Raises :class:`NotLoadedError` with all that are missing."""
-        missing = [
-            device_id
-            for device_id in device_ids
-            if device_id not in self._inboxes and not is_elsewhere(device_id)
-        ]
+        missing = [device_id for device_id in device_ids if device_id not in self._inboxes]
+        if any("@" in device_id for device_id in missing):
+            # Of a device of another server there is only the outbox of its domain.
+            names = {outbox_of(domain_of(each) or "") if is_elsewhere(each) else each for each in missing}
+            missing = [name for name in names if name not in self._inboxes]
         if missing:
             raise NotLoadedError(devices=missing)
 
@@ -186,16 +187,20 @@ class LoadedGroups:
         *,
         relay: bool,
         created_at: int,
+        home: str | None = None,
+        revision: int = 1,
     ) -> ChatGroup:
         # An open room has none.
         owners = [device_id for device_id, role in members.items() if role is GroupRole.OWNER]
         self.changes.add(
-            "INSERT INTO chat_group (group_id, owner_device, relay, created_at) "
-            "VALUES ($1, $2, $3, to_timestamp($4::float8))",
+            "INSERT INTO chat_group (group_id, owner_device, relay, created_at, home, revision) "
+            "VALUES ($1, $2, $3, to_timestamp($4::float8), $5, $6)",
             group_id,
             owners[0] if owners else None,
             relay,
             created_at,
+            home,
+            revision,
         )
         for device_id, role in members.items():
             self.changes.add(
@@ -208,7 +213,7 @@ class LoadedGroups:
                 device_id in accepting,
             )
             self._remember(device_id, group_id, accepted=device_id in accepting)
-        group = ChatGroup(group_id, members)
+        group = ChatGroup(group_id, members, home=home, revision=revision, relay=relay)
         self.groups[group_id] = group
         self.changes.groups.add(group_id)
         for owner in owners:
@@ -225,6 +230,8 @@ class LoadedGroups:
             role.value,
             accepted,
         )
+        if role is GroupRole.OWNER:
+            self._set_owner(group, device_id)
         self.changes.groups.add(group.group_id)
         group.members[device_id] = role
         group.changed()
@@ -262,10 +269,12 @@ class LoadedGroups:
         self.changes.groups.add(group.group_id)
         group.members[device_id] = role
         if role is GroupRole.OWNER:
-            self.changes.add(
-                "UPDATE chat_group SET owner_device = $2 WHERE group_id = $1", group.group_id, device_id
-            )
-            self._count_owned(device_id, 1)
+            self._set_owner(group, device_id)
+
+    def advance(self, group: ChatGroup, revision: int) -> None:
+        self.changes.add("UPDATE chat_group SET revision = $2 WHERE group_id = $1", group.group_id, revision)
+        self.changes.groups.add(group.group_id)
+        group.revision = revision
 
     def delete(self, group: ChatGroup) -> list[tuple[str, int]]:
         if group.group_id not in self.ending:
@@ -287,11 +296,19 @@ class LoadedGroups:
         self.changes.devices.update(device_id for device_id, _ in routes)
         return routes
 
+    def _set_owner(self, group: ChatGroup, device_id: str) -> None:
+        self.changes.add(
+            "UPDATE chat_group SET owner_device = $2 WHERE group_id = $1", group.group_id, device_id
+        )
+        self._count_owned(device_id, 1)
+
     def _count_owned(self, device_id: str, change: int) -> None:
         if device_id in self.owned:
             self.owned[device_id] += change
 
     def _remember(self, device_id: str, group_id: str, *, accepted: bool) -> None:
+        if is_elsewhere(device_id):
+            return
         self.changes.devices.add(device_id)
         inbox = self.inboxes.get(device_id)
         inbox.groups.add(group_id)
@@ -299,6 +316,8 @@ class LoadedGroups:
             inbox.accepted_groups.add(group_id)
 
     def _forget(self, device_id: str, group_id: str) -> None:
+        if is_elsewhere(device_id):
+            return
         self.changes.devices.add(device_id)
         inbox = self.inboxes.get(device_id)
         inbox.groups.discard(group_id)

@@ -131,7 +131,7 @@ class PostgresPending(Pending):
         last = {inbox.inbox: inbox.base + inbox.confirmed for inbox in self.confirmed}
         return any(
             position <= last.get(position >> 32, -1)
-            for position in (*self.rows[::7], *self.marked_rows[::10], *self.peer_rows[::11])
+            for position in (*self.rows[::7], *self.marked_rows[::10], *self.peer_rows[::12])
             if isinstance(position, int)
         )
 
@@ -168,8 +168,10 @@ class PostgresPending(Pending):
         rows = self.peer_rows
         if not rows:
             return []
-        columns: list[Sequence[object]] = [rows[index::11] for index in range(11)]
-        columns[7] = tuple(None if name is None else to_database(str(name)) for name in rows[7::11])
+        columns: list[Sequence[object]] = [rows[index::12] for index in range(12)]
+        columns[7] = tuple(None if name is None else to_database(str(name)) for name in rows[7::12])
+        # A tuple is taken as it is: some are None.
+        columns[11] = tuple(rows[11::12])
         return columns
 
     def offset_columns(self) -> list[Sequence[object]]:

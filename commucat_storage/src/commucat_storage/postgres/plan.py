@@ -13,7 +13,9 @@ from commucat_storage.inbox import (
     GroupAction,
     InviteMember,
     JoinRoom,
+    Once,
     Operation,
+    ReplaceReplica,
     Resolve,
     SetRoute,
     Submission,
@@ -88,8 +90,9 @@ class Planner:
                     self._read_siblings(sender, plan)
                 if recipients is not None:
                     plan.devices.update(recipients)
-                if operation.once is not None:
-                    plan.names.add((operation.once.scope, operation.once.key))
+                if operation.group_id is not None:
+                    self._read_group(operation.group_id, plan, to_all=False)
+                _read_once(operation.once, plan)
             case Confirm(device_id=device_id):
                 plan.devices.add(device_id)
             case DropRoute(device_id=device_id, channel=channel):
@@ -116,7 +119,16 @@ class Planner:
                 plan.relating = True
                 plan.devices |= {operation.sender, operation.device_id}
                 self._read_group(operation.group_id, plan, to_all=True)
+                _read_once(operation.once, plan)
                 if isinstance(operation, ChangeGroup) and operation.action is GroupAction.LEAVE:
+                    plan.ending.add(operation.group_id)
+
+            case ReplaceReplica():
+                plan.relating = True
+                plan.devices.update(device_id for device_id, _ in operation.members if "@" not in device_id)
+                self._read_group(operation.group_id, plan, to_all=True)
+                _read_once(operation.once, plan)
+                if all("@" in device_id for device_id, _ in operation.members):
                     plan.ending.add(operation.group_id)
 
     def _read_sender(self, sender: str, channel: int, plan: Plan, *, routed: bool) -> None:
@@ -152,3 +164,8 @@ class Planner:
         known = self._groups.get(group_id)
         if known is not None and to_all:
             plan.devices.update(known.group.members)
+
+
+def _read_once(once: Once | None, plan: Plan) -> None:
+    if once is not None:
+        plan.names.add((once.scope, once.key))

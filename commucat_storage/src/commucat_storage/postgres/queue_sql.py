@@ -23,13 +23,13 @@ FROM unnest(?::bigint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::integer[], 
 AS n (position, frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference)"""  # noqa: S608
 # The same for rows of outboxes, which nobody is a stranger to.
 _OF_PEERS = """position, frame_type, channel, expires_at, size, payload, payload_id, reporter, reference,
-    sender, target"""
+    sender, target, group_id"""
 INSERT_PEER_ROWS = f"""INSERT INTO relay_queue ({_OF_PEERS})
 SELECT n.position, n.frame_type, n.channel,
     CASE WHEN n.expires_at < {LATEST} THEN to_timestamp(n.expires_at) ELSE 'infinity' END,
-    n.size, n.payload, n.payload_id, n.reporter, n.reference, n.sender, n.target
+    n.size, n.payload, n.payload_id, n.reporter, n.reference, n.sender, n.target, n.group_id
 FROM unnest(?::bigint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::integer[], ?::bytea[],
-    ?::bigint[], ?::text[], ?::bytea[], ?::text[], ?::text[])
+    ?::bigint[], ?::text[], ?::bytea[], ?::text[], ?::text[], ?::text[])
 AS n ({_OF_PEERS})"""  # noqa: S608
 
 FIND_SHARED = """SELECT q.payload_id FROM unnest(?::bigint[], ?::bigint[]) AS r (first, last)

@@ -119,9 +119,10 @@ async def load_groups(
     """Groups by id, None for one that does not exist. Call it when their members are locked."""
     wanted = list(group_ids)
     rows = await connection.fetch(
-        "SELECT group_id, version FROM chat_group WHERE group_id = ANY ($1)", wanted
+        "SELECT group_id, version, home, revision, relay FROM chat_group WHERE group_id = ANY ($1)", wanted
     )
     versions: dict[str, int] = {row[0]: row[1] for row in rows}
+    others = {row[0]: row[2:] for row in rows}
     groups: dict[str, ChatGroup | None] = dict.fromkeys(wanted)
     members: dict[str, dict[str, GroupRole]] = {}
     for group_id, version in versions.items():
@@ -138,7 +139,9 @@ async def load_groups(
     for group_id, roles in members.items():
         # A group whose last members were deleted with their accounts is none.
         if roles:
-            group = groups[group_id] = ChatGroup(group_id, roles)
+            home, revision, relay = others[group_id]
+            group = ChatGroup(group_id, roles, home=home, revision=revision, relay=relay)
+            groups[group_id] = group
             cache.put(group_id, KnownGroup(versions[group_id], group), 1 + len(roles))
     return groups
 

@@ -15,7 +15,7 @@ from commucat_storage.sqlite import accounts, operating
 from commucat_storage.sqlite.writer import Transaction
 
 _ROW = """frame_type, channel, expires_at, size, payload, payload_id, stranger, reporter, reference, sender,
-    target"""
+    target, group_id"""
 
 
 def admit(transaction: Transaction, admission: Admission) -> Admitted:

@@ -55,17 +55,20 @@ class ChatGroupCache:
         *,
         relay: bool,
         created_at: int,
+        home: str | None = None,
+        revision: int = 1,
     ) -> ChatGroup:
         """Insert a group that does not exist yet; ``accepting`` are the members that want to be in it."""
         self._connection.execute(
-            "INSERT INTO chat_group VALUES (?, ?, ?)", (group_id, int(relay), created_at)
+            "INSERT INTO chat_group (group_id, relay, created_at, home, revision) VALUES (?, ?, ?, ?, ?)",
+            (group_id, int(relay), created_at, home, revision),
         )
         rows = [[device_id, role.value, device_id in accepting] for device_id, role in members.items()]
         self._connection.execute(
             "INSERT INTO group_member SELECT ?, value ->> 0, value ->> 1, ?, value ->> 2 FROM json_each(?)",
             (group_id, created_at, json.dumps(rows)),
         )
-        group = ChatGroup(group_id, members)
+        group = ChatGroup(group_id, members, home=home, revision=revision, relay=relay)
         self._keep(group)
         for device_id in members:
             self._remember(device_id, group_id, accepted=device_id in accepting)
@@ -90,6 +93,13 @@ class ChatGroupCache:
         del group.members[device_id]
         group.changed()
         self._forget(device_id, group.group_id)
+
+    def advance(self, group: ChatGroup, revision: int) -> None:
+        """The members were changed: write the new revision."""
+        self._connection.execute(
+            "UPDATE chat_group SET revision = ? WHERE group_id = ?", (revision, group.group_id)
+        )
+        group.revision = revision
 
     def accept(self, device_id: str, inbox: Inbox, group_id: str) -> None:
         """The member has joined the group itself: from now on its members are no strangers to it."""
@@ -154,7 +164,13 @@ class ChatGroupCache:
 
     def _load(self, group_id: str) -> ChatGroup | None:
         rows = self._connection.execute(
-            "SELECT device_id, role FROM group_member WHERE group_id = ?", (group_id,)
+            "SELECT m.device_id, m.role, g.home, g.revision, g.relay FROM group_member AS m "
+            "JOIN chat_group AS g ON g.group_id = m.group_id WHERE m.group_id = ?",
+            (group_id,),
         ).fetchall()
-        # Every group has an owner: without members there is no group.
-        return ChatGroup(group_id, {device_id: GroupRole(role) for device_id, role in rows}) if rows else None
+        if not rows:
+            # Every group has an owner: without members there is no group.
+            return None
+        _, _, home, revision, relay = rows[0]
+        members = {device_id: GroupRole(role) for device_id, role, *_ in rows}
+        return ChatGroup(group_id, members, home=home, revision=revision, relay=bool(relay))

@@ -120,13 +120,14 @@ def peer_standings(connection: sqlite3.Connection) -> tuple[PeerStanding, ...]:
 _PAGE = """
 SELECT o.epoch, o.confirmed, o.next_number - 1, q.size, q.position & 4294967295, q.frame_type, q.channel,
     coalesce(q.payload, p.payload), q.expires_at, q.sender, u.handle, q.target, q.reporter IS NOT NULL,
-    q.reference
+    q.reference, q.group_id, g.revision
 FROM outbox AS x
 JOIN inbox_offset AS o ON o.inbox = x.inbox
 LEFT JOIN relay_queue AS q ON q.position > (o.inbox << 32) + max(o.confirmed, ?2)
     AND q.position < (o.inbox + 1) << 32 AND q.expires_at > ?3
 LEFT JOIN relay_payload AS p ON p.payload_id = q.payload_id
 LEFT JOIN user_device AS d ON d.device_id = q.sender LEFT JOIN app_user AS u ON u.user_id = d.user_id
+LEFT JOIN chat_group AS g ON g.group_id = q.group_id
 WHERE x.domain = ?1
 ORDER BY q.position LIMIT ?4"""
 _OUTBOXES = """
@@ -207,11 +208,12 @@ def renew_outboxes(transaction: Transaction) -> None:
 # -- dead letters ----------------------------------------------------------------------------------
 
 _LETTER = """letter_id, domain, sender, target, channel, frame_type, payload, reason, report, reference,
-    expires_at, failed_at"""
+    expires_at, failed_at, group_id"""
 _BURY = f"""
 INSERT OR IGNORE INTO federation_dead_letter (number, {_LETTER})
 SELECT q.position & 4294967295, ?4, x.domain, q.sender, q.target, q.channel, q.frame_type,
-    coalesce(q.payload, p.payload), ?5, q.reporter IS NOT NULL, coalesce(q.reference, x''), q.expires_at, ?6
+    coalesce(q.payload, p.payload), ?5, q.reporter IS NOT NULL, coalesce(q.reference, x''), q.expires_at, ?6,
+    q.group_id
 FROM outbox AS x
 JOIN inbox_offset AS o ON o.inbox = x.inbox
 JOIN relay_queue AS q ON q.position = (o.inbox << 32) + ?3

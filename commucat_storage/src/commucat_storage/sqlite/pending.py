@@ -9,7 +9,7 @@ from commucat_storage.device_inbox import Inbox
 from commucat_storage.pending import Pending
 from commucat_storage.reported import Reported
 
-_LARGEST_INSERT = 256  # rows in one statement; at most 11 values each, far below SQLite's 32,766
+_LARGEST_INSERT = 256  # rows in one statement; at most 12 values each, far below SQLite's 32,766
 
 # Almost every row has the defaults in the last columns, which costs less than to store them.
 _INSERT_ROW = """INSERT INTO relay_queue
@@ -17,7 +17,7 @@ _INSERT_ROW = """INSERT INTO relay_queue
 _INSERT_MARKED_ROW = """INSERT INTO relay_queue (position, frame_type, channel, expires_at, size, payload,
 payload_id, stranger, reporter, reference) VALUES """
 _INSERT_PEER_ROW = """INSERT INTO relay_queue (position, frame_type, channel, expires_at, size, payload,
-payload_id, reporter, reference, sender, target) VALUES """
+payload_id, reporter, reference, sender, target, group_id) VALUES """
 _INSERT_PAYLOAD = "INSERT INTO relay_payload VALUES "
 # An upsert of columns that are not the key leaves user_device's foreign key unchecked.
 _UPDATE_OFFSET = "INSERT INTO inbox_offset VALUES "
@@ -90,7 +90,7 @@ class SqlitePending(Pending):
             self._insert(_INSERT_MARKED_ROW, 10, self.marked_rows)
             self.marked_rows = []
         if self.peer_rows:
-            self._insert(_INSERT_PEER_ROW, 11, self.peer_rows)
+            self._insert(_INSERT_PEER_ROW, 12, self.peer_rows)
             self.peer_rows = []
         if self.confirmed:
             if self.reported:

@@ -200,16 +200,22 @@ def load_group(connection: sqlite3.Connection, group_id: str) -> Group | None:
     if is_reserved(group_id):
         return None
     rows = connection.execute(
-        "SELECT g.created_at, g.relay, m.device_id, m.role FROM chat_group AS g "
+        "SELECT g.created_at, g.relay, m.device_id, m.role, g.home, g.revision FROM chat_group AS g "
         "JOIN group_member AS m ON m.group_id = g.group_id WHERE g.group_id = ? "
         "ORDER BY m.joined_at, m.device_id",
         (group_id,),
     ).fetchall()
     if not rows:
         return None
-    created_at, relay, *_ = rows[0]
-    members = {device_id: GroupRole(role) for _, _, device_id, role in rows}
-    return Group(group_id=group_id, created_at=created_at, relay=bool(relay), members=members)
+    created_at, relay, _, _, home, revision = rows[0]
+    return Group(
+        group_id=group_id,
+        created_at=created_at,
+        relay=bool(relay),
+        members={row[2]: GroupRole(row[3]) for row in rows},
+        home=home,
+        revision=revision,
+    )
 
 
 def peers_of(connection: sqlite3.Connection, device_id: str, limit: int) -> tuple[str, ...]:

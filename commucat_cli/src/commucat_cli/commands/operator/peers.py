@@ -345,6 +345,7 @@ def resend(
                 (letter.target,),
                 report=letter.report,
                 reference=letter.reference,
+                group_id=letter.group_id,
             )
             [outcome] = await storage.commit([submission])
             assert isinstance(outcome, SubmissionOutcome), "a submission was asked for"
