@@ -105,7 +105,7 @@ class Group:
             elif type(operation) is Confirm:
                 outcomes.append(self._confirm(operation, outcomes))
             else:
-                outcomes.append(self._apply_rare(operation))
+                outcomes.append(self._apply_rare(operation, batch))
         return outcomes
 
     def flush(self) -> None:
@@ -116,7 +116,7 @@ class Group:
         """Forget what was not written, after a rollback."""
         self._pending.discard()
 
-    def _apply_rare(self, operation: Operation) -> Outcome:
+    def _apply_rare(self, operation: Operation, batch: Sequence[Operation]) -> Outcome:
         match operation:
             case Resolve():
                 return self._resolve(operation)
@@ -129,13 +129,15 @@ class Group:
             case CreateGroup():
                 return self._group_changes.create(operation)
             case InviteMember() | ChangeGroup() | ReplaceReplica():
-                return self._change_group(operation)
+                return self._change_group(operation, batch)
             case _:
                 raise TypeError(f"not an operation: {operation!r}")
 
-    def _change_group(self, operation: InviteMember | ChangeGroup | ReplaceReplica) -> GroupOutcome:
+    def _change_group(
+        self, operation: InviteMember | ChangeGroup | ReplaceReplica, batch: Sequence[Operation]
+    ) -> GroupOutcome:
         once = operation.once
-        if once is not None and self._marks.seen(once, self._batch):
+        if once is not None and self._marks.seen(once, batch):
             return _DONE_BEFORE
         match operation:
             case InviteMember():

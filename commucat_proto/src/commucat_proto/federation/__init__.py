@@ -1,6 +1,15 @@
 """What servers of two domains tell each other: signed events, messages, friend requests. No I/O."""
 
 from commucat_proto.federation.friend_events import FriendEvent, FriendEventError, FriendEventKind
+from commucat_proto.federation.group_entries import (
+    MAX_GROUP_ID,
+    REQUEST,
+    STATE,
+    GroupEntry,
+    GroupRequest,
+    GroupState,
+    group_entry_of,
+)
 from commucat_proto.federation.instants import InstantError, format_instant, parse_instant
 from commucat_proto.federation.relayed_message import (
     MAX_BATCH,
@@ -8,6 +17,8 @@ from commucat_proto.federation.relayed_message import (
     RelayedMessage,
     batch_of_wire,
     batch_to_wire,
+    check_event_id,
+    entry_id,
     message_of_batch,
 )
 from commucat_proto.federation.signed_event import (
@@ -20,12 +31,18 @@ from commucat_proto.federation.signed_event import (
 
 __all__ = [
     "MAX_BATCH",
+    "MAX_GROUP_ID",
+    "REQUEST",
+    "STATE",
     "Event",
     "EventFormatError",
     "EventVerificationError",
     "FriendEvent",
     "FriendEventError",
     "FriendEventKind",
+    "GroupEntry",
+    "GroupRequest",
+    "GroupState",
     "InstantError",
     "RelayedFormatError",
     "RelayedMessage",
@@ -33,7 +50,10 @@ __all__ = [
     "Verification",
     "batch_of_wire",
     "batch_to_wire",
+    "check_event_id",
+    "entry_id",
     "format_instant",
+    "group_entry_of",
     "message_of_batch",
     "parse_instant",
 ]

@@ -2,11 +2,11 @@
 
 Peers of 2025 read ``channel``, ``sequence``, ``payload``, ``sender`` and ``target``, one message in each
 event. Peers that say so take many in one event, each with an ``event_id`` of its own; and all know the
-members that were added: ``sender_user``, ``expires_at`` and ``report``.
+members that were added: ``sender_user``, ``expires_at``, ``report``, ``group`` and ``group_revision``.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import attrs
 
@@ -54,6 +54,10 @@ class RelayedMessage:
     report: str | None = None
     """32 hexadecimal digits: what the message is called in a report of what became of it; None: nobody
     wants to know."""
+    group: str | None = None
+    """The group that it was written to, or tells of."""
+    group_revision: int | None = None
+    """Of that group, as the sending server knows it."""
 
     def to_wire(self) -> dict[str, JsonValue]:
         """The payload of an event of its own; without ``event_id``, which is that of the event."""
@@ -68,6 +72,8 @@ class RelayedMessage:
             "sender_user": self.sender_user,
             "expires_at": self.expires_at,
             "report": self.report,
+            "group": self.group,
+            "group_revision": self.group_revision,
         }
         return value | {name: each for name, each in optional.items() if each is not None}
 
@@ -80,8 +86,7 @@ class RelayedMessage:
         """
         if not isinstance(value, Mapping):
             raise RelayedFormatError("unsupported federation payload")
-        if not 0 < len(event_id) <= MAX_EVENT_ID or not event_id.isprintable():
-            raise RelayedFormatError(f"event_id must be 1 to {MAX_EVENT_ID} printable characters")
+        check_event_id(event_id)
         payload, target = value.get("payload"), value.get("target")
         if not isinstance(payload, str) or not isinstance(target, str) or len(target) > MAX_ADDRESS:
             raise RelayedFormatError("unsupported federation payload")
@@ -96,10 +101,23 @@ class RelayedMessage:
             sender_user=_text(value, "sender_user"),
             expires_at=_whole(value, "expires_at"),
             report=report,
+            group=_text(value, "group"),
+            group_revision=_whole(value, "group_revision"),
         )
 
 
-def batch_to_wire(messages: Sequence[RelayedMessage]) -> dict[str, JsonValue]:
+class BatchEntry(Protocol):
+    """What a batch carries: messages, and what is told of groups."""
+
+    @property
+    def event_id(self) -> str: ...
+
+    def to_wire(self) -> dict[str, JsonValue]:
+        """Its members, without ``event_id``."""
+        ...
+
+
+def batch_to_wire(messages: Sequence[BatchEntry]) -> dict[str, JsonValue]:
     """The payload of an event that carries all of them, in their order."""
     return {
         "type": _BATCH,
@@ -127,10 +145,30 @@ def message_of_batch(entry: JsonValue, max_frame: int = MAX_FRAME_LEN) -> Relaye
     Raises:
         RelayedFormatError: it is no message.
     """
+    return RelayedMessage.from_wire(entry, entry_id(entry), max_frame)
+
+
+def entry_id(entry: JsonValue) -> str:
+    """The id of one entry of a batch.
+
+    Raises:
+        RelayedFormatError: it has none.
+    """
     event_id = entry.get("event_id") if isinstance(entry, Mapping) else None
     if not isinstance(event_id, str):
         raise RelayedFormatError("unsupported federation payload")
-    return RelayedMessage.from_wire(entry, event_id, max_frame)
+    return check_event_id(event_id)
+
+
+def check_event_id(event_id: str) -> str:
+    """The id.
+
+    Raises:
+        RelayedFormatError: it cannot be one.
+    """
+    if not 0 < len(event_id) <= MAX_EVENT_ID or not event_id.isprintable():
+        raise RelayedFormatError(f"event_id must be 1 to {MAX_EVENT_ID} printable characters")
+    return event_id
 
 
 def _frame(payload: str, channel: int | None, max_frame: int) -> Frame:

@@ -299,7 +299,8 @@ class FrameDispatcher:
             case GroupOutcome(None, notice):
                 # The group is changed; those whose inbox took no notice of it are named.
                 self._context.counters.messages_refused += len(notice.refused)
-                self._answer_refused(request, True, notice.refused, request.ack)
+                ack = {**(request.ack or {}), "forwarded": True} if outcome.forwarded else request.ack
+                self._answer_refused(request, True, notice.refused, ack)
             case RouteOutcome(None):
                 self._live.acknowledge(request.channel, request.sequence, request.ack)
             case RouteOutcome(reason) | GroupOutcome(reason, _) if reason is not None:

@@ -19,17 +19,22 @@ from commucat_proto import (
     read_delivery_report,
 )
 from commucat_proto.federation import (
+    MAX_GROUP_ID,
     Event,
     EventFormatError,
     EventVerificationError,
+    GroupRequest,
+    GroupState,
     RelayedFormatError,
     RelayedMessage,
     SignedEvent,
     batch_of_wire,
-    message_of_batch,
+    check_event_id,
+    entry_id,
+    group_entry_of,
 )
 from commucat_proto.federation.instants import NANOSECONDS
-from commucat_server.federation import problems
+from commucat_server.federation import groups, problems
 from commucat_server.federation.addresses import USER_PREFIX, split_address
 from commucat_server.federation.carried import CARRIED
 from commucat_server.federation.peers import KnownPeer, PeerDirectory
@@ -38,7 +43,20 @@ from commucat_server.federation.problems import EventRefusal, RefusedEventError,
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.inbox import Inbox
 from commucat_server.security.rate import RateLimit
-from commucat_storage import CommitFailedError, Once, Outcome, Storage, Submission, SubmissionOutcome
+from commucat_storage import (
+    ChangeGroup,
+    CommitFailedError,
+    GroupOutcome,
+    InviteMember,
+    Once,
+    Outcome,
+    RefusalReason,
+    ReplaceReplica,
+    Storage,
+    Submission,
+    SubmissionOutcome,
+    outbox_of,
+)
 
 log = structlog.get_logger("commucat.federation")
 
@@ -46,6 +64,13 @@ DAY: Final = 86_400
 SCOPE: Final = "federation-inbox"
 _RELAY: Final = "relay"
 """The scope of events that are for whoever gets them; some peers write it."""
+GROUP_PATIENCE: Final = 600.0
+"""Seconds for which messages to a group are wanted later because the peer knows a newer state of it: what the
+group's home says is on another way, and may come behind them."""
+MAX_EARLY: Final = 1_000
+"""States that are waited for, of all peers together."""
+
+_Operation: TypeAlias = Submission | ReplaceReplica | InviteMember | ChangeGroup
 
 Result: TypeAlias = str | EventRefusal | None
 """``accepted`` or ``duplicate``, why not, or None: later."""
@@ -107,6 +132,8 @@ class Inbound:
         self.heard = heard
         self.presence: RemotePresence | None = None
         """None: presence of other servers is not wanted."""
+        self._early: dict[tuple[str, str, int], float] = {}
+        """Peer, group and revision that are waited for, and since when."""
 
     async def take(self, body: bytes) -> EventAnswer:
         """Take the body of a request to ``/federation/events``.
@@ -147,10 +174,10 @@ class Inbound:
         if entries is not None:
             return await self._take_batch(peer, entries)
         try:
-            message = RelayedMessage.from_wire(event.payload, event.event_id, self._max_frame)
+            asked = await self._operation(peer, event.payload, check_event_id(event.event_id), set())
         except RelayedFormatError as exc:
             raise _format_refusal(exc).raised() from exc
-        [result] = await self._store([await self._submission(peer, message)])
+        [result] = await self._store(peer, [asked])
         match result:
             case EventRefusal():
                 raise result.raised()
@@ -161,10 +188,11 @@ class Inbound:
                 return EventAnswer(200 if result == "duplicate" else 202, {"status": result})
 
     async def _take_batch(self, peer: KnownPeer, entries: Sequence[json_text.JsonValue]) -> EventAnswer:
-        asked = [await self._read(peer, entry) for entry in entries]
-        submissions = [each for each in asked if isinstance(each, Submission)]
-        stored = iter(await self._store(submissions) if submissions else ())
-        results = [next(stored) if isinstance(each, Submission) else each for each in asked]
+        told: set[str] = set()
+        asked = [await self._read(peer, entry, told) for entry in entries]
+        wanted = [each for each in asked if not isinstance(each, EventRefusal)]
+        stored = iter(await self._store(peer, wanted) if wanted else ())
+        results = [each if isinstance(each, EventRefusal) else next(stored) for each in asked]
         # What comes behind a message that is wanted later is wanted later, too: their order stays.
         if None in results:
             first = results.index(None)
@@ -208,25 +236,45 @@ class Inbound:
 
     # -- reading --------------------------------------------------------------------------------------
 
-    async def _read(self, peer: KnownPeer, entry: json_text.JsonValue) -> Submission | EventRefusal:
+    async def _read(
+        self, peer: KnownPeer, entry: json_text.JsonValue, told: set[str]
+    ) -> "_Asked | EventRefusal":
         try:
-            return await self._submission(peer, message_of_batch(entry, self._max_frame))
+            return await self._operation(peer, entry, entry_id(entry), told)
         except RelayedFormatError as exc:
             return _format_refusal(exc)
         except RefusedEventError as exc:
             return exc.refusal
 
-    async def _submission(self, peer: KnownPeer, message: RelayedMessage) -> Submission:
-        target = self._target(message.target)
+    async def _operation(
+        self, peer: KnownPeer, value: json_text.JsonValue, event_id: str, told: set[str]
+    ) -> "_Asked":
+        """What an entry asks for. ``told``: groups of which the batch has brought a state before."""
         now = int(self._clock())
         once = Once(
             scope=SCOPE,
-            key=f"federation:{peer.domain}:{message.event_id}",
+            key=f"federation:{peer.domain}:{event_id}",
             expires_at=now + self._window.seconds,
         )
         latest = now + self._window.lifetime
+        match group_entry_of(value):
+            case GroupState() as state:
+                told.add(state.group_id)
+                return _Asked(groups.replica_of(state, peer.domain, self._domain, once, now))
+            case GroupRequest() as request:
+                return _Asked(groups.change_of(request, peer.domain, self._domain, once, latest))
+        message = RelayedMessage.from_wire(value, event_id, self._max_frame)
+        submission = await self._submission(peer, message, once, latest, told)
+        return _Asked(submission, message.group_revision)
+
+    async def _submission(
+        self, peer: KnownPeer, message: RelayedMessage, once: Once, latest: int, told: set[str]
+    ) -> Submission:
+        target = self._target(message.target)
         expires_at = latest if message.expires_at is None else min(latest, message.expires_at)
         frame = message.frame
+        if message.group is not None:
+            return await self._group_submission(peer, message, message.group, target, expires_at, once, told)
         if message.sender is None:
             payload = _announcement_of(peer, frame)
             recipients = await self._announced_to(target)
@@ -250,6 +298,65 @@ class Inbound:
             on_behalf=f"{user}@{peer.domain}" if user and "@" not in user else "",
             once=once,
         )
+
+    async def _group_submission(
+        self,
+        peer: KnownPeer,
+        message: RelayedMessage,
+        group_id: str,
+        target: str,
+        expires_at: int,
+        once: Once,
+        told: set[str],
+    ) -> Submission:
+        """A message to a group, of a member or, if the peer is the group's home, about a change."""
+        if len(group_id) > MAX_GROUP_ID or not group_id.isprintable():
+            raise EventRefusal(400, "InvalidPayload", "group is no id").raised()
+        frame, payload = message.frame, message.frame.payload
+        home: str | None = None
+        if message.sender is None:
+            # Only that it has refused what the device wanted to change.
+            if not groups.is_change_refused(frame, group_id):
+                raise problems.SENDER.raised()
+            sender, home = "", peer.domain
+        elif frame.type in groups.NOTICES:
+            by_home = group_id in told or await self._is_home(peer, group_id, frame)
+            groups.check_notice(frame, group_id, by_home=by_home)
+            address = groups.device_here(message.sender, peer.domain, self._domain)
+            # What the home did for a member of another server it says itself.
+            sender = address if address.endswith(f"@{peer.domain}") else outbox_of(peer.domain)
+            home = peer.domain if by_home else None
+            if not by_home:
+                sender = _sender_of(peer, message.sender)
+        else:
+            sender = _sender_of(peer, message.sender)
+            if frame.type not in CARRIED:
+                raise problems.FRAME_TYPE.raised()
+            if frame.type is FrameType.KEY_UPDATE:
+                payload = _key_update_of(frame, message.sender, sender)
+        user = message.sender_user
+        asks = message.report is not None and sender != "" and home is None
+        return Submission(
+            sender,
+            frame.channel,
+            frame.type,
+            payload,
+            expires_at,
+            (target,),
+            report=asks,
+            reference=bytes.fromhex(message.report or "") if asks else b"",
+            on_behalf=f"{user}@{peer.domain}" if user and "@" not in user else "",
+            once=once,
+            group_id=group_id,
+            group_home=home,
+        )
+
+    async def _is_home(self, peer: KnownPeer, group_id: str, frame: Frame) -> bool:
+        """Whether the peer owns the group. Of one that nobody here is in any more it may still tell so."""
+        group = await self._storage.load_group(group_id)
+        if group is None:
+            return frame.type is FrameType.GROUP_EVENT
+        return group.home == peer.domain
 
     def _target(self, target: str) -> str:
         """The local device that is meant."""
@@ -275,7 +382,66 @@ class Inbound:
 
     # -- storing --------------------------------------------------------------------------------------
 
-    async def _store(self, submissions: Sequence[Submission]) -> list[Result]:
+    async def _store(self, peer: KnownPeer, asked: Sequence["_Asked"]) -> list[Result]:
+        outcomes = await self._commit([each.operation for each in asked])
+        results = [_result_of(outcome) for outcome in outcomes]
+        for place, (each, outcome) in enumerate(zip(asked, outcomes, strict=True)):
+            if isinstance(each.operation, InviteMember | ChangeGroup):
+                results[place] = await self._told(each.operation, outcome)
+            elif isinstance(results[place], EventRefusal):
+                results[place] = await self._perhaps_early(peer, each, outcome)
+        self._counters.federation_inbound_processed += sum(each == "accepted" for each in results)
+        self._counters.federation_inbound_rejected += sum(isinstance(each, EventRefusal) for each in results)
+        return results
+
+    async def _told(self, change: InviteMember | ChangeGroup, outcome: Outcome) -> Result:
+        """What became of a change that a member wanted; if the group's rules refuse it, it is told."""
+        assert isinstance(outcome, GroupOutcome)
+        if outcome.refused is None:
+            return "duplicate" if outcome.duplicate else "accepted"
+        if outcome.refused in problems.LATER:
+            return None
+        told = Submission(
+            "",
+            0,
+            FrameType.GROUP_EVENT,
+            groups.change_refused(change.group_id, outcome.refused.value),
+            change.expires_at,
+            (change.sender,),
+            group_id=change.group_id,
+        )
+        await self._commit([told])
+        return "accepted"
+
+    async def _perhaps_early(self, peer: KnownPeer, asked: "_Asked", outcome: Outcome) -> Result:
+        """The result of a message that is refused; None, later, if only because the peer knows a newer state
+        of the group than this server: what the home has told everybody comes here, too."""
+        result, message = _result_of(outcome), asked.operation
+        if (
+            not isinstance(message, Submission)
+            or not isinstance(outcome, SubmissionOutcome)
+            or message.group_id is None
+            or message.group_home is not None
+            or asked.revision is None
+            or outcome.refused[0].reason is not RefusalReason.NOT_MEMBER
+        ):
+            return result
+        group = await self._storage.load_group(message.group_id)
+        if group is not None and group.home is None:
+            return result
+        if group is not None and group.revision >= asked.revision:
+            # Perhaps it has come only just now.
+            [outcome] = await self._commit([message])
+            return _result_of(outcome)
+        key = (peer.domain, message.group_id, asked.revision)
+        now = self._clock()
+        if key not in self._early:
+            if len(self._early) >= MAX_EARLY:
+                del self._early[min(self._early, key=self._early.__getitem__)]
+            self._early[key] = now
+        return None if now - self._early[key] < GROUP_PATIENCE else result
+
+    async def _commit(self, operations: Sequence[_Operation]) -> list[Outcome]:
         told = trio.Event()
         outcomes: list[Outcome] = []
         failure: list[CommitFailedError] = []
@@ -287,14 +453,20 @@ class Inbound:
                 outcomes.extend(result)
             told.set()
 
-        await self._inbox.submit(submissions, answer)
+        await self._inbox.submit(operations, answer)
         await told.wait()
         if failure:
             raise problems.NOT_STORED.raised() from failure[0]
-        results = [_result_of(outcome) for outcome in outcomes]
-        self._counters.federation_inbound_processed += sum(each == "accepted" for each in results)
-        self._counters.federation_inbound_rejected += sum(isinstance(each, EventRefusal) for each in results)
-        return results
+        return outcomes
+
+
+@attrs.frozen
+class _Asked:
+    """What an entry asks for."""
+
+    operation: _Operation
+    revision: int | None = None
+    """Of the group that a message is for, as the peer knows it."""
 
 
 class RateLimitedError(Exception):
@@ -357,7 +529,11 @@ def _key_update_of(frame: Frame, sender: str, address: str) -> bytes:
 
 
 def _result_of(outcome: Outcome) -> Result:
-    assert isinstance(outcome, SubmissionOutcome), "only submissions were stored"
+    if isinstance(outcome, GroupOutcome):
+        if outcome.refused is None:
+            return "duplicate" if outcome.duplicate else "accepted"
+        return refusal_of(outcome.refused)
+    assert isinstance(outcome, SubmissionOutcome), "nothing else was stored"
     if outcome.duplicate:
         return "duplicate"
     if outcome.accepted:

@@ -1,7 +1,7 @@
 """What stands in an outbox as what a peer is sent."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -9,16 +9,20 @@ import attrs
 from commucat_crypto import DeviceKeyPair
 from commucat_proto import Frame, FrameType, json_text
 from commucat_proto.federation import (
+    REQUEST,
+    STATE,
     Event,
     FriendEvent,
     FriendEventError,
+    GroupEntry,
     RelayedMessage,
     batch_to_wire,
 )
-from commucat_storage import OutboxPage, OutboxRow
+from commucat_storage import GROUP_REQUEST, GROUP_STATE, OutboxPage, OutboxRow
 
 FRIEND_EVENT: Final = 0xF0
 """Type of an outbox row whose payload is the JSON of a friend event, not signed yet."""
+_GROUP_ENTRIES: Final = {GROUP_STATE: STATE, GROUP_REQUEST: REQUEST}
 
 
 @attrs.frozen(kw_only=True)
@@ -31,13 +35,13 @@ class EventSigner:
     clock_ns: Callable[[], int] = time.time_ns
 
     def single(self, epoch: str, row: OutboxRow, peer: str) -> bytes:
-        """The event with one message."""
-        message = relayed(epoch, row)
+        """The event with one row."""
+        message = carried(epoch, row)
         return self.signed(message.event_id, message.to_wire(), peer)
 
     def batch(self, epoch: str, rows: Sequence[OutboxRow], peer: str) -> bytes:
         """The event with many; what names it counts for nothing, each message has an id of its own."""
-        payload = batch_to_wire([relayed(epoch, row) for row in rows])
+        payload = batch_to_wire([carried(epoch, row) for row in rows])
         return self.signed(f"{epoch}-{rows[0].number}-{rows[-1].number}", payload, peer)
 
     def friend_event(self, row: OutboxRow) -> bytes:
@@ -60,6 +64,20 @@ class EventSigner:
         return event.sign(self.keys).encode()
 
 
+def carried(epoch: str, row: OutboxRow) -> RelayedMessage | GroupEntry:
+    """A row that is no friend event, as the peer is sent it."""
+    kind = _GROUP_ENTRIES.get(row.frame_type)
+    if kind is None:
+        return relayed(epoch, row)
+    try:
+        value = json_text.loads(row.payload)
+    except json_text.JsonTextError:
+        value = None
+    # One that cannot be read, which the store does not write, is the peer's to refuse.
+    found = value if isinstance(value, Mapping) else {}
+    return GroupEntry(event_id=f"{epoch}-{row.number}", type=kind, value=found)
+
+
 def relayed(epoch: str, row: OutboxRow) -> RelayedMessage:
     """A row with a frame. Its id is the same at each attempt, and of no other row: numbers are used once
     within an epoch."""
@@ -71,11 +89,13 @@ def relayed(epoch: str, row: OutboxRow) -> RelayedMessage:
         sender_user=row.sender_handle,
         expires_at=row.expires_at,
         report=row.reference.hex() if row.report else None,
+        group=row.group_id,
+        group_revision=row.group_revision,
     )
 
 
 def leading_messages(page: OutboxPage, most: int) -> Sequence[OutboxRow]:
-    """The rows at the begin of the page that are frames, at most so many."""
+    """The rows at the begin of the page that are no friend events, at most so many."""
     for index, row in enumerate(page.rows[:most]):
         if row.frame_type == FRIEND_EVENT:
             return page.rows[:index]

@@ -130,13 +130,19 @@ class Inbox:
         for operation, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, SubmissionOutcome) and isinstance(operation, Submission):
                 accepted, payload = outcome.accepted, operation.payload
+                told: tuple[str, ...] = ()
                 if outcome.copied:
                     accepted += outcome.copied
             elif isinstance(outcome, GroupOutcome) and isinstance(
                 operation, CreateGroup | InviteMember | ChangeGroup
             ):
                 accepted, payload = outcome.notice.accepted, operation.notice
-                if outcome.refused is None and self.on_group_change is not None:
+                told = outcome.told
+                if (
+                    outcome.refused is None
+                    and not (outcome.forwarded or outcome.duplicate)
+                    and self.on_group_change is not None
+                ):
                     self.on_group_change(operation)
             else:
                 if isinstance(outcome, ConfirmOutcome) and isinstance(operation, Confirm):
@@ -150,7 +156,7 @@ class Inbox:
             template = None
             if len(accepted) > 1:
                 template = FrameTemplate(FrameType(frame_type), channel, payload)
-            remote: list[str] = []
+            remote = list(told)
             for device_id, number in accepted:
                 session = committed(device_id, number)
                 if session is not None:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from commucat_proto import DELIVERY_STATUS_EVENT, Frame
+from commucat_proto import Frame
 from commucat_server.connect.frames.request import (
     Origin,
     RefusedFrameError,
@@ -16,6 +16,8 @@ from commucat_server.connect.frames.request import (
     object_of,
     rewritten,
 )
+from commucat_server.federation.addresses import local_name, split_address
+from commucat_server.federation.groups import SERVER_EVENTS
 from commucat_storage import ChangeGroup, CreateGroup, GroupAction, GroupRole, InviteMember
 
 _ROLES = {role.value: role for role in GroupRole}
@@ -29,7 +31,7 @@ def create(origin: Origin, frame: Frame) -> Request:
     value = object_of(frame)
     given = value.get("group_id")
     group_id = secrets.token_hex(32) if given is None else id_of(value, "group_id")
-    roles = _roles(value)
+    roles = _roles(value, origin.context.settings.domain)
     operation = CreateGroup(
         sender=origin.device_id,
         channel=frame.channel,
@@ -48,7 +50,8 @@ def invite(origin: Origin, frame: Frame) -> Request:
     """One more member; everybody in the group, and the new one, is told."""
     value = object_of(frame)
     group_id = id_of(value, "group_id")
-    device_id = id_of(value, "device" if "device" in value or "member" not in value else "member")
+    named = "device" if "device" in value or "member" not in value else "member"
+    device_id = _device(origin, value, named)
     operation = InviteMember(
         sender=origin.device_id,
         channel=frame.channel,
@@ -70,7 +73,7 @@ async def event(origin: Origin, frame: Frame, settle: Settle) -> Request:
     name = value.get("event")
     if not isinstance(name, str) or not 0 < len(name) <= MAX_EVENT_LEN:
         raise RefusedFrameError("bad_request", f"event must be a text of 1 to {MAX_EVENT_LEN} characters")
-    if name == DELIVERY_STATUS_EVENT:
+    if name in SERVER_EVENTS:
         # Receivers would take it for the server's word about their own messages.
         raise RefusedFrameError("bad_request", f"{name} is an event of the server")
     action = _ACTIONS.get(name)
@@ -83,7 +86,7 @@ def _change(
     origin: Origin, frame: Frame, group_id: str, action: GroupAction, value: Mapping[str, Any]
 ) -> Request:
     leaving = action is GroupAction.LEAVE
-    device_id = origin.device_id if leaving else id_of(value, "device")
+    device_id = origin.device_id if leaving else _device(origin, value, "device")
     role = None
     if action is GroupAction.SET_ROLE:
         # A misspelt role here would take rights away; in an invitation it only grants none.
@@ -116,13 +119,39 @@ async def _passed_on(origin: Origin, frame: Frame, group_id: str, settle: Settle
     return Request(operation, frame.channel, frame.sequence)
 
 
-def _roles(value: Mapping[str, Any]) -> tuple[tuple[str, GroupRole], ...]:
+def _device(origin: Origin, value: Mapping[str, Any], name: str) -> str:
+    """A member that must be the id of a device, here or of another server."""
+    found = value.get(name)
+    if isinstance(found, str) and "@" in found:
+        return device_name(found, origin.context.settings.domain)
+    return id_of(value, name)
+
+
+def device_name(name: str, domain: str) -> str:
+    """``device@domain`` as the store knows it.
+
+    Raises:
+        RefusedFrameError: it is no such name.
+    """
+    address = split_address(name)
+    if address is None:
+        raise RefusedFrameError("bad_request", "a device of another server is called device@domain")
+    return local_name("@".join(address), domain)
+
+
+def _roles(value: Mapping[str, Any], domain: str) -> tuple[tuple[str, GroupRole], ...]:
     members, roles = value.get("members", []), value.get("roles", {})
-    if not isinstance(members, list) or not all(is_id(member) for member in members):
+    if not isinstance(members, list) or not all(
+        is_id(member) or (isinstance(member, str) and "@" in member) for member in members
+    ):
         raise RefusedFrameError("bad_request", "members must be an array of device ids")
     if not isinstance(roles, dict):
         raise RefusedFrameError("bad_request", "roles must be an object from device id to role")
-    return tuple((member, _role(roles.get(member, _LOWEST.value))) for member in dict.fromkeys(members))
+    named = {
+        device_name(member, domain) if "@" in member else member: _role(roles.get(member, _LOWEST.value))
+        for member in members
+    }
+    return tuple(named.items())
 
 
 def _role(name: object) -> GroupRole:

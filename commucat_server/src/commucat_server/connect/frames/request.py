@@ -8,7 +8,7 @@ import attrs
 
 from commucat_proto import MAX_CONTROL_JSON_LEN, MESSAGE_ID_DIGITS, Frame, FrameType, json_text
 from commucat_server.connect.context import ConnectContext
-from commucat_server.federation.carried import CARRIED
+from commucat_server.federation.carried import LEAVING
 from commucat_server.routing.live import LiveSession
 from commucat_storage import Operation, Outcome, Submission
 
@@ -58,7 +58,7 @@ class Origin:
             report=self.asks,
             reference=secrets.token_bytes(REFERENCE_LEN) if self.asks else b"",
             copies=copied and self.copies,
-            local=frame.type not in CARRIED,
+            local=frame.type not in LEAVING,
         )
 
 
