@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from commucat_proto import Frame, FrameType
-from commucat_storage import GroupRole, SqliteSettings
+from commucat_storage import GROUP_REQUEST, GroupRole, Once, ReplaceReplica, SqliteSettings
 from server.connect_builders import Client, Person, Server, running_server
 
 CHANNEL = 9
@@ -384,3 +384,41 @@ async def test_groups_survive_a_restart(tmp_path: Path) -> None:
         bob, alice = await server.connect(BOB), await server.connect(ALICE)
         assert "refused" not in await alice.message(CHANNEL, b"again")
         assert (await bob.next_of(FrameType.MSG)).payload == b"again"
+
+
+async def test_devices_of_other_servers_come_in_by_name(server: Server) -> None:
+    await server.storage.set_outbox("b.test", open=True)
+    alice = await server.connect(ALICE)
+    named = ["x@B.Test", "y@c.test", "x@b.test"]
+    creation = {"group_id": GROUP, "members": named, "roles": {"x@B.Test": "admin"}}
+
+    made = await ask(alice, FrameType.GROUP_CREATE, creation)
+    invited = await ask(alice, FrameType.GROUP_INVITE, {"group_id": GROUP, "device": "z@b.test"})
+
+    assert made["refused"] == [{"device": "y@c.test", "reason": "unknown_domain"}]
+    assert invited["device"] == "z@b.test"
+    for wrong in ("z@", "z@b@c", f"{'z' * 129}@b.test"):
+        answer = await ask(alice, FrameType.GROUP_INVITE, {"group_id": GROUP, "device": wrong})
+        assert answer["error"] == "bad_request"
+        answer = await ask(alice, FrameType.GROUP_CREATE, {"members": [wrong]})
+        assert answer["error"] == "bad_request"
+    group = await server.storage.load_group(GROUP)
+    assert group is not None
+    assert set(group.members) == {ALICE.device_id, "x@b.test", "z@b.test"}
+
+
+async def test_changes_of_a_group_of_another_server_are_forwarded(server: Server) -> None:
+    await server.storage.set_outbox("b.test", open=True)
+    alice = await server.connect(ALICE)
+    members = (("x@b.test", GroupRole.OWNER), (ALICE.device_id, GroupRole.ADMIN))
+    once = Once("federation-inbox", "1", 2**40)
+    await server.storage.commit([ReplaceReplica("b.test", GROUP, 1, True, members, 0, once)])
+
+    left = await event(alice, "leave")
+
+    assert (left["forwarded"], left["group_id"]) == (True, GROUP)
+    page = await server.storage.outbox_page("b.test", 0, limit_rows=9, limit_bytes=10**6, now=0)
+    assert page is not None
+    assert [(row.frame_type, row.target) for row in page.rows] == [(GROUP_REQUEST, "@b.test")]
+    forged = {"group_id": GROUP, "event": "group-change-refused", "reason": "x"}
+    assert (await ask(alice, FrameType.GROUP_EVENT, forged))["error"] == "bad_request"
