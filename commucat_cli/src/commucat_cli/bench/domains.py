@@ -3,21 +3,17 @@
 Keys and certificates are made before any of them has started, so that each can be told of the others.
 """
 
-import datetime
 import json
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from commucat_cli.bench.child import ChildError
-from commucat_crypto import DeviceKeyPair
-from commucat_server.provision import self_signed
+from commucat_server.config import ConfigError, load_config
+from commucat_server.provision import ProvisionError, prepare_data_dir
 
-_LOCAL = "127.0.0.1"
+_LOCAL = "127.0.0.1:0"
 
 
 @attrs.frozen(kw_only=True)
@@ -25,35 +21,26 @@ class Domain:
     """One of the servers, before it is started."""
 
     name: str
-    certificate: Path
-    """PEM; made by :func:`make_domains`, with its key beside it."""
+    home: Path
+    """Its data directory is ``data`` in there; key and certificate are made already."""
     trusted: Path
     """PEM certificates of all the domains."""
-    seed: str = attrs.field(repr=False)
-    """Of the server's Ed25519 key, hexadecimal."""
+    public_key: str
+    """What the other servers know it by, hexadecimal."""
 
     @property
-    def public_key(self) -> str:
-        """What the other servers know it by, hexadecimal."""
-        return DeviceKeyPair.from_seed(bytes.fromhex(self.seed)).public.hex()
+    def certificate(self) -> Path:
+        """Of TLS; PEM."""
+        return self.home / "data" / "tls" / "cert.pem"
 
     def server_lines(self) -> list[str]:
         """Of section ``[server]``."""
-        return [
-            f"domain = {json.dumps(self.name)}",
-            f"tls_cert = {json.dumps(str(self.certificate))}",
-            f"tls_key = {json.dumps(str(self.certificate.with_name('key.pem')))}",
-        ]
+        return [f"domain = {json.dumps(self.name)}"]
 
-    def sections(self, peers: Sequence[tuple["Domain", str]], *more: str) -> list[str]:
-        """Sections ``[crypto]`` and ``[federation]``: the key, and the peers with their addresses.
-
-        ``more`` are further lines of ``[federation]``.
-        """
+    def section(self, peers: Sequence[tuple["Domain", str]], *more: str) -> list[str]:
+        """Section ``[federation]``: the peers with their addresses, and ``more`` lines."""
         known = [f"{peer.name},{url},{peer.public_key}" for peer, url in peers]
         return [
-            "[crypto]",
-            f"federation_seed = {json.dumps(self.seed)}",
             "[federation]",
             f"tls_ca = {json.dumps(str(self.trusted))}",
             f"peers = {json.dumps(known)}",
@@ -62,42 +49,24 @@ class Domain:
 
 
 def make_domains(folder: Path, *names: str) -> list[Domain]:
-    """Make keys and certificates for servers on this machine, in a folder of each below ``folder``.
+    """Make the data directories of servers on this machine, each in a folder of its name below ``folder``.
 
     Raises:
-        ChildError: they cannot be written.
+        ChildError: they cannot be made.
     """
     trusted = folder / "peers.pem"
-    domains = [
-        Domain(
-            name=name,
-            certificate=folder / f"tls-{name}" / "cert.pem",
-            trusted=trusted,
-            seed=secrets.token_hex(32),
-        )
-        for name in names
-    ]
-    now = datetime.datetime.now(datetime.UTC)
-    certificates = []
+    domains = []
     try:
-        for domain in domains:
-            key = ec.generate_private_key(ec.SECP256R1())
-            certificate = self_signed(key=key, domain=domain.name, bind_host=_LOCAL, now=now)
-            domain.certificate.parent.mkdir(mode=0o700)
-            domain.certificate.write_bytes(certificate)
-            secret = domain.certificate.with_name("key.pem")
-            secret.touch(0o600)
-            secret.write_bytes(_pem(key))
-            certificates.append(certificate)
-        trusted.write_bytes(b"".join(certificates))
-    except OSError as exc:
-        raise ChildError(f"cannot write certificates to {folder}: {exc.strerror}") from exc
+        for name in names:
+            home = folder / name
+            home.mkdir()
+            draft = home / "commucat.toml"
+            draft.write_text(f"[server]\ndomain = {json.dumps(name)}\n", "utf-8")
+            config = load_config(config_path=draft, data_dir=home / "data", bind=_LOCAL, environ={}, cwd=home)
+            with prepare_data_dir(config) as data_dir:
+                public_key = data_dir.federation_keys.public.hex()
+            domains.append(Domain(name=name, home=home, trusted=trusted, public_key=public_key))
+        trusted.write_bytes(b"".join(domain.certificate.read_bytes() for domain in domains))
+    except (OSError, ConfigError, ProvisionError) as exc:
+        raise ChildError(f"cannot prepare servers in {folder}: {exc}") from exc
     return domains
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )

@@ -38,8 +38,8 @@ class Place:
 
     domain: Domain
     port: int
-    sections: Sequence[str]
-    """Of its configuration, beside those that every own server has."""
+    section: Sequence[str]
+    """``[federation]`` of its configuration."""
 
 
 class ServerUnderLoad:
@@ -78,7 +78,7 @@ class OwnServer(ServerUnderLoad):
     ) -> None:
         super().__init__(folder, tls_ca=folder / "data" / "tls" / "cert.pem")
         if place is not None:
-            self.domain, self.tls_ca = place.domain.name, place.domain.certificate
+            self.domain = place.domain.name
         self._stack = AsyncExitStack()
         self._child: Child | None = None
         self._lives = 0
@@ -230,5 +230,5 @@ def configuration(limits: Mapping[str, int], store: Store, place: Place | None =
     lines += ["[security.rate_limit]", "http_burst = 1000000"]
     lines += ["[limits]", *(f"{name} = {value}" for name, value in ours.items())]
     if place is not None:
-        lines += place.sections
+        lines += place.section
     return "\n".join([*lines, ""])

@@ -131,9 +131,9 @@ class _Stage:
             await nursery.start(wire.serve)
             self._wires.append(wire)
         ways = [(domain, wire.url) for domain, wire in zip(domains, self._wires, strict=True)]
-        for index, domain in enumerate(domains):
+        for domain in domains:
             peers = [way for way in ways if way[0] is not domain]
-            victims.append(Victim(self._folder / f"domain-{index}", self._setup, domain=domain, peers=peers))
+            victims.append(Victim(domain.home, self._setup, domain=domain, peers=peers))
         return victims
 
     async def _enlist(self, stack: AsyncExitStack) -> None:

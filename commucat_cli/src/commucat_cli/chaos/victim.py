@@ -86,7 +86,7 @@ class Victim:
             config.append(f"tls_key = {json.dumps(str(self._tls_ca.with_name('key.pem')))}")
         if domain is not None:
             self._tls_ca = domain.trusted
-            config += [*domain.server_lines(), *domain.sections(peers, *_PATIENCE)]
+            config += [*domain.server_lines(), *domain.section(peers, *_PATIENCE)]
         if kinship is not None:
             config += ["[crypto]", f'federation_seed = "{kinship.seed}"']
         config += ["[security.rate_limit]", "http_burst = 1000000"]

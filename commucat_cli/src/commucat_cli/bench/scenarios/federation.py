@@ -164,11 +164,10 @@ async def _pair(limits: Mapping[str, int], store: Store) -> AsyncIterator[Server
                 place = Place(
                     domain=domain,
                     port=ports[index],
-                    sections=domain.sections([(domains[other], urls[other])], *_SETTINGS),
+                    section=domain.section([(domains[other], urls[other])], *_SETTINGS),
                 )
-                home = folder / domain.name
-                home.mkdir()
-                servers.append(await stack.enter_async_context(own_server(home, limits, store, place)))
+                server = own_server(domain.home, limits, store, place)
+                servers.append(await stack.enter_async_context(server))
             yield ServerPair(folder, *servers)
 
 
