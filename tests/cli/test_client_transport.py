@@ -243,13 +243,18 @@ async def raw_peer(timeouts: Timeouts = Timeouts()) -> AsyncIterator[tuple[H2Cli
         yield client, server_end
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3, b""])
-async def test_what_speaks_no_h2(answer: bytes) -> None:
+async def test_what_speaks_no_h2() -> None:
     async with raw_peer() as (client, peer):
-        if answer:
-            await peer.send_all(answer)
-        await peer.aclose()  # type: ignore[attr-defined]
+        await peer.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 3)
+        await peer.aclose()
         with pytest.raises(NotCommuCatError):
+            await client.get("/")
+
+
+async def test_a_server_that_ends_before_it_says_anything_may_come_again() -> None:
+    async with raw_peer() as (client, peer):
+        await peer.aclose()
+        with pytest.raises(ConnectionLostError, match="closed the connection at once"):
             await client.get("/")
 
 

@@ -44,6 +44,7 @@ class H2Client:
         self._wakeup: trio.Event | None = None
         self._failure: CliError | None = None
         self._incoming = GoawayFilter()
+        self._heard_anything = False
         self._spoke_h2 = False
         self._settled = trio.Event()
         self._last_read = trio.current_time()
@@ -221,6 +222,7 @@ class H2Client:
             if not data:
                 return self._lose(self._end_of_stream())
             self._last_read = trio.current_time()
+            self._heard_anything = True
             try:
                 events = self._h2.receive_data(self._incoming.feed(bytes(data)))
             except h2.exceptions.ProtocolError as exc:
@@ -235,7 +237,11 @@ class H2Client:
     def _end_of_stream(self) -> CliError:
         if self._spoke_h2:
             return ConnectionLostError("the server closed the connection")
-        return NotCommuCatError(f"{self._authority} closed the connection at once; it is no CommuCat server")
+        where = self._authority
+        if self._heard_anything:
+            return NotCommuCatError(f"{where} does not speak HTTP/2; it is no CommuCat server")
+        # It offered HTTP/2 in the handshake: most likely it was stopped in this very moment.
+        return ConnectionLostError(f"{where} closed the connection at once; is it a CommuCat server?")
 
     def _protocol_failure(self, exc: Exception) -> CliError:
         if self._spoke_h2:
