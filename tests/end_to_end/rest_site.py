@@ -9,11 +9,17 @@ import attrs
 import requests
 import trio
 
+from commucat_crypto import DeviceKeyPair
 from commucat_proto import SEND_ONLY
 from end_to_end.raw_people import Reach, device, reach
 from end_to_end.server_process import ServerProcess, server_process
 
-CONFIG = """
+PEER = "other.test"
+PEER_KEYS = DeviceKeyPair.from_seed(b"p" * 32)
+CONFIG = f"""
+[federation]
+# Nobody listens there: what is sent to it waits.
+peers = ["{PEER},https://127.0.0.1:9,{PEER_KEYS.public.hex()}"]
 [server]
 auto_approve_devices = true
 [pairing]

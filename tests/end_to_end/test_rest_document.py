@@ -1,6 +1,7 @@
 """The OpenAPI document against the real server: random requests, and one of each kind that succeeds."""
 
 import re
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,8 +13,11 @@ import requests
 from hypothesis import HealthCheck, given, settings
 
 from commucat_crypto import DeviceKeyPair, claim_statement, rotation_statement
+from commucat_proto import Frame, FrameType, json_text
+from commucat_proto.federation import Event, FriendEvent, FriendEventKind
+from commucat_proto.json_text import JsonValue
 from end_to_end.raw_people import device_id
-from end_to_end.rest_site import Site, operations, running_site
+from end_to_end.rest_site import PEER, PEER_KEYS, Site, operations, running_site
 
 with warnings.catch_warnings():
     # Its own imports warn of what it has deprecated itself.
@@ -210,6 +214,61 @@ def download(site: Site, span: str | None = None) -> requests.Response:
     return site.http.get(f"{site.server.url}/api/attachments/{identity}", headers=headers, timeout=30)
 
 
+def event(site: Site, payload: JsonValue) -> bytes:
+    """Of a server that this one knows."""
+    return (
+        Event(
+            event_id=secrets.token_hex(8),
+            origin=PEER,
+            created_at=time.time_ns(),
+            payload=payload,
+            scope="localhost",
+        )
+        .sign(PEER_KEYS)
+        .encode()
+    )
+
+
+def message_event(site: Site) -> bytes:
+    name, _ = site.someone()
+    frame = Frame(FrameType.MSG, 7, 1, b"sealed").encode().hex()
+    return event(site, {"payload": frame, "sender": "theirs", "target": f"{device_id(name)}@localhost"})
+
+
+def take_event(site: Site) -> requests.Response:
+    return site.ask("POST", "/federation/events", data=message_event(site))
+
+
+def take_event_again(site: Site) -> requests.Response:
+    told = message_event(site)
+    assert site.ask("POST", "/federation/events", data=told).status_code == 202
+    return site.ask("POST", "/federation/events", data=told)
+
+
+def take_friend_event(site: Site) -> requests.Response:
+    name, _ = site.someone()
+    asked = FriendEvent(
+        kind=FriendEventKind.REQUEST,
+        request_id=secrets.token_hex(8),
+        sender=f"theirs-{site.people}@{PEER}",
+        recipient=f"{name}@localhost",
+        timestamp=datetime.now(UTC).isoformat(),
+    )
+    body = json_text.dumps(asked.sign(PEER_KEYS).to_wire())
+    return site.ask("POST", "/federation/friend-request", data=body)
+
+
+def answer_question(site: Site) -> requests.Response:
+    name, _ = site.someone()
+    question: JsonValue = {"type": "certificate", "device": device_id(name)}
+    return site.ask("POST", "/federation/query", data=event(site, question))
+
+
+def ask_afar(site: Site) -> requests.Response:
+    _, token = site.someone()
+    return site.ask("POST", f"/api/friends/requests/theirs@{PEER}", token, json={"message": "hello"})
+
+
 MEANT: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
     ("GET", "/"): plain("/"),
     ("GET", "/index.html"): plain("/index.html"),
@@ -249,10 +308,17 @@ MEANT: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
     ("GET", "/api/attachments/{attachment_id}"): download,
     ("GET", "/api/attachments/{attachment_id}/upload"): offset_of,
     ("PATCH", "/api/attachments/{attachment_id}/upload"): lambda site: upload(site)[0],
+    ("POST", "/federation/events"): take_event,
+    ("POST", "/federation/friend-request"): take_friend_event,
+    ("POST", "/federation/query"): answer_question,
+    ("GET", "/.well-known/commucat-federation"): plain("/.well-known/commucat-federation"),
+    ("GET", "/api/federation/peers"): admin("/api/federation/peers"),
 }
 """For each operation, a request that succeeds. Whoever adds an operation adds it here."""
 ALSO: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
     ("GET", "/api/attachments/{attachment_id}"): lambda site: download(site, "bytes=1-2"),
+    ("POST", "/api/friends/requests/{user_id}"): ask_afar,
+    ("POST", "/federation/events"): take_event_again,
 }
 """Further ones, where an operation has more than one documented success."""
 
