@@ -97,8 +97,8 @@ CONFIRMED_BEFORE_THE_ANSWER = Damage(
 )
 IDS_NOT_KEPT = Damage(
     file="federation/inbound.py",
-    before='            key=f"federation:{peer.domain}:{message.event_id}",\n',
-    after='            key=f"federation:{peer.domain}:{message.event_id}:{id(message)}:{self._clock()}",\n',
+    before='            key=f"federation:{peer.domain}:{event_id}",\n',
+    after='            key=f"federation:{peer.domain}:{event_id}:{id(value)}:{self._clock()}",\n',
     found_as=("duplicates", "renumbered"),
     options=("--domains", "2"),
 )

@@ -40,7 +40,7 @@ def entry(
     *,
     authority: DeviceKeyPair = AUTHORITY,
     domain: str = "cats.example",
-    until: int = NOW + 1000,
+    until: int = NOW + 86_400,
     **changes: Any,
 ) -> dict[str, Any]:
     """What a server says about a key, signed; ``changes`` are made afterwards."""

@@ -195,8 +195,12 @@ def test_a_message_refused_for_good_can_be_seen_and_dropped(
     assert carol.run("send", "--to", address(dave, b), "first").returncode == 0
     assert texts(dave, 1) == ["first"]
     b.kill()
+    operator(b, "devices", "revoke", dave.device_id)
     with carol.running("send", "--to", address(dave, b), "--wait-delivered", "60", "too late") as sending:
-        operator(b, "devices", "revoke", dave.device_id)
+        # Not before: a server that is there tells the client, and nothing is sent at all.
+        for _ in range(20):
+            if operator(a, "peers", "show", "b.test")["waiting"]:
+                break
         b.start()
         code, _, errors = sending.end()
     [letter] = operator(a, "peers", "dead-letters")["dead_letters"]

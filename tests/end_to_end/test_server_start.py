@@ -102,7 +102,7 @@ def test_workers_of_the_configuration_need_postgresql_as_well(tmp_path: Path) ->
         ("[server]\nworkers = 0\n", "workers"),
         ("[storage]\nredis_url = 'x:6379'\n", "must look like redis://"),
         ("[storage]\npostgres_dsn = 'host=x'\n", "must look like postgresql://"),
-        ("[federation]\npeers = ''\n", "not supported by this version"),
+        ("[federation]\npeers = ''\n", "federation.peers: is empty"),
     ],
 )
 def test_bad_configuration_is_named(tmp_path: Path, text: str, named: str) -> None:

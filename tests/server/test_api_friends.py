@@ -257,6 +257,7 @@ async def test_a_request_is_told_listed_and_accepted(api: Api) -> None:
     assert (await api.ask("GET", "/api/friends/requests", "bob")).json == {
         "incoming": [request],
         "outgoing": [],
+        "federated": [],
     }
 
     accepted = await api.ask("POST", "/api/friends/requests/ann/accept", "bob")

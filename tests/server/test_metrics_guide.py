@@ -9,6 +9,8 @@ import pytest
 import trio
 import yaml
 
+from commucat_server.config.federation_section import ConfiguredPeer
+from commucat_server.federation.figures import PeerFigures, peer_figures
 from commucat_storage.bus import BusCounters
 from server.connect_builders import running_server
 from server.metrics_builders import metrics_of, types
@@ -16,13 +18,18 @@ from server.metrics_builders import metrics_of, types
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `(\w+)(?:\{\w+\})?` \| (\w+) \| .+ \|$", re.MULTILINE)
 NAME = re.compile(r"\b(?:commucat|process|python)_\w+")
+PEER = ConfiguredPeer(domain="b.example", endpoint="https://b.example", public_key=bytes(32))
 
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     async def ask() -> dict[str, str]:
         async with running_server(tmp_path_factory.mktemp("metrics")) as server:
-            return await types(metrics_of(server, bus=BusCounters()))
+
+            async def peers() -> list[PeerFigures]:
+                return await peer_figures(server.storage, [PEER], relay_ttl=1, now=1)
+
+            return await types(metrics_of(server, bus=BusCounters(), federation=peers))
 
     return trio.run(ask)
 

@@ -101,13 +101,13 @@ def of_older_version(manifest: Manifest, name: str, columns: tuple[str, ...], ro
 async def test_columns_that_came_later_are_absent_in_older_backups(tmp_path: Path) -> None:
     manifest = (await a_backup(await a_store(tmp_path / "store.db"), tmp_path / "backup")).manifest
     [queue] = [table for table in TABLES if table.name == "relay_queue"]
-    older = tuple(column.name for column in queue.columns[:-2])
+    older = tuple(column.name for column in queue.columns[:-3])
 
     written = decode_manifest(of_older_version(manifest, "relay_queue", older, 3)).written(queue)
 
     assert written is not None
-    assert written.columns == queue.columns[:-2]
-    for wrong in (older[:3], (*older, "target"), (*older, "sender", "target", "more")):
+    assert written.columns == queue.columns[:-3]
+    for wrong in (older[:3], (*older, "target"), (*older, "sender", "target", "group_id", "more")):
         with pytest.raises(MoveError, match="columns that this program does not know"):
             decode_manifest(of_older_version(manifest, "relay_queue", wrong, 3))
 

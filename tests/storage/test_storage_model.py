@@ -171,9 +171,13 @@ class Model:
         return RefusalReason.CHANNEL_CONFLICT
 
     def conflict_of_peer(self, target: str, sender: str, group_id: str | None) -> RefusalReason | None:
-        if group_id is not None or (target.startswith("@") and sender):
+        if target.startswith("@") and sender:
             return RefusalReason.UNKNOWN_DEVICE
-        return None if home(target) in self.inboxes and "@" not in sender else RefusalReason.UNKNOWN_DOMAIN
+        if home(target) not in self.inboxes or "@" in sender:
+            return RefusalReason.UNKNOWN_DOMAIN
+        if group_id is not None and target not in self.groups[group_id].members:
+            return RefusalReason.NOT_MEMBER
+        return None
 
     def is_stranger(self, name: str, sender: str) -> bool:
         if "@" in name:

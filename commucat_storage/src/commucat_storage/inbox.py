@@ -100,8 +100,6 @@ class Submission:
     on_behalf: str = ""
     """``handle@domain`` of the sender's user, where the sender is a device of another server: to a receiver
     whose user lists this address as a friend it is no stranger."""
-    local: bool = False
-    """Whether recipients of other servers refuse it with ``not_federated``."""
     once: Once | None = None
     """Store it only if no message with this scope and key was stored before; it counts as stored when at
     least one recipient has accepted it."""
@@ -111,6 +109,8 @@ class Submission:
     group_home: str | None = None
     """The domain that tells of a change of the group ``group_id``, which must be its home if the group is
     known here. Such a notice reaches those who are no members any more, too; the sender need not be one."""
+    local: bool = False
+    """Whether recipients of other servers refuse it with ``not_federated``."""
 
 
 @attrs.frozen
