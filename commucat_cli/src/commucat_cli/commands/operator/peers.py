@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 import typer
@@ -21,6 +21,7 @@ from commucat_server.federation.figures import as_peer, peer_figures
 from commucat_server.provision import operator_record
 from commucat_storage import (
     DeadLetter,
+    Once,
     OperatorRecord,
     Peer,
     PeerStatus,
@@ -28,6 +29,9 @@ from commucat_storage import (
     Submission,
     SubmissionOutcome,
 )
+
+_RESENT_SECONDS: Final = 86_400
+"""How long it is known, beyond the message's own time, that a dead letter was sent again."""
 
 peers_app = typer.Typer(help="Servers of other domains, and what waits for them.", no_args_is_help=True)
 
@@ -336,6 +340,7 @@ def resend(
     def command() -> int:
         async def work(storage: Storage, _: ServerConfig) -> Row:
             letter = await _find_letter(storage, letter_id)
+            now = int(time.time())
             submission = Submission(
                 letter.sender,
                 letter.channel,
@@ -346,14 +351,16 @@ def resend(
                 report=letter.report,
                 reference=letter.reference,
                 group_id=letter.group_id,
+                # Whoever is stopped before the letter is gone, and tries again, does not send it twice.
+                once=Once("dead-letter", letter_id, max(now, letter.expires_at) + _RESENT_SECONDS),
             )
             [outcome] = await storage.commit([submission])
             assert isinstance(outcome, SubmissionOutcome), "a submission was asked for"
-            if not outcome.accepted:
+            if not outcome.accepted and not outcome.duplicate:
                 reasons = ", ".join(refusal.reason.value for refusal in outcome.refused)
                 raise OperatorError(f"the outbox of {letter.domain} does not take it: {reasons}")
             await storage.forget_dead_letters([letter_id])
-            await storage.add_operator_record(_record(letter.domain, "resend", int(time.time())))
+            await storage.add_operator_record(_record(letter.domain, "resend", now))
             return {"letter": letter_id, "domain": letter.domain, "target": letter.target}
 
         print_values(on_store(config, data_dir, work), as_json=as_json)
