@@ -41,11 +41,13 @@ class Stage:
     offered: str = "offer"
     acked: int = 0
     media: bytes = MEDIA
+    change: dict[str, str] = attrs.field(
+        factory=lambda: {"event": "role", "device": CAROL.device_id, "role": "member"}
+    )
 
     def frames(self) -> Iterable[tuple[FrameType, int, Any]]:
         """(type, channel, payload) of every type that a session has a use for; what ends things is last."""
         call = {"call_id": self.call}
-        change = {"group_id": self.group, "event": "role", "device": CAROL.device_id, "role": "member"}
         candidate = {"address": "192.0.2.7", "port": 4000}
         yield FrameType.PRESENCE, 0, {"state": "away"}
         yield FrameType.ACK, 0, {"ack": self.acked}
@@ -65,7 +67,7 @@ class Stage:
         yield FrameType.CALL_ANSWER, self.channel, {**call, "accept": True}
         yield FrameType.CALL_END, self.channel, {**call, "reason": "hangup"}
         yield FrameType.GROUP_INVITE, self.channel, {"group_id": self.group, "device": self.invited}
-        yield FrameType.GROUP_EVENT, self.channel, change
+        yield FrameType.GROUP_EVENT, self.channel, {"group_id": self.group, **self.change}
         yield FrameType.GROUP_CREATE, 32, {"group_id": self.created, "members": list(self.created_members)}
         yield FrameType.JOIN, 30, {"group_id": self.joined}
         yield FrameType.JOIN, 31, {"members": [BOB.device_id]}

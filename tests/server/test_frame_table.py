@@ -62,7 +62,17 @@ async def to_nobody_known(scene: Stage, _: pytest.MonkeyPatch) -> None:
 
 async def to_another_server(scene: Stage, _: pytest.MonkeyPatch) -> None:
     await scene.alice.join(PLAIN, "somebody@elsewhere.test")
-    scene.channel, scene.call = PLAIN, f"call-{PLAIN}"
+    scene.channel, scene.call, scene.invited = PLAIN, f"call-{PLAIN}", "somebody@elsewhere.test"
+
+
+async def handed_to_another_server(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    member = "somebody@elsewhere.test"
+    await scene.server.storage.set_outbox("elsewhere.test", open=True)
+    await ask(scene.alice, FrameType.GROUP_INVITE, GROUPED, {"group_id": GROUP, "device": member})
+    transfer = {"group_id": GROUP, "event": "transfer", "device": ALICE.device_id}
+    await ask(scene.bob, FrameType.GROUP_EVENT, GROUPED, transfer)
+    await scene.server.storage.set_outbox("elsewhere.test", open=False)
+    scene.change = {"event": "transfer", "device": member}
 
 
 async def deleted(scene: Stage, _: pytest.MonkeyPatch) -> None:
@@ -186,7 +196,7 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "bad_media": (media_without_a_header,),
     "ack_out_of_range": (ack_of_the_future,),
     "rate_limited": (too_many_frames,),
-    "unknown_domain": (to_another_server,),
+    "unknown_domain": (to_another_server, handed_to_another_server),
     "not_federated": (to_another_server,),
 }
 LIMITS = {
