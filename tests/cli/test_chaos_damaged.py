@@ -100,7 +100,8 @@ IDS_NOT_KEPT = Damage(
     before='            key=f"federation:{peer.domain}:{event_id}",\n',
     after='            key=f"federation:{peer.domain}:{event_id}:{id(value)}:{self._clock()}",\n',
     found_as=("duplicates", "renumbered"),
-    options=("--domains", "2"),
+    # Only an answer that is lost behind its commit shows it: more kills, more of those.
+    options=("--domains", "2", "--kills", "8"),
 )
 DAMAGES = {
     "an outbox is confirmed before the peer has answered": CONFIRMED_BEFORE_THE_ANSWER,

@@ -6,6 +6,7 @@ import sqlite3
 import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,8 +49,18 @@ def get(server: ServerProcess, path: str) -> str:
 
 def until(holds: Callable[[], bool]) -> None:
     """Ask another process until something is so; only a hang takes until the deadline."""
+
+    def is_so() -> bool:
+        try:
+            return holds()
+        except urllib.error.HTTPError as exc:
+            # Whoever asks without a pause is told to ask less often.
+            if exc.code != 429:
+                raise
+            return False
+
     end = time.monotonic() + DEADLINE
-    while not holds():
+    while not is_so():
         assert time.monotonic() < end, "it did not come to pass"
 
 
