@@ -4,7 +4,7 @@ import datetime
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class HostilePeer:
             nursery.cancel_scope.cancel()
 
     async def _serve(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
-        try:
+        # It is left alone in the middle of what it does, as it deserves.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while (request := await _request(stream)) is not None:
                 path, body = request
                 if body:
@@ -95,8 +96,6 @@ class HostilePeer:
                 await BEHAVIOURS[self.behaviour](stream, path)
                 if self.behaviour != "accept":
                     return
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it was left alone, as it deserves
 
 
 async def _request(stream: trio.SSLStream[trio.SocketStream]) -> tuple[str, bytes] | None:

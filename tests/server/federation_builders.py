@@ -19,9 +19,10 @@ from commucat_server.federation.addresses import EVENTS_PATH, FRIENDS_PATH, QUER
 from commucat_server.federation.backoff import Backoff
 from commucat_server.federation.client import PeerAnswer, PeerClient, PeerUnreachableError
 from commucat_server.federation.courier import Courier
+from commucat_server.federation.event_window import EventWindow
 from commucat_server.federation.figures import peer_figures
 from commucat_server.federation.friends import RemoteFriends
-from commucat_server.federation.inbound import EventWindow, Inbound, RateLimitedError
+from commucat_server.federation.inbound import Inbound, RateLimitedError
 from commucat_server.federation.lane import LaneServices
 from commucat_server.federation.outgoing import EventSigner
 from commucat_server.federation.peers import PeerDirectory

@@ -15,7 +15,8 @@ from commucat_proto import json_text
 from commucat_proto.federation import FriendEvent, FriendEventError, FriendEventKind, parse_instant
 from commucat_server.federation import problems
 from commucat_server.federation.addresses import split_address
-from commucat_server.federation.inbound import EventWindow, Inbound
+from commucat_server.federation.event_window import EventWindow
+from commucat_server.federation.inbound import Inbound
 from commucat_server.federation.outgoing import FRIEND_EVENT
 from commucat_server.federation.peers import KnownPeer, PeerDirectory
 from commucat_server.federation.problems import EventRefusal

@@ -12,11 +12,9 @@ import structlog
 import trio
 
 from commucat_proto import (
-    DeliveryReport,
     Frame,
     FrameType,
     json_text,
-    read_delivery_report,
 )
 from commucat_proto.federation import (
     MAX_GROUP_ID,
@@ -33,13 +31,15 @@ from commucat_proto.federation import (
     entry_id,
     group_entry_of,
 )
-from commucat_proto.federation.instants import NANOSECONDS
 from commucat_server.federation import groups, problems
-from commucat_server.federation.addresses import USER_PREFIX, split_address
+from commucat_server.federation.addresses import USER_PREFIX
+from commucat_server.federation.announcements import announcement_of, key_update_of, sender_of
 from commucat_server.federation.carried import CARRIED
+from commucat_server.federation.event_window import EventWindow
 from commucat_server.federation.peers import KnownPeer, PeerDirectory
 from commucat_server.federation.presence import KIND, RemotePresence
-from commucat_server.federation.problems import EventRefusal, RefusedEventError, refusal_of
+from commucat_server.federation.problems import EventRefusal, RefusedEventError
+from commucat_server.federation.results import Result, result_document, result_of
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.inbox import Inbox
 from commucat_server.security.rate import RateLimit
@@ -60,7 +60,6 @@ from commucat_storage import (
 
 log = structlog.get_logger("commucat.federation")
 
-DAY: Final = 86_400
 SCOPE: Final = "federation-inbox"
 _RELAY: Final = "relay"
 """The scope of events that are for whoever gets them; some peers write it."""
@@ -72,9 +71,6 @@ MAX_EARLY: Final = 1_000
 
 _Operation: TypeAlias = Submission | ReplaceReplica | InviteMember | ChangeGroup
 
-Result: TypeAlias = str | EventRefusal | None
-"""``accepted`` or ``duplicate``, why not, or None: later."""
-
 
 @attrs.frozen
 class EventAnswer:
@@ -82,24 +78,6 @@ class EventAnswer:
 
     status: int
     document: dict[str, Any]
-
-
-@attrs.frozen(kw_only=True)
-class EventWindow:
-    """How old or new an event may be, and how long its id is kept: as long as a peer may try."""
-
-    lifetime: int
-    """Seconds that a message waits in an outbox."""
-
-    @property
-    def seconds(self) -> int:
-        """A day more than that."""
-        return self.lifetime + DAY
-
-    def takes(self, created_at_ns: int, now: float) -> bool:
-        """Whether an event of this instant is of our time; a peer's clock may be a day ahead."""
-        created_at = created_at_ns / NANOSECONDS
-        return now - self.seconds <= created_at <= now + DAY
 
 
 class Inbound:
@@ -198,7 +176,7 @@ class Inbound:
             first = results.index(None)
             results[first:] = [None] * (len(results) - first)
         return EventAnswer(
-            200, {"status": "processed", "results": [_result_document(each) for each in results]}
+            200, {"status": "processed", "results": [result_document(each) for each in results]}
         )
 
     # -- believing ------------------------------------------------------------------------------------
@@ -276,15 +254,15 @@ class Inbound:
         if message.group is not None:
             return await self._group_submission(peer, message, message.group, target, expires_at, once, told)
         if message.sender is None:
-            payload = _announcement_of(peer, frame)
+            payload = announcement_of(peer, frame)
             recipients = await self._announced_to(target)
             return Submission("", frame.channel, frame.type, payload, expires_at, recipients, once=once)
-        sender = _sender_of(peer, message.sender)
+        sender = sender_of(peer, message.sender)
         if frame.type not in CARRIED:
             raise problems.FRAME_TYPE.raised()
         payload = frame.payload
         if frame.type is FrameType.KEY_UPDATE:
-            payload = _key_update_of(frame, message.sender, sender)
+            payload = key_update_of(frame, message.sender, sender)
         user = message.sender_user
         return Submission(
             sender,
@@ -327,13 +305,13 @@ class Inbound:
             sender = address if address.endswith(f"@{peer.domain}") else outbox_of(peer.domain)
             home = peer.domain if by_home else None
             if not by_home:
-                sender = _sender_of(peer, message.sender)
+                sender = sender_of(peer, message.sender)
         else:
-            sender = _sender_of(peer, message.sender)
+            sender = sender_of(peer, message.sender)
             if frame.type not in CARRIED:
                 raise problems.FRAME_TYPE.raised()
             if frame.type is FrameType.KEY_UPDATE:
-                payload = _key_update_of(frame, message.sender, sender)
+                payload = key_update_of(frame, message.sender, sender)
         user = message.sender_user
         asks = message.report is not None and sender != "" and home is None
         return Submission(
@@ -384,7 +362,7 @@ class Inbound:
 
     async def _store(self, peer: KnownPeer, asked: Sequence["_Asked"]) -> list[Result]:
         outcomes = await self._commit([each.operation for each in asked])
-        results = [_result_of(outcome) for outcome in outcomes]
+        results = [result_of(outcome) for outcome in outcomes]
         for place, (each, outcome) in enumerate(zip(asked, outcomes, strict=True)):
             if isinstance(each.operation, InviteMember | ChangeGroup):
                 results[place] = await self._told(each.operation, outcome)
@@ -416,7 +394,7 @@ class Inbound:
     async def _perhaps_early(self, peer: KnownPeer, asked: "_Asked", outcome: Outcome) -> Result:
         """The result of a message that is refused; None, later, if only because the peer knows a newer state
         of the group than this server: what the home has told everybody comes here, too."""
-        result, message = _result_of(outcome), asked.operation
+        result, message = result_of(outcome), asked.operation
         if (
             not isinstance(message, Submission)
             or not isinstance(outcome, SubmissionOutcome)
@@ -432,7 +410,7 @@ class Inbound:
         if group is not None and group.revision >= asked.revision:
             # Perhaps it has come only just now.
             [outcome] = await self._commit([message])
-            return _result_of(outcome)
+            return result_of(outcome)
         key = (peer.domain, message.group_id, asked.revision)
         now = self._clock()
         if key not in self._early:
@@ -487,68 +465,3 @@ def _is_signed_by(signed: SignedEvent, key: bytes) -> bool:
 
 def _format_refusal(error: RelayedFormatError) -> EventRefusal:
     return EventRefusal(400, error.title, str(error))
-
-
-def _sender_of(peer: KnownPeer, sender: str) -> str:
-    """``device@domain`` of the sender, which may come with its domain or without."""
-    address = split_address(sender if "@" in sender else f"{sender}@{peer.domain}")
-    if address is None or address[1] != peer.domain:
-        raise problems.SENDER.raised()
-    return "@".join(address)
-
-
-def _announcement_of(peer: KnownPeer, frame: Frame) -> bytes:
-    """What another server itself may tell a device, and nothing else: that a device of its own has a new
-    key, which counts by the old key's signature, and what became of messages."""
-    if frame.type is FrameType.KEY_UPDATE:
-        value = frame.control
-        device_id = value.get("device_id") if isinstance(value, dict) else None
-        if not isinstance(device_id, str):
-            raise problems.SENDER.raised()
-        return _key_update_of(frame, device_id, _sender_of(peer, device_id))
-    report = read_delivery_report(frame)
-    if report is None:
-        raise problems.SENDER.raised()
-    device = _sender_of(peer, report.device)
-    renamed = DeliveryReport(
-        status=report.status,
-        device=device,
-        channel=report.channel,
-        messages=report.messages,
-        reason=report.reason,
-    )
-    return json_text.dumps(renamed.to_wire())
-
-
-def _key_update_of(frame: Frame, sender: str, address: str) -> bytes:
-    """The announcement of a device's own new key, under the name by which it is known here."""
-    value = frame.control
-    if not isinstance(value, dict) or value.get("device_id") != sender.partition("@")[0]:
-        raise problems.SENDER.raised()
-    return json_text.dumps({**value, "device_id": address})
-
-
-def _result_of(outcome: Outcome) -> Result:
-    if isinstance(outcome, GroupOutcome):
-        if outcome.refused is None:
-            return "duplicate" if outcome.duplicate else "accepted"
-        return refusal_of(outcome.refused)
-    assert isinstance(outcome, SubmissionOutcome), "nothing else was stored"
-    if outcome.duplicate:
-        return "duplicate"
-    if outcome.accepted:
-        return "accepted"
-    reasons = [refusal.reason for refusal in outcome.refused]
-    if not reasons or reasons[0] in problems.LATER:
-        return None
-    return refusal_of(reasons[0])
-
-
-def _result_document(result: Result) -> dict[str, Any]:
-    match result:
-        case EventRefusal(status, title, detail):
-            return {"status": "refused", "code": status, "title": title, "detail": detail}
-        case None:
-            return {"status": "later", "detail": problems.NOT_STORED.detail}
-        case _:
-            return {"status": result}

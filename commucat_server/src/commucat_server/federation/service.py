@@ -13,9 +13,10 @@ from commucat_server.config import ServerConfig
 from commucat_server.federation.backoff import Backoff
 from commucat_server.federation.client import open_peer_client
 from commucat_server.federation.courier import Courier
+from commucat_server.federation.event_window import EventWindow
 from commucat_server.federation.figures import PeerFigures, peer_figures
 from commucat_server.federation.friends import RemoteFriends
-from commucat_server.federation.inbound import EventWindow, Inbound
+from commucat_server.federation.inbound import Inbound
 from commucat_server.federation.lane import LaneServices
 from commucat_server.federation.outgoing import EventSigner
 from commucat_server.federation.peers import PeerDirectory
