@@ -12,6 +12,8 @@ from end_to_end.server_process import ServerProcess, run
 CONFIG = """[server]
 domain = "{domain}"
 auto_approve_devices = true
+[security.rate_limit]
+http_burst = 1000000
 [federation]
 backoff_min = 1
 backoff_max = 2

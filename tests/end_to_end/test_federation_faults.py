@@ -82,12 +82,8 @@ async def hear(where: Reach, name: str, friend: str, count: int) -> list[str]:
 
 def standing(server: ServerProcess, domain: str) -> dict[str, Any]:
     """What a server says of a peer."""
-    end = time.monotonic() + DEADLINE
     url = f"{server.url}/api/federation/peers"
-    # Whoever asks without a pause is told to ask less often.
-    while (answer := requests.get(url, verify=str(server.ca_file), timeout=DEADLINE)).status_code == 429:
-        assert time.monotonic() < end, "the server never answers"
-    peers = answer.json()["peers"]
+    peers = requests.get(url, verify=str(server.ca_file), timeout=DEADLINE).json()["peers"]
     [found] = [peer for peer in peers if peer["domain"] == domain]
     return dict(found)
 
