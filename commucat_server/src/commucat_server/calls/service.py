@@ -195,6 +195,7 @@ class CallService:
                 self.board.accept(call, hint.device_id, now)
             case CallChange.DECLINED:
                 self.board.decline(call, hint.device_id, hint.reason or "decline")
+                self.rows.note(call)
             case CallChange.AWAY:
                 # Hints may overtake each other: who is here is not away.
                 if self._registry.receiver(hint.device_id) is None:
