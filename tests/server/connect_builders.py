@@ -30,6 +30,7 @@ from commucat_proto import (
     encode_frame,
     json_text,
 )
+from commucat_server.calls.limits import CallLimits
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.context import ConnectContext, ConnectSettings
@@ -411,6 +412,7 @@ async def running_server(
     new_devices_per_hour: int = 1000,
     max_frame_len: int = 2**20,
     shared: Shared = ALONE,
+    calls: CallLimits | None = None,
 ) -> AsyncIterator[Server]:
     async with (
         open_sqlite(path / "store.db", settings=sqlite or SqliteSettings()) as storage,
@@ -460,7 +462,16 @@ async def running_server(
             inbox=inbox,
             cluster=cluster,
             presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=30, clock=clock),
-            calls=CallService(inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=60),
+            calls=CallService(
+                storage=storage,
+                registry=registry,
+                inbox=inbox,
+                cluster=cluster,
+                ledger=ledger,
+                counters=counters,
+                clock=clock,
+                limits=calls or CallLimits(),
+            ),
             counters=counters,
             bus=shared.bus,
             connect_limit=_limit("connect", connects, 1.0, shared),
@@ -468,7 +479,7 @@ async def running_server(
             clock=clock,
         )
         nursery.start_soon(context.presence.tell_peers)
-        nursery.start_soon(context.calls.run)
+        await nursery.start(context.calls.run)
         nursery.start_soon(reports.run, inbox.submit, inbox.settle)
         yield Server(context=context, nursery=nursery, handler=ConnectHandler(context), reports=reports)
         nursery.cancel_scope.cancel()

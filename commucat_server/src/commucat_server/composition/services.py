@@ -7,7 +7,7 @@ import attrs
 from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.service import CallService
-from commucat_server.composition.limits import pairing_policy
+from commucat_server.composition.limits import call_limits, pairing_policy
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admin_tokens import AdminTokens
 from commucat_server.identity.admissions import AdmissionPolicy
@@ -113,7 +113,14 @@ async def build_services(
         reports=reports,
         inbox=inbox,
         calls=CallService(
-            inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout
+            storage=storage,
+            registry=registry,
+            inbox=inbox,
+            cluster=cluster,
+            ledger=ledger,
+            counters=counters,
+            clock=clock,
+            limits=call_limits(config),
         ),
         issuer=issuer,
         policy=AdmissionPolicy(
