@@ -25,7 +25,7 @@ from commucat_server.connect.frames.transient import transient
 from commucat_storage import Outcome, Resolve
 
 COMPLAINT_INTERVAL: Final = 1.0
-"""Seconds between two Errors to one session about sound, or video, of no use: hundreds may come in a second."""
+"""Seconds between two Errors to one session about sound, or about video: hundreds may come in a second."""
 
 MEDIA_UPDATES: Final = (ReceiveSelection, KeyFrameRequest, ActiveSpeakers, DeviceStreams, CongestionReport)
 _OLD_READERS: Final[Mapping[FrameType, Callable[[bytes], MediaPacket]]] = {
