@@ -30,6 +30,7 @@ from commucat_proto import (
     encode_frame,
     json_text,
 )
+from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.limits import CallLimits
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
@@ -413,6 +414,7 @@ async def running_server(
     max_frame_len: int = 2**20,
     shared: Shared = ALONE,
     calls: CallLimits | None = None,
+    forwarding: dict[str, Any] | None = None,
 ) -> AsyncIterator[Server]:
     async with (
         open_sqlite(path / "store.db", settings=sqlite or SqliteSettings()) as storage,
@@ -446,6 +448,16 @@ async def running_server(
         key = NoiseKeyVersion(
             version=1, keys=SERVER_KEYS, valid_after=0, rotates_at=NOW * 2, expires_at=NOW * 2
         )
+        call_service = CallService(
+            storage=storage,
+            registry=registry,
+            inbox=inbox,
+            cluster=cluster,
+            ledger=ledger,
+            counters=counters,
+            clock=clock,
+            limits=calls or CallLimits(),
+        )
         context = ConnectContext(
             settings=ConnectSettings(**({"domain": DOMAIN} | limits | (settings or {}))),
             noise_keys=NoiseCatalogue(
@@ -462,15 +474,14 @@ async def running_server(
             inbox=inbox,
             cluster=cluster,
             presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=30, clock=clock),
-            calls=CallService(
-                storage=storage,
+            calls=call_service,
+            forwarder=Forwarder(
+                board=call_service.board,
                 registry=registry,
                 inbox=inbox,
                 cluster=cluster,
-                ledger=ledger,
                 counters=counters,
-                clock=clock,
-                limits=calls or CallLimits(),
+                **(forwarding or {}),
             ),
             counters=counters,
             bus=shared.bus,

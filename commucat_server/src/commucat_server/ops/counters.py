@@ -12,9 +12,9 @@ CALL_BOUNDS = (5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0)
 """Seconds."""
 
 
-def count(table: dict[str, int], name: str) -> None:
-    """Add one under a name; the names are the server's own words, so a table has an end."""
-    table[name] = table.get(name, 0) + 1
+def count(table: dict[str, int], name: str, amount: int = 1) -> None:
+    """Add to a name; the names are the server's own words, so a table has an end."""
+    table[name] = table.get(name, 0) + amount
 
 
 @attrs.define
@@ -87,8 +87,16 @@ class Counters:
     """Attempts to store calls that failed."""
     voice_frames: int = 0
     video_frames: int = 0
+    media_audio: int = 0
+    """Packets of sound that the forwarder has queued for receivers on this node, counted for each."""
+    media_video: int = 0
+    """The same for video."""
+    media_bytes: int = 0
+    """The payloads of both."""
+    media_dropped: dict[str, int] = attrs.Factory(dict)
+    """Media packets that were dropped, by cause; for a slow receiver counted for each."""
     transport_updates: dict[str, int] = attrs.Factory(dict)
-    """By kind: ``candidate``, ``selected_candidate_pair``, ``consent_keepalive``."""
+    """By the ``update`` of the frame."""
     transport_rtt: Timings = attrs.Factory(lambda: Timings(RTT_BOUNDS))
     """Milliseconds that clients report of the path of a call."""
     transport_loss: Timings = attrs.Factory(lambda: Timings(LOSS_BOUNDS))
