@@ -28,7 +28,17 @@ from commucat_storage.records import (
     SessionRow,
     User,
 )
-from commucat_storage.sqlite import accounts, admit, devices, expiry, federation, key_events, reads
+from commucat_storage.sqlite import (
+    account_links,
+    accounts,
+    admit,
+    devices,
+    expiry,
+    federation,
+    key_events,
+    reads,
+)
+from commucat_storage.sqlite.account_links import SqliteAccountLinks
 from commucat_storage.sqlite.attachments import SqliteAttachments
 from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.device_store import SqliteDevices
@@ -97,6 +107,7 @@ class SqliteStorage(
     SqliteDevices,
     SqliteFriends,
     SqliteFederation,
+    SqliteAccountLinks,
     SqliteAttachments,
     SqliteOperating,
     JournaledStorage[Work],
@@ -256,6 +267,7 @@ class SqliteStorage(
         codes += await self._write(functools.partial(devices.purge, now))
         await self._purge(expiry.purge_names, now)
         await self._purge(federation.delete_expired_letters, now)
+        await self._purge(account_links.forget_links, now)
         if await self._readers.run(federation.used_up_outboxes):
             await self._write(federation.renew_outboxes)
         # Last: a failure of the others must not make forgotten what was deleted here.
