@@ -1,4 +1,4 @@
-"""What servers of two domains tell each other: signed events, messages, friend requests, linked accounts. No I/O."""
+"""What servers of two domains tell each other: signed events, messages, friends, linked accounts. No I/O."""
 
 from commucat_proto.federation.entry_members import TypedEntry
 from commucat_proto.federation.friend_events import FriendEvent, FriendEventError, FriendEventKind

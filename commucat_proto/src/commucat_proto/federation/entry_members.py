@@ -1,4 +1,4 @@
-"""Entries of a batch that have a type, beside messages: on their way out, and their members on their way in."""
+"""Entries of a batch that have a type, beside messages: on their way out, and members on their way in."""
 
 from collections.abc import Mapping
 

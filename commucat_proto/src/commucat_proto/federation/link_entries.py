@@ -2,8 +2,8 @@
 how far the devices of one have read.
 
 Both are entries of a batch, or payloads of an event, beside messages. ``user`` is a handle of the sending
-server, ``account`` the ``handle@domain`` of a user of the receiving one. What is told under a version replaces
-what was told under lower ones.
+server, ``account`` the ``handle@domain`` of a user of the receiving one. What is told under a version
+replaces what was told under lower ones.
 """
 
 from collections.abc import Mapping, Sequence
