@@ -21,7 +21,8 @@ LINK_WORDS: Final = ("asks", "agrees", "ends")
 """What is said of a link: the user declares it; the same, and the other side's declaration is known; it has
 ended."""
 MAX_TOLD_DEVICES: Final = 128
-_MOST_VERSION: Final = 2**62 - 1
+_MOST_VERSION: Final = 253_402_300_799_999_999
+"""Versions are microseconds since 1970, up to the year 9999: people are shown them as times."""
 _MOST_NUMBER: Final = 2**32
 
 
