@@ -117,6 +117,24 @@ async def test_who_is_believed_to_have_declared_it_and_has_not_says_so(storage: 
     assert await statuses(storage) == {}
 
 
+async def test_a_link_that_does_not_hold_is_denied_under_a_newer_version(storage: Storage) -> None:
+    await add_devices(storage, "a")
+    assert await storage.deny_link(ME, MINE, MICROS, KEEP) == MICROS
+    declared = await storage.declare_link(ME, MINE, MICROS)
+    assert await storage.deny_link(ME, MINE, MICROS, KEEP) is None
+    ended = await storage.end_link(ME, MINE, MICROS, KEEP)
+    assert ended is not None
+    first = await storage.deny_link(ME, MINE, MICROS, KEEP)
+    second = await storage.deny_link(ME, MINE, MICROS, KEEP)
+    assert first is not None
+    assert second is not None
+    assert declared.own_version < ended.own_version < first < second
+    # An offer that the other side takes for a link is ended as well.
+    assert await hear(storage, LinkWord.ASKS, 7) == (LinkStatus.OFFERED, None)
+    assert await storage.deny_link(ME, MINE, MICROS, KEEP) == second + 1
+    assert await statuses(storage) == {}
+
+
 async def test_both_may_declare_it_at_once(storage: Storage) -> None:
     await add_devices(storage, "a")
     first = await storage.declare_link(ME, MINE, MICROS)

@@ -191,6 +191,11 @@ class AccountLinkStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def deny_link(self, user_id: str, account: str, now: int, keep_until: int) -> int | None:
+        """The account's server believes in the link, which does not hold here: the version of the word that
+        ends it; None if the user of this server has declared it, and waits."""
+
+    @abc.abstractmethod
     async def account_links(self, user_id: str, now: int) -> tuple[AccountLink, ...]:
         """Those of the user that have not ended, by account."""
 
@@ -283,6 +288,16 @@ def end(known: AccountLink, now: int, keep_until: int) -> AccountLink:
     return attrs.evolve(
         known, declared=False, heard=False, own_version=_next_version(known, now), expires_at=keep_until
     )
+
+
+def deny(
+    known: AccountLink | None, user_id: str, account: str, now: int, keep_until: int
+) -> AccountLink | None:
+    """The link when the other server is told that it does not hold; None if the user here has declared it."""
+    live = link_at(known, now)
+    if live is not None and live.declared:
+        return None
+    return end(known or _as_of(None, user_id, account, now), now, keep_until)
 
 
 def hear(

@@ -21,8 +21,8 @@ from commucat_cli.commands.options import ProfileOption, ViaOption, encodable
 from commucat_cli.commands.results import Row, show_rows
 
 links_app = typer.Typer(
-    help="Accounts on other servers that are yours, too. Both have to say so; then each sees how far the other's "
-    "devices have read (devices offsets).",
+    help="Accounts on other servers that are yours, too. Both have to say so; then each sees how far the "
+    "other's devices have read (devices offsets).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -44,7 +44,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="The server's answer as
 
 @links_app.command("list")
 def list_links(profile: ProfileOption, json: JsonOption = False, via: ViaOption = None) -> None:
-    """Print the links: linked, declared (the other account has not confirmed), or offered (confirm with add)."""
+    """Print the links: linked, declared (the other account has not confirmed), offered (confirm with add)."""
 
     def show(answer: Answer) -> None:
         if json:

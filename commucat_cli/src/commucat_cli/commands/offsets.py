@@ -18,8 +18,8 @@ def offsets(
     json: Annotated[bool, typer.Option("--json", help="The server's answer as one JSON object.")] = False,
     via: ViaOption = None,
 ) -> None:
-    """Print what each device has confirmed, and how many messages wait for it. Those of linked accounts are as
-    their servers told at told_at."""
+    """Print what each device has confirmed, and how many messages wait for it. Those of linked accounts are
+    as their servers told at told_at."""
 
     def show(answer: Answer) -> None:
         if json:

@@ -13,8 +13,8 @@ _LINK = record(
         "created_at": time(),
         "expires_at": nullable(time()),
     },
-    description="linked: both users have declared it. declared: the caller has, the other one has not. offered: "
-    "the other one has, the caller has not. The two latter are forgotten at expires_at.",
+    description="linked: both users have declared it. declared: the caller has, the other one has not. "
+    "offered: the other one has, the caller has not. The two latter are forgotten at expires_at.",
 )
 _OFFSET = {
     "epoch": text("Of the inbox; numbers of two epochs cannot be compared."),

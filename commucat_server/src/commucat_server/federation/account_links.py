@@ -160,9 +160,9 @@ class AccountLinks:
         """Tell a server that believes in a link which does not hold here: the word that ended it was lost,
         or one of the two was restored from a backup. Not while our user waits for the other one's word, which
         is on its way then."""
-        links = await self._storage.account_links(user.user_id, self._micros())
-        if all(link.account != account for link in links):
-            await self._say_if_possible(user.handle, account, LinkWord.ENDS, self._micros())
+        version = await self._storage.deny_link(user.user_id, account, self._micros(), self._keep_until())
+        if version is not None:
+            await self._say_if_possible(user.handle, account, LinkWord.ENDS, version)
 
     # -- saying ---------------------------------------------------------------------------------------
 

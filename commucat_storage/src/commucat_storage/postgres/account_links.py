@@ -18,6 +18,7 @@ from commucat_storage.account_links import (
     OffsetsTaken,
     OffsetsToTell,
     declare,
+    deny,
     end,
     hear,
     link_at,
@@ -66,6 +67,11 @@ class PostgresAccountLinks(AccountLinkStore):
     async def end_link(self, user_id: str, account: str, now: int, keep_until: int) -> AccountLink | None:
         return await self._pool.write(
             partial(_end, user_id=user_id, account=account, now=now, keep_until=keep_until)
+        )
+
+    async def deny_link(self, user_id: str, account: str, now: int, keep_until: int) -> int | None:
+        return await self._pool.write(
+            partial(_deny, user_id=user_id, account=account, now=now, keep_until=keep_until)
         )
 
     async def hear_link(
@@ -129,6 +135,14 @@ async def _end(
 ) -> AccountLink | None:
     known = link_at(named(await _locked(connection, user_id), account), now)
     return None if known is None else await _put(connection, end(known, now, keep_until))
+
+
+async def _deny(connection: Connection, user_id: str, account: str, now: int, keep_until: int) -> int | None:
+    known = named(await _locked(connection, user_id), account)
+    denied = deny(known, user_id, account, now, keep_until)
+    if denied is not None and known is not None:
+        await _put(connection, denied)
+    return None if denied is None else denied.own_version
 
 
 async def _hear(

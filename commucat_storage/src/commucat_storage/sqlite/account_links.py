@@ -19,6 +19,7 @@ from commucat_storage.account_links import (
     OffsetsTaken,
     OffsetsToTell,
     declare,
+    deny,
     end,
     hear,
     link_at,
@@ -68,6 +69,9 @@ class SqliteAccountLinks(AccountLinkStore):
 
     async def end_link(self, user_id: str, account: str, now: int, keep_until: int) -> AccountLink | None:
         return await self._write(partial(_end, user_id, account, now, keep_until))
+
+    async def deny_link(self, user_id: str, account: str, now: int, keep_until: int) -> int | None:
+        return await self._write(partial(_deny, user_id, account, now, keep_until))
 
     async def hear_link(
         self, user_id: str, account: str, word: LinkWord, version: int, now: int, keep_until: int
@@ -123,6 +127,14 @@ def _end(
 ) -> AccountLink | None:
     known = link_at(named(_links(transaction.connection, user_id), account), now)
     return None if known is None else _put(transaction.connection, end(known, now, keep_until))
+
+
+def _deny(user_id: str, account: str, now: int, keep_until: int, transaction: Transaction) -> int | None:
+    known = named(_links(transaction.connection, user_id), account)
+    denied = deny(known, user_id, account, now, keep_until)
+    if denied is not None and known is not None:
+        _put(transaction.connection, denied)
+    return None if denied is None else denied.own_version
 
 
 def _hear(
