@@ -13,7 +13,7 @@ from commucat_crypto import DeviceKeyPair
 from commucat_proto import json_text
 from commucat_server.federation.client import PeerAnswer
 from commucat_server.federation.event_window import EventWindow
-from commucat_server.federation.offset_telling import INTERVAL, OffsetTelling
+from commucat_server.federation.offset_telling import INTERVAL, REST, OffsetTelling
 from commucat_server.federation.queueing import NotQueuedError
 from commucat_server.routing.inbox import Inbox
 from commucat_storage import (
@@ -509,9 +509,11 @@ class Looking(OffsetTelling):
             carries=carries,
         )
         self.looks: list[float] = []
+        self.takes = 0.0
 
     async def tell(self) -> int:
         self.looks.append(trio.current_time())
+        self._took = self.takes
         return 0
 
 
@@ -520,6 +522,15 @@ async def test_the_node_that_carries_looks_every_few_seconds(autojump_clock: tri
     with trio.move_on_after(4.5 * INTERVAL):
         await telling.run()
     assert telling.looks == [2 * INTERVAL, 3 * INTERVAL, 4 * INTERVAL]
+
+
+async def test_looks_that_take_long_are_fewer(autojump_clock: trio.testing.MockClock) -> None:
+    telling = Looking(carries=lambda: True)
+    telling.takes = 1.0
+    begin = trio.current_time()
+    with trio.move_on_after(2.5 * REST):
+        await telling.run()
+    assert [each - begin for each in telling.looks] == [0.0, REST, 2 * REST]
 
 
 async def test_the_wire_form_is_as_documented(quiet: list[Site]) -> None:

@@ -22,6 +22,9 @@ log = structlog.get_logger("commucat.federation")
 
 INTERVAL: Final = 3.0
 """Seconds between two looks: so often at most a link is told of, and so late its last change."""
+REST: Final = 20.0
+"""The pause is at least so many times as long as the query took: with tens of thousands of links the looks
+become fewer, and cost no more than a twentieth of one thread."""
 MOST_LINKS: Final = 256
 """Of one look. The others come first in the next one."""
 
@@ -44,6 +47,8 @@ class OffsetTelling:
         self._window = window
         self._clock = clock
         self._carries = carries
+        self._took = 0.0
+        """Seconds of the last query."""
 
     async def run(self) -> NoReturn:
         """Never returns."""
@@ -53,7 +58,7 @@ class OffsetTelling:
                     await self.tell()
                 except StorageError as exc:
                     log.warning("offsets of linked accounts cannot be told", reason=str(exc))
-            await trio.sleep(INTERVAL)
+            await trio.sleep(max(INTERVAL, REST * self._took))
 
     async def tell(self) -> int:
         """Queue what has changed; of how many links.
@@ -61,9 +66,12 @@ class OffsetTelling:
         Raises:
             StorageError: the store failed; what was not told is found again.
         """
+        begin = trio.current_time()
+        changed = await self._storage.offsets_to_tell(MOST_LINKS)
+        self._took = trio.current_time() - begin
         queued = 0
         refusal: NotQueuedError | None = None
-        for each in await self._storage.offsets_to_tell(MOST_LINKS):
+        for each in changed:
             try:
                 await self._queue(each)
                 queued += 1
