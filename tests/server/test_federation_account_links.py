@@ -11,6 +11,8 @@ import trio
 
 from commucat_crypto import DeviceKeyPair
 from commucat_proto import json_text
+from commucat_proto.federation import MAX_TOLD_DEVICES
+from commucat_proto.federation.link_entries import LINK_WORDS
 from commucat_server.federation.client import PeerAnswer
 from commucat_server.federation.event_window import EventWindow
 from commucat_server.federation.offset_telling import INTERVAL, REST, OffsetTelling
@@ -20,10 +22,12 @@ from commucat_storage import (
     ACCOUNT_LINK,
     INBOX_OFFSETS,
     LINK_PATIENCE,
+    MAX_LINKED_DEVICES,
     MAX_LINKS,
     MAX_OFFERS,
     LinkRefusedError,
     LinkStatus,
+    LinkWord,
     OutboxRow,
     Peer,
     PeerStatus,
@@ -531,6 +535,11 @@ async def test_looks_that_take_long_are_fewer(autojump_clock: trio.testing.MockC
     with trio.move_on_after(2.5 * REST):
         await telling.run()
     assert [each - begin for each in telling.looks] == [0.0, REST, 2 * REST]
+
+
+def test_the_store_and_the_wire_have_the_same_words_and_limits() -> None:
+    assert tuple(word.value for word in LinkWord) == LINK_WORDS
+    assert MAX_LINKED_DEVICES == MAX_TOLD_DEVICES
 
 
 async def test_the_wire_form_is_as_documented(quiet: list[Site]) -> None:
