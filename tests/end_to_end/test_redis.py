@@ -13,7 +13,16 @@ from databases.redis_server import RedisServer, private_redis
 from end_to_end.server_process import DEADLINE, ServerProcess, run, server_process
 from end_to_end.test_kill import login
 
-CONFIG = '[server]\nauto_approve_devices = true\n[limits]\npresence_ttl = 1\n[storage]\nredis_url = "{url}"\n'
+# Whoever asks again and again how it is must not be told to wait.
+CONFIG = """[server]
+auto_approve_devices = true
+[limits]
+presence_ttl = 1
+[security.rate_limit]
+http_burst = 1000000
+[storage]
+redis_url = "{url}"
+"""
 
 
 @pytest.fixture

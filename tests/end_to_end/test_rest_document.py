@@ -269,6 +269,17 @@ def ask_afar(site: Site) -> requests.Response:
     return site.ask("POST", f"/api/friends/requests/theirs@{PEER}", token, json={"message": "hello"})
 
 
+def declare_link(site: Site, token: str) -> requests.Response:
+    return site.ask("POST", "/api/account-links", token, json={"account": f"mine@{PEER}"})
+
+
+def end_link(site: Site) -> requests.Response:
+    _, token = site.someone()
+    assert declare_link(site, token).status_code == 202
+    [link] = site.ask("GET", "/api/account-links", token).json()["links"]
+    return site.ask("DELETE", f"/api/account-links/{link['account']}", token)
+
+
 MEANT: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
     ("GET", "/"): plain("/"),
     ("GET", "/index.html"): plain("/index.html"),
@@ -299,6 +310,10 @@ MEANT: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
     ("POST", "/api/friends/requests/{user_id}"): request_friend,
     ("POST", "/api/friends/requests/{user_id}/accept"): lambda site: answer_friend(site, "accept"),
     ("POST", "/api/friends/requests/{user_id}/reject"): lambda site: answer_friend(site, "reject"),
+    ("GET", "/api/account-links"): with_token("GET", "/api/account-links"),
+    ("POST", "/api/account-links"): lambda site: declare_link(site, site.someone()[1]),
+    ("DELETE", "/api/account-links/{account}"): end_link,
+    ("GET", "/api/inbox-offsets"): with_token("GET", "/api/inbox-offsets"),
     ("POST", "/api/users/me/avatar"): set_avatar,
     ("GET", "/uploads/{filename}"): see_avatar,
     ("POST", "/api/attachments"): lambda site: site.ask(

@@ -2,7 +2,6 @@
 memory, by the same services that the listener and the HTTP client stand before."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,17 +17,15 @@ from commucat_server.config.federation_section import ConfiguredPeer
 from commucat_server.federation.addresses import EVENTS_PATH, FRIENDS_PATH, QUERY_PATH, WELL_KNOWN
 from commucat_server.federation.backoff import Backoff
 from commucat_server.federation.client import PeerAnswer, PeerClient, PeerUnreachableError
-from commucat_server.federation.courier import Courier
-from commucat_server.federation.event_window import EventWindow
-from commucat_server.federation.figures import peer_figures
-from commucat_server.federation.friends import RemoteFriends
-from commucat_server.federation.inbound import Inbound, RateLimitedError
-from commucat_server.federation.lane import LaneServices
-from commucat_server.federation.outgoing import EventSigner
+from commucat_server.federation.composition import (
+    FederationRules,
+    FederationServices,
+    compose_federation,
+)
+from commucat_server.federation.inbound import RateLimitedError
 from commucat_server.federation.peers import PeerDirectory
 from commucat_server.federation.presence import RemotePresence
 from commucat_server.federation.problems import RefusedEventError
-from commucat_server.federation.queries import PeerAnswers, PeerQuestions
 from commucat_server.federation.service import Federation
 from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
@@ -39,7 +36,6 @@ from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.presence import PresenceBoard
 from commucat_server.routing.registry import Registry
 from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.rate import RateLimit
 from commucat_storage import (
     Confirm,
     InboxRow,
@@ -348,80 +344,34 @@ def _site(domain: str, storage: Storage, wires: Wires, events_per_second: int, b
     reports = DeliveryReports(counters=counters, clock=clock, lifetime=LIFETIME)
     inbox = Inbox(storage, registry, counters, reports)
     cluster = Cluster(storage, Shared().bus, registry, counters)
-    directory = PeerDirectory(storage, (), clock)
-    client, signer, window = (
-        MemoryClient(wires),
-        EventSigner(domain=domain, keys=keys, clock_ns=lambda: int(clock() * 10**9)),
-        EventWindow(lifetime=LIFETIME),
-    )
-    courier = Courier(
-        LaneServices(
+    board = PresenceBoard(storage, registry, cluster, Shared().bus, ttl=60, clock=clock)
+    federation = compose_federation(
+        FederationRules(
+            domain=domain,
+            endpoint=_ENDPOINTS + domain,
+            keys=keys,
+            peers=(),
+            relay_ttl=LIFETIME,
+            events_per_second=events_per_second,
+            max_frame=1024 * 1024,
+            backoff=backoff,
+            presence_ttl=60,
+        ),
+        FederationServices(
             storage=storage,
             inbox=inbox,
             reports=reports,
-            directory=directory,
-            client=client,
-            signer=signer,
+            cluster=cluster,
             counters=counters,
-            backoff=backoff,
+            issuer=CertificateIssuer(keys, storage, clock),
+            notices=FriendNotices(inbox, storage, domain=domain, channel=0, lifetime=LIFETIME, clock=clock),
+            registry=registry,
+            board=board,
             clock=clock,
-        )
-    )
-    inbound = Inbound(
-        domain=domain,
-        directory=directory,
-        storage=storage,
-        inbox=inbox,
-        counters=counters,
-        window=window,
-        rate=RateLimit(burst=events_per_second, period=1.0, clock=time.monotonic),
-        clock=clock,
-        max_frame=1024 * 1024,
-        heard=courier.heard,
-    )
-    board = PresenceBoard(storage, registry, cluster, Shared().bus, ttl=60, clock=clock)
-    presence = RemotePresence(
-        storage=storage,
-        registry=registry,
-        cluster=cluster,
-        board=board,
-        directory=directory,
-        client=client,
-        signer=signer,
-        clock=clock,
-        ttl=60,
-    )
-    board.on_told = presence.told
-    notices = FriendNotices(inbox, storage, domain=domain, channel=0, lifetime=LIFETIME, clock=clock)
-    federation = Federation(
-        directory=directory,
-        courier=courier,
-        inbound=inbound,
-        friends=RemoteFriends(
-            domain=domain,
-            storage=storage,
-            inbox=inbox,
-            directory=directory,
-            inbound=inbound,
-            window=window,
-            clock=clock,
-            notices=notices,
         ),
-        questions=PeerQuestions(directory, client, signer),
-        answers=PeerAnswers(storage, CertificateIssuer(keys, storage, clock), domain),
-        cluster=cluster,
-        counters=counters,
-        presence=presence,
-        description={
-            "domain": domain,
-            "endpoint": _ENDPOINTS + domain,
-            "public_key": keys.public.hex(),
-            "batches": True,
-            "version": "0",
-        },
-        figures=lambda: peer_figures(storage, (), relay_ttl=LIFETIME, now=int(clock())),
+        MemoryClient(wires),
     )
-    inbox.on_remote = federation.committed
+    assert federation.presence is not None
     site = Site(
         domain=domain,
         keys=keys,
@@ -429,11 +379,11 @@ def _site(domain: str, storage: Storage, wires: Wires, events_per_second: int, b
         storage=storage,
         inbox=inbox,
         counters=counters,
-        directory=directory,
+        directory=federation.directory,
         reports=reports,
         registry=registry,
         board=board,
-        presence=presence,
+        presence=federation.presence,
         federation=federation,
     )
     inbox.on_commit = site.note_commit

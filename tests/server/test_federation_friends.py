@@ -14,8 +14,8 @@ from commucat_proto import json_text
 from commucat_proto.federation import FriendEvent, FriendEventKind
 from commucat_server.federation.addresses import FRIENDS_PATH, QUERY_PATH
 from commucat_server.federation.client import PeerAnswer
-from commucat_server.federation.friends import NotQueuedError
 from commucat_server.federation.queries import PeerQuestionError
+from commucat_server.federation.queueing import NotQueuedError
 from commucat_server.ops.times import rfc3339_micros
 from commucat_storage import FriendRefusal, FriendRefusedError, RequestStatus, User
 from server.federation_builders import DAY, LIFETIME, Site, open_sites, wires_of

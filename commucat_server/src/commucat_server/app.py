@@ -30,7 +30,8 @@ from commucat_server.composition.services import Services, build_services
 from commucat_server.config import ServerConfig
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.connect.relay import WorkerRelay
-from commucat_server.federation.service import Federation, open_federation
+from commucat_server.federation.composition import FederationServices, open_federation
+from commucat_server.federation.service import Federation
 from commucat_server.listener import (
     ShutdownSignal,
     TlsIdentity,
@@ -118,16 +119,18 @@ async def serve(
                 async with open_federation(
                     config,
                     data_dir.federation_keys,
-                    storage,
-                    services.inbox,
-                    services.reports,
-                    services.cluster,
-                    services.counters,
-                    services.issuer,
-                    services.friend_notices,
-                    services.registry,
-                    services.presence,
-                    clock,
+                    FederationServices(
+                        storage=storage,
+                        inbox=services.inbox,
+                        reports=services.reports,
+                        cluster=services.cluster,
+                        counters=services.counters,
+                        issuer=services.issuer,
+                        notices=services.friend_notices,
+                        registry=services.registry,
+                        board=services.presence,
+                        clock=clock,
+                    ),
                 ) as federation:
                     await _serve_services(
                         config,

@@ -6,6 +6,24 @@ and only then tells anybody; it reads pages of a device's inbox in number order.
 embedded backend, which needs nothing installed or configured.
 """
 
+from commucat_storage.account_links import (
+    ACCOUNT_LINK,
+    INBOX_OFFSETS,
+    LINK_PATIENCE,
+    MAX_LINKED_DEVICES,
+    MAX_LINKS,
+    MAX_OFFERS,
+    AccountLink,
+    HeardLink,
+    InboxOffset,
+    LinkedOffsets,
+    LinkRefusal,
+    LinkRefusedError,
+    LinkStatus,
+    LinkWord,
+    OffsetsTaken,
+    OffsetsToTell,
+)
 from commucat_storage.admission import Admission, AdmissionKind, Admitted
 from commucat_storage.attachments import Attachment, AttachmentQuotaError
 from commucat_storage.bus import ALL_NODES, MISSED, NodeBus
@@ -127,15 +145,22 @@ from commucat_storage.sqlite import (
 from commucat_storage.timings import Timings
 
 __all__ = [
+    "ACCOUNT_LINK",
     "ALL_NODES",
     "DEAD_AFTER",
     "GROUP_REQUEST",
     "GROUP_STATE",
+    "INBOX_OFFSETS",
+    "LINK_PATIENCE",
     "MAX_DEAD_LETTERS",
     "MAX_DEAD_LETTER_BYTES",
     "MAX_FRIENDS",
     "MAX_INBOX_NUMBER",
+    "MAX_LINKED_DEVICES",
+    "MAX_LINKS",
+    "MAX_OFFERS",
     "MISSED",
+    "AccountLink",
     "Admission",
     "AdmissionKind",
     "AdmissionRefusal",
@@ -173,7 +198,9 @@ __all__ = [
     "GroupListing",
     "GroupOutcome",
     "GroupRole",
+    "HeardLink",
     "Held",
+    "InboxOffset",
     "InboxPage",
     "InboxRow",
     "InboxState",
@@ -181,10 +208,17 @@ __all__ = [
     "JoinRoom",
     "KeyEvent",
     "KnownDevice",
+    "LinkRefusal",
+    "LinkRefusedError",
+    "LinkStatus",
+    "LinkWord",
+    "LinkedOffsets",
     "MediaTrack",
     "NamedDevice",
     "Node",
     "NodeBus",
+    "OffsetsTaken",
+    "OffsetsToTell",
     "Once",
     "Operation",
     "OperatorRecord",

@@ -8,6 +8,7 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from commucat_storage.account_links import AccountLinkStore
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.attachments import AttachmentStore
 from commucat_storage.calls import CallStore
@@ -44,6 +45,7 @@ class Storage(
     DeviceStore,
     FriendStore,
     FederationStore,
+    AccountLinkStore,
     AttachmentStore,
     CallStore,
     MeteredStorage,

@@ -11,6 +11,7 @@ import attrs
 import typer
 
 from commucat_cli.client import Connection, open_session, rotate_key
+from commucat_cli.commands.offsets import offsets
 from commucat_cli.commands.operator.devices import StoreDevices
 from commucat_cli.commands.operator.settings import ConfigFile, DataDirectory
 from commucat_cli.commands.options import ProfileOption, ViaOption, device_id, encodable, warn_if_insecure
@@ -187,6 +188,9 @@ def rotate(profile: ProfileOption, as_json: JsonOption = False, via: ViaOption =
         return 0
 
     run_command(command)
+
+
+devices_app.command("offsets")(offsets)
 
 
 def _answer(

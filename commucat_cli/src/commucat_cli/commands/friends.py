@@ -1,23 +1,26 @@
 """``friends``: who may write without being a stranger, and see when one is here."""
 
-import json as json_module
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
 from commucat_cli.client import Connection
 from commucat_cli.client.friends import FRIENDS, REQUESTS, call, friend_path, request_path
+from commucat_cli.commands.answers import (
+    Answer,
+    object_member,
+    object_members,
+    optional_member,
+    print_answer,
+    text_member,
+)
 from commucat_cli.commands.once import ask_once
 from commucat_cli.commands.options import ProfileOption, ViaOption, encodable
 from commucat_cli.commands.results import Row, Value, show_rows
-from commucat_cli.errors import NotCommuCatError
 from commucat_cli.profile import open_profile
-from commucat_cli.terminal import one_line, print_now, printable_json
-
-Answer: TypeAlias = dict[str, Any]
+from commucat_cli.terminal import print_now
 
 friends_app = typer.Typer(
     help="Friends of this profile's user, and requests to become one.",
@@ -43,14 +46,18 @@ def list_friends(profile: ProfileOption, json: JsonOption = False, via: ViaOptio
 
     def show(answer: Answer) -> None:
         if json:
-            _print_json(answer)
+            print_answer(answer)
             return
-        devices = _object(answer, "devices")
+        devices = object_member(answer, "devices")
         rows: list[Row] = []
-        for friend in _objects(answer, "friends"):
-            user = _text(friend, "user_id")
+        for friend in object_members(answer, "friends"):
+            user = text_member(friend, "user_id")
             rows.append(
-                {"user": user, "devices": len(devices.get(user) or ()), "alias": _optional(friend, "alias")}
+                {
+                    "user": user,
+                    "devices": len(devices.get(user) or ()),
+                    "alias": optional_member(friend, "alias"),
+                }
             )
         show_rows(rows, _friend_line)
 
@@ -81,12 +88,14 @@ def requests(profile: ProfileOption, json: JsonOption = False, via: ViaOption = 
 
     def show(answer: Answer) -> None:
         if json:
-            _print_json(answer)
+            print_answer(answer)
             return
-        rows: list[Row] = [{"direction": "in", **_request_row(each)} for each in _objects(answer, "incoming")]
-        rows += [{"direction": "out", **_request_row(each)} for each in _objects(answer, "outgoing")]
+        rows: list[Row] = [
+            {"direction": "in", **_request_row(each)} for each in object_members(answer, "incoming")
+        ]
+        rows += [{"direction": "out", **_request_row(each)} for each in object_members(answer, "outgoing")]
         # Older servers have no users of other servers.
-        for each in _objects(answer, "federated") if "federated" in answer else ():
+        for each in object_members(answer, "federated") if "federated" in answer else ():
             # Whose domain is ours: the profile's own user is one of the two.
             row = _request_row(each)
             rows.append({"direction": "out" if _is_own(profile, str(row["from"])) else "in", **row})
@@ -122,7 +131,7 @@ def remove(
 
     def show(_: Answer) -> None:
         if json:
-            _print_json({"removed": user})
+            print_answer({"removed": user})
 
     ask_once(profile, via, partial(call, method="DELETE", path=friend_path(user)), show)
 
@@ -135,15 +144,15 @@ def devices(
 
     def show(answer: Answer) -> None:
         if json:
-            _print_json(answer)
+            print_answer(answer)
             return
         rows: list[Row] = [
             {
-                "device": _text(device, "device_id"),
-                "status": _text(device, "status"),
-                "key": _text(device, "public_key"),
+                "device": text_member(device, "device_id"),
+                "status": text_member(device, "status"),
+                "key": text_member(device, "public_key"),
             }
-            for device in _objects(answer, "devices")
+            for device in object_members(answer, "devices")
         ]
         show_rows(rows, lambda row: f"{row['device']} {row['status']} key={row['key']}")
 
@@ -163,13 +172,9 @@ def _answer(user: str, profile: ProfileOption, word: str, json: bool, via: ViaOp
 
 def _show_request(answer: Answer, *, as_json: bool) -> None:
     if as_json:
-        _print_json(answer)
+        print_answer(answer)
     else:
-        print_now(_request_line(_request_row(_object(answer, "request"))))
-
-
-def _print_json(answer: Answer) -> None:
-    print_now(printable_json(json_module.dumps(answer, ensure_ascii=False)))
+        print_now(_request_line(_request_row(object_member(answer, "request"))))
 
 
 def _friend_line(row: Row) -> str:
@@ -179,12 +184,12 @@ def _friend_line(row: Row) -> str:
 
 def _request_row(value: dict[str, Any]) -> dict[str, Value]:
     return {
-        "id": _text(value, "id"),
+        "id": text_member(value, "id"),
         # Of users of other servers the address is what names them.
-        "from": _text(value, "from" if "from" in value else "from_user_id"),
-        "to": _text(value, "to" if "to" in value else "to_user_id"),
-        "status": _text(value, "status"),
-        "message": _optional(value, "message"),
+        "from": text_member(value, "from" if "from" in value else "from_user_id"),
+        "to": text_member(value, "to" if "to" in value else "to_user_id"),
+        "status": text_member(value, "status"),
+        "message": optional_member(value, "message"),
     }
 
 
@@ -194,31 +199,3 @@ def _request_line(row: Row) -> str:
         f"{name}={value}" for name, value in row.items() if name != "direction" and value is not None
     )
     return f"{row['direction']} {named}" if "direction" in row else named
-
-
-def _optional(value: dict[str, Any], name: str) -> str | None:
-    """A member of harmless words, None if it is not there."""
-    text = value.get(name)
-    return one_line(text) if isinstance(text, str) else None
-
-
-def _text(value: dict[str, Any], name: str) -> str:
-    """A member as one harmless word."""
-    text = value.get(name)
-    if not isinstance(text, str):
-        raise NotCommuCatError(f"the server's answer has no {name}")
-    return one_line(text)
-
-
-def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
-    found = value.get(name)
-    if not isinstance(found, dict):
-        raise NotCommuCatError(f"the server's answer has no {name}")
-    return found
-
-
-def _objects(value: dict[str, Any], name: str) -> Iterable[dict[str, Any]]:
-    found = value.get(name)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise NotCommuCatError(f"the server's answer has no {name}")
-    return found

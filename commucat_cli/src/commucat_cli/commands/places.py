@@ -35,6 +35,7 @@ PLACES: Final[dict[str, Place]] = {
     "devices": Place(f"{_COMMANDS}.devices", "devices_app"),
     "keys": Place(f"{_COMMANDS}.keys", "keys_app"),
     "friends": Place(f"{_COMMANDS}.friends", "friends_app"),
+    "links": Place(f"{_COMMANDS}.links", "links_app"),
     "profile": Place(f"{_COMMANDS}.own_profile", "profile_app"),
     "conformance": Place(f"{_COMMANDS}.conformance", "conformance_app"),
     "migrate": Place(f"{_OPERATOR}.migrate", "migrate"),

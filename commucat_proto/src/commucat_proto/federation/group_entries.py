@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from commucat_proto.federation.entry_members import is_name, name_member, whole_member
 from commucat_proto.federation.relayed_message import MAX_ADDRESS, RelayedFormatError
 from commucat_proto.frames import MAX_CONTROL_JSON_LEN
 from commucat_proto.json_text import JsonValue
@@ -16,20 +17,6 @@ from commucat_proto.json_text import JsonValue
 MAX_GROUP_ID: Final = 128
 STATE: Final = "group_state"
 REQUEST: Final = "group_request"
-
-
-@attrs.frozen(kw_only=True)
-class GroupEntry:
-    """One of them on its way out."""
-
-    event_id: str
-    type: str
-    """:data:`STATE` or :data:`REQUEST`."""
-    value: Mapping[str, JsonValue]
-
-    def to_wire(self) -> dict[str, JsonValue]:
-        """The payload of an event of its own; without ``event_id``, which is that of the event."""
-        return {**self.value, "type": self.type}
 
 
 @attrs.frozen(kw_only=True)
@@ -81,12 +68,12 @@ def _state(value: Mapping[str, JsonValue]) -> GroupState:
     relay, members = value.get("relay"), value.get("members")
     if not isinstance(relay, bool) or not isinstance(members, Mapping):
         raise RelayedFormatError("a group_state needs relay and members")
-    if not all(isinstance(role, str) and _is_name(name, MAX_ADDRESS) for name, role in members.items()):
+    if not all(isinstance(role, str) and is_name(name, MAX_ADDRESS) for name, role in members.items()):
         raise RelayedFormatError("members must be an object from device to role")
     roles: Any = members
     return GroupState(
-        group_id=_name(value, "group_id", MAX_GROUP_ID),
-        revision=_whole(value, "revision", 2**62 - 1),
+        group_id=name_member(value, "group_id", MAX_GROUP_ID),
+        revision=whole_member(value, "revision", 2**62 - 1),
         relay=relay,
         members=roles,
     )
@@ -103,30 +90,12 @@ def _request(value: Mapping[str, JsonValue]) -> GroupRequest:
     if not 0 < len(payload) <= MAX_CONTROL_JSON_LEN:
         raise RelayedFormatError(f"notice must be 1 to {MAX_CONTROL_JSON_LEN} bytes")
     return GroupRequest(
-        action=_name(value, "action", MAX_GROUP_ID),
-        group_id=_name(value, "group_id", MAX_GROUP_ID),
-        channel=_whole(value, "channel", 2**32 - 1),
-        sender=_name(value, "sender", MAX_ADDRESS),
-        device=_name(value, "device", MAX_ADDRESS),
+        action=name_member(value, "action", MAX_GROUP_ID),
+        group_id=name_member(value, "group_id", MAX_GROUP_ID),
+        channel=whole_member(value, "channel", 2**32 - 1),
+        sender=name_member(value, "sender", MAX_ADDRESS),
+        device=name_member(value, "device", MAX_ADDRESS),
         role=role,
         notice=payload,
-        expires_at=_whole(value, "expires_at", 2**62 - 1),
+        expires_at=whole_member(value, "expires_at", 2**62 - 1),
     )
-
-
-def _is_name(value: object, most: int) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
-
-
-def _name(members: Mapping[str, JsonValue], name: str, most: int) -> str:
-    value = members.get(name)
-    if not _is_name(value, most):
-        raise RelayedFormatError(f"{name} must be 1 to {most} printable characters")
-    return str(value)
-
-
-def _whole(members: Mapping[str, JsonValue], name: str, most: int) -> int:
-    value = members.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise RelayedFormatError(f"{name} must be a whole number of 0 to {most}")
-    return value

@@ -8,6 +8,7 @@ from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 
 from commucat_server.api import (
+    account_links,
     attachments,
     devices,
     federation,
@@ -46,6 +47,7 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     rotation.handlers,
     statistics.handlers,
     friends.handlers,
+    account_links.handlers,
     uploads.handlers,
     attachments.handlers,
     federation.handlers,

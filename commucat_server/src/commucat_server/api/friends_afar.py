@@ -11,8 +11,9 @@ from commucat_server.api.friend_documents import REFUSALS, snapshots
 from commucat_server.api.problems import ProblemError
 from commucat_server.api.questions import question_problem
 from commucat_server.federation.addresses import split_address
-from commucat_server.federation.friends import NotQueuedError, remote_request_document
+from commucat_server.federation.friends import remote_request_document
 from commucat_server.federation.queries import PeerQuestionError
+from commucat_server.federation.queueing import NotQueuedError
 from commucat_storage import FriendRefusedError
 
 

@@ -8,9 +8,6 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-import trio
-
 from commucat_proto import json_text
 from commucat_proto.federation import FriendEvent, FriendEventError, FriendEventKind, parse_instant
 from commucat_server.federation import problems
@@ -20,32 +17,22 @@ from commucat_server.federation.inbound import Inbound
 from commucat_server.federation.outgoing import FRIEND_EVENT
 from commucat_server.federation.peers import KnownPeer, PeerDirectory
 from commucat_server.federation.problems import EventRefusal
+from commucat_server.federation.queueing import queue
 from commucat_server.ops.times import rfc3339_micros
 from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.inbox import Inbox
 from commucat_storage import (
     AlreadyExistsError,
-    CommitFailedError,
     FriendRefusal,
     FriendRefusedError,
-    Outcome,
     RemoteFriendRequest,
     RequestStatus,
     Storage,
-    Submission,
-    SubmissionOutcome,
     User,
-    outbox_of,
 )
-
-log = structlog.get_logger("commucat.federation")
 
 _UNSIGNED: Final = bytes(64)
 """In the outbox; the signature is made when the event is sent."""
-
-
-class NotQueuedError(Exception):
-    """The event did not get into the outbox. One line."""
 
 
 class RemoteFriends:
@@ -141,30 +128,14 @@ class RemoteFriends:
     async def _queue(self, event: FriendEvent) -> None:
         address = split_address(event.recipient)
         assert address is not None, "it was looked at before"
-        submission = Submission(
-            "",
-            0,
+        await queue(
+            self._inbox,
+            address[1],
             FRIEND_EVENT,
             json_text.dumps(event.to_wire()),
             int(self._clock()) + self._window.lifetime,
-            (outbox_of(address[1]),),
+            "the request",
         )
-        failed: list[str] = []
-        told = trio.Event()
-
-        def answer(result: tuple[Outcome, ...] | CommitFailedError) -> None:
-            if isinstance(result, CommitFailedError):
-                failed.append(str(result))
-            else:
-                for outcome in result:
-                    assert isinstance(outcome, SubmissionOutcome), "only a submission was asked for"
-                    failed.extend(refusal.reason.value for refusal in outcome.refused)
-            told.set()
-
-        await self._inbox.submit([submission], answer)
-        await told.wait()
-        if failed:
-            raise NotQueuedError(f"the request was not queued for {address[1]}: {failed[0]}")
 
     # -- of other servers -----------------------------------------------------------------------------
 

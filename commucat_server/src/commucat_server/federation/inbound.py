@@ -32,6 +32,7 @@ from commucat_proto.federation import (
     group_entry_of,
 )
 from commucat_server.federation import groups, problems
+from commucat_server.federation.account_links import AccountLinks
 from commucat_server.federation.addresses import USER_PREFIX
 from commucat_server.federation.announcements import announcement_of, key_update_of, sender_of
 from commucat_server.federation.carried import CARRIED
@@ -96,6 +97,7 @@ class Inbound:
         clock: Callable[[], float],
         max_frame: int,
         heard: Callable[[str], None],
+        links: AccountLinks,
     ) -> None:
         """``rate``: events of one peer. ``heard``: called with the domain of each peer that is believed."""
         self._domain = domain.lower()
@@ -108,6 +110,7 @@ class Inbound:
         self._clock = clock
         self._max_frame = max_frame
         self.heard = heard
+        self._links = links
         self.presence: RemotePresence | None = None
         """None: presence of other servers is not wanted."""
         self._early: dict[tuple[str, str, int], float] = {}
@@ -152,10 +155,10 @@ class Inbound:
         if entries is not None:
             return await self._take_batch(peer, entries)
         try:
-            asked = await self._operation(peer, event.payload, check_event_id(event.event_id), set())
+            asked = await self._asked(peer, event.payload, check_event_id(event.event_id), set())
         except RelayedFormatError as exc:
             raise _format_refusal(exc).raised() from exc
-        [result] = await self._store(peer, [asked])
+        [result] = await self._store(peer, [asked]) if isinstance(asked, _Asked) else [asked]
         match result:
             case EventRefusal():
                 raise result.raised()
@@ -168,9 +171,9 @@ class Inbound:
     async def _take_batch(self, peer: KnownPeer, entries: Sequence[json_text.JsonValue]) -> EventAnswer:
         told: set[str] = set()
         asked = [await self._read(peer, entry, told) for entry in entries]
-        wanted = [each for each in asked if not isinstance(each, EventRefusal)]
+        wanted = [each for each in asked if isinstance(each, _Asked)]
         stored = iter(await self._store(peer, wanted) if wanted else ())
-        results = [each if isinstance(each, EventRefusal) else next(stored) for each in asked]
+        results: list[Result] = [next(stored) if isinstance(each, _Asked) else each for each in asked]
         # What comes behind a message that is wanted later is wanted later, too: their order stays.
         if None in results:
             first = results.index(None)
@@ -216,13 +219,24 @@ class Inbound:
 
     async def _read(
         self, peer: KnownPeer, entry: json_text.JsonValue, told: set[str]
-    ) -> "_Asked | EventRefusal":
+    ) -> "_Asked | EventRefusal | str":
         try:
-            return await self._operation(peer, entry, entry_id(entry), told)
+            return await self._asked(peer, entry, entry_id(entry), told)
         except RelayedFormatError as exc:
             return _format_refusal(exc)
         except RefusedEventError as exc:
             return exc.refusal
+
+    async def _asked(
+        self, peer: KnownPeer, value: json_text.JsonValue, event_id: str, told: set[str]
+    ) -> "_Asked | str":
+        """What an entry asks for; or what became of it, if that was done at once: what is said of links has
+        versions of its own, and needs no order among messages."""
+        done = await self._links.take(peer, value)
+        if done is None:
+            return await self._operation(peer, value, event_id, told)
+        self._counters.federation_inbound_processed += done == "accepted"
+        return done
 
     async def _operation(
         self, peer: KnownPeer, value: json_text.JsonValue, event_id: str, told: set[str]

@@ -9,20 +9,28 @@ import attrs
 from commucat_crypto import DeviceKeyPair
 from commucat_proto import Frame, FrameType, json_text
 from commucat_proto.federation import (
+    LINK,
+    OFFSETS,
     REQUEST,
     STATE,
     Event,
     FriendEvent,
     FriendEventError,
-    GroupEntry,
     RelayedMessage,
+    TypedEntry,
     batch_to_wire,
 )
-from commucat_storage import GROUP_REQUEST, GROUP_STATE, OutboxPage, OutboxRow
+from commucat_storage import ACCOUNT_LINK, GROUP_REQUEST, GROUP_STATE, INBOX_OFFSETS, OutboxPage, OutboxRow
 
 FRIEND_EVENT: Final = 0xF0
 """Type of an outbox row whose payload is the JSON of a friend event, not signed yet."""
-_GROUP_ENTRIES: Final = {GROUP_STATE: STATE, GROUP_REQUEST: REQUEST}
+_ENTRIES: Final = {
+    GROUP_STATE: STATE,
+    GROUP_REQUEST: REQUEST,
+    ACCOUNT_LINK: LINK,
+    INBOX_OFFSETS: OFFSETS,
+}
+"""The type of an entry by that of its row, whose payload is the JSON of the entry."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,9 +72,9 @@ class EventSigner:
         return event.sign(self.keys).encode()
 
 
-def carried(epoch: str, row: OutboxRow) -> RelayedMessage | GroupEntry:
+def carried(epoch: str, row: OutboxRow) -> RelayedMessage | TypedEntry:
     """A row that is no friend event, as the peer is sent it."""
-    kind = _GROUP_ENTRIES.get(row.frame_type)
+    kind = _ENTRIES.get(row.frame_type)
     if kind is None:
         return relayed(epoch, row)
     try:
@@ -75,7 +83,7 @@ def carried(epoch: str, row: OutboxRow) -> RelayedMessage | GroupEntry:
         value = None
     # One that cannot be read, which the store does not write, is the peer's to refuse.
     found = value if isinstance(value, Mapping) else {}
-    return GroupEntry(event_id=f"{epoch}-{row.number}", type=kind, value=found)
+    return TypedEntry(event_id=f"{epoch}-{row.number}", type=kind, value=found)
 
 
 def relayed(epoch: str, row: OutboxRow) -> RelayedMessage:

@@ -1,39 +1,24 @@
 """Federation of one server: what it knows of others, what it carries to them, and what it takes of them."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
 import trio
 
-from commucat_crypto import DeviceKeyPair
-from commucat_server.config import ServerConfig
-from commucat_server.federation.backoff import Backoff
-from commucat_server.federation.client import open_peer_client
+from commucat_server.federation.account_links import AccountLinks
 from commucat_server.federation.courier import Courier
-from commucat_server.federation.event_window import EventWindow
-from commucat_server.federation.figures import PeerFigures, peer_figures
+from commucat_server.federation.figures import PeerFigures
 from commucat_server.federation.friends import RemoteFriends
 from commucat_server.federation.inbound import Inbound
-from commucat_server.federation.lane import LaneServices
-from commucat_server.federation.outgoing import EventSigner
+from commucat_server.federation.offset_telling import OffsetTelling
 from commucat_server.federation.peers import PeerDirectory
 from commucat_server.federation.presence import RemotePresence
 from commucat_server.federation.queries import PeerAnswers, PeerQuestions
-from commucat_server.identity.certificates import CertificateIssuer
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.cluster import Cluster
-from commucat_server.routing.friend_notices import FriendNotices
 from commucat_server.routing.hints import PeerNews
-from commucat_server.routing.inbox import Inbox
-from commucat_server.routing.presence import PresenceBoard
-from commucat_server.routing.registry import Registry
-from commucat_server.routing.reports import DeliveryReports
-from commucat_server.security.rate import RateLimit
-from commucat_server.version import server_version
-from commucat_storage import Storage, StorageError, domain_of
+from commucat_storage import StorageError, domain_of
 
 log = structlog.get_logger("commucat.federation")
 
@@ -53,6 +38,8 @@ class Federation:
         courier: Courier,
         inbound: Inbound,
         friends: RemoteFriends,
+        links: AccountLinks,
+        telling: OffsetTelling,
         questions: PeerQuestions,
         answers: PeerAnswers,
         cluster: Cluster,
@@ -65,9 +52,12 @@ class Federation:
         self.courier = courier
         self.inbound = inbound
         self.friends = friends
+        self.links = links
+        self.telling = telling
         self.questions = questions
         self.answers = answers
-        self._presence = presence
+        self.presence = presence
+        """None: presence of other servers is not wanted."""
         self.description = description
         """What the world is told of this server."""
         self.figures = figures
@@ -85,8 +75,9 @@ class Federation:
             nursery.start_soon(self._refresh)
             nursery.start_soon(self._tell)
             nursery.start_soon(self.courier.run)
-            if self._presence is not None:
-                nursery.start_soon(self._presence.run)
+            nursery.start_soon(self.telling.run)
+            if self.presence is not None:
+                nursery.start_soon(self.presence.run)
 
     async def changed(self) -> None:
         """An operator has changed peers, or wants them tried now.
@@ -135,108 +126,3 @@ class Federation:
                 self.courier.heard(news.domain)
             else:
                 self.courier.wake(news.domain)
-
-
-@asynccontextmanager
-async def open_federation(
-    config: ServerConfig,
-    keys: DeviceKeyPair,
-    storage: Storage,
-    inbox: Inbox,
-    reports: DeliveryReports,
-    cluster: Cluster,
-    counters: Counters,
-    issuer: CertificateIssuer,
-    notices: FriendNotices,
-    registry: Registry,
-    board: PresenceBoard,
-    clock: Callable[[], float],
-) -> AsyncIterator[Federation | None]:
-    """None where it is switched off.
-
-    Raises:
-        TlsConfigError: ``federation.tls_ca`` cannot be used.
-        StorageError: the peers cannot be read.
-    """
-    section, domain = config.federation, config.server.domain.lower()
-    if not section.enabled:
-        yield None
-        return
-    directory = PeerDirectory(storage, section.peers.peers, clock)
-    await directory.refresh()
-    async with open_peer_client(
-        tls_ca=section.tls_ca, patience=section.timeout, version=server_version()
-    ) as client:
-        signer = EventSigner(domain=domain, keys=keys)
-        window = EventWindow(lifetime=config.limits.relay_ttl)
-        courier = Courier(
-            LaneServices(
-                storage=storage,
-                inbox=inbox,
-                reports=reports,
-                directory=directory,
-                client=client,
-                signer=signer,
-                counters=counters,
-                backoff=Backoff(shortest=section.backoff_min, longest=section.backoff_max),
-                clock=clock,
-            )
-        )
-        inbound = Inbound(
-            domain=domain,
-            directory=directory,
-            storage=storage,
-            inbox=inbox,
-            counters=counters,
-            window=window,
-            rate=RateLimit(burst=section.events_per_second, period=1.0, clock=time.monotonic),
-            clock=clock,
-            max_frame=config.limits.max_frame,
-            heard=courier.heard,
-        )
-        presence = None
-        if section.presence:
-            presence = RemotePresence(
-                storage=storage,
-                registry=registry,
-                cluster=cluster,
-                board=board,
-                directory=directory,
-                client=client,
-                signer=signer,
-                clock=clock,
-                ttl=config.limits.presence_ttl,
-            )
-            inbound.presence, board.on_told = presence, presence.told
-        federation = Federation(
-            directory=directory,
-            courier=courier,
-            inbound=inbound,
-            friends=RemoteFriends(
-                domain=domain,
-                storage=storage,
-                inbox=inbox,
-                directory=directory,
-                inbound=inbound,
-                window=window,
-                clock=clock,
-                notices=notices,
-            ),
-            questions=PeerQuestions(directory, client, signer),
-            answers=PeerAnswers(storage, issuer, domain),
-            cluster=cluster,
-            counters=counters,
-            presence=presence,
-            description={
-                "domain": domain,
-                "endpoint": section.endpoint or f"https://{domain}",
-                "public_key": keys.public.hex(),
-                "batches": True,
-                "version": server_version(),
-            },
-            figures=lambda: peer_figures(
-                storage, section.peers.peers, relay_ttl=config.limits.relay_ttl, now=int(clock())
-            ),
-        )
-        inbox.on_remote = federation.committed
-        yield federation

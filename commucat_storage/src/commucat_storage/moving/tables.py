@@ -390,6 +390,26 @@ TABLES: Final = (
         ),
         order="request_id",
     ),
+    Table(
+        name="account_link",
+        columns=(
+            *_text("user_id", "account"),
+            Column("declared", Kind.BOOL),
+            Column("heard", Kind.BOOL),
+            *_int("own_version", "heard_version", "created_at"),
+            Column("expires_at", Kind.INT, optional=True),
+            *_int("told_version", "offsets_version"),
+        ),
+        order="user_id, account",
+    ),
+    Table(
+        name="linked_offset",
+        columns=(
+            *_text("user_id", "account", "device_id", "epoch"),
+            *_int("next_number", "confirmed", "waiting"),
+        ),
+        order="user_id, account, device_id",
+    ),
     # From here on: what databases of other servers of the protocol bring along.
     Table(
         name="device_pq_keys",
@@ -461,6 +481,8 @@ NOT_MOVED_COLUMNS: Final = {
     "inbox_offset.relations": "counts changes for processes that run; none does",
     "user_device.inbox": "in the row of the inbox",
     "outbox.inbox": "in the row of the inbox",
+    "account_link.told": "the other server is told anew, as all epochs are new",
+    "account_link.told_number": "as above",
     "app_user.updated_at": "nothing reads it",
     "chat_group.owner_device": "the member whose role is owner",
     "chat_group.version": "counts changes for processes that run; none does",

@@ -18,7 +18,17 @@ from commucat_storage.inbox import InboxPage, InboxState
 from commucat_storage.journaled import JournaledStorage, until_less
 from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.operating import OperatorRecord
-from commucat_storage.postgres import accounts, admit, devices, expiry, federation, key_events, reads
+from commucat_storage.postgres import (
+    account_links,
+    accounts,
+    admit,
+    devices,
+    expiry,
+    federation,
+    key_events,
+    reads,
+)
+from commucat_storage.postgres.account_links import PostgresAccountLinks
 from commucat_storage.postgres.attachments import PostgresAttachments
 from commucat_storage.postgres.calls import PostgresCalls
 from commucat_storage.postgres.cluster import PostgresNodes
@@ -144,6 +154,7 @@ class PostgresStorage(
     PostgresDevices,
     PostgresFriends,
     PostgresFederation,
+    PostgresAccountLinks,
     PostgresAttachments,
     PostgresCalls,
     PostgresOperating,
@@ -306,6 +317,7 @@ class PostgresStorage(
         codes += await self._repeat(devices.purge, now)
         await until_less(expiry.STEP_ROWS, lambda: self._repeat(expiry.purge_names, now))
         await until_less(expiry.STEP_ROWS, lambda: self._repeat(federation.purge_letters, now))
+        await until_less(expiry.STEP_ROWS, lambda: self._repeat(account_links.forget_links, now))
         if used_up := await self._read(federation.used_up_outboxes):
             await self._write(federation.renew_outboxes, used_up)
         # Last: a failure of the others must not make forgotten what was deleted here.

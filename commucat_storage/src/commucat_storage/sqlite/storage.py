@@ -28,7 +28,17 @@ from commucat_storage.records import (
     SessionRow,
     User,
 )
-from commucat_storage.sqlite import accounts, admit, devices, expiry, federation, key_events, reads
+from commucat_storage.sqlite import (
+    account_links,
+    accounts,
+    admit,
+    devices,
+    expiry,
+    federation,
+    key_events,
+    reads,
+)
+from commucat_storage.sqlite.account_links import SqliteAccountLinks
 from commucat_storage.sqlite.attachments import SqliteAttachments
 from commucat_storage.sqlite.calls import SqliteCalls
 from commucat_storage.sqlite.connection import connect_writer, translate
@@ -98,6 +108,7 @@ class SqliteStorage(
     SqliteDevices,
     SqliteFriends,
     SqliteFederation,
+    SqliteAccountLinks,
     SqliteAttachments,
     SqliteCalls,
     SqliteOperating,
@@ -258,6 +269,7 @@ class SqliteStorage(
         codes += await self._write(functools.partial(devices.purge, now))
         await self._purge(expiry.purge_names, now)
         await self._purge(federation.delete_expired_letters, now)
+        await self._purge(account_links.forget_links, now)
         if await self._readers.run(federation.used_up_outboxes):
             await self._write(federation.renew_outboxes)
         # Last: a failure of the others must not make forgotten what was deleted here.
