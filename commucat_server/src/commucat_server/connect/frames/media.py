@@ -16,7 +16,7 @@ from commucat_proto.calls import (
     ReceiveSelection,
 )
 from commucat_proto.calls.messages import CallUpdate
-from commucat_server.calls.board import Call
+from commucat_server.calls.call import Call
 from commucat_server.calls.forwarder import READERS
 from commucat_server.calls.forwarding.room import MediaPacket
 from commucat_server.connect.frames.messages import must_fit
