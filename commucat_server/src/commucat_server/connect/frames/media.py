@@ -82,7 +82,10 @@ def update(origin: Origin, frame: Frame, call: Call, message: CallTransportUpdat
     match said:
         case ReceiveSelection():
             if said.transcode_audio is not None or said.transcode_video is not None:
-                raise RefusedFrameError("bad_request", "this server does not transcode media: ask for it without transcode_audio and transcode_video")
+                raise RefusedFrameError(
+                    "bad_request",
+                    "this server transcodes nothing: leave transcode_audio and transcode_video out",
+                )
             forwarder.select(call, origin.device_id, said)
         case KeyFrameRequest(device=device):
             if device not in call.joined:
