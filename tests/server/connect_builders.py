@@ -458,6 +458,15 @@ async def running_server(
             clock=clock,
             limits=calls or CallLimits(),
         )
+        forwarder = Forwarder(
+            board=call_service.board,
+            registry=registry,
+            inbox=inbox,
+            cluster=cluster,
+            counters=counters,
+            **(forwarding or {}),
+        )
+        inbox.on_group_change = lambda operation: forwarder.expire(operation.channel)
         context = ConnectContext(
             settings=ConnectSettings(**({"domain": DOMAIN} | limits | (settings or {}))),
             noise_keys=NoiseCatalogue(
@@ -475,14 +484,7 @@ async def running_server(
             cluster=cluster,
             presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=30, clock=clock),
             calls=call_service,
-            forwarder=Forwarder(
-                board=call_service.board,
-                registry=registry,
-                inbox=inbox,
-                cluster=cluster,
-                counters=counters,
-                **(forwarding or {}),
-            ),
+            forwarder=forwarder,
             counters=counters,
             bus=shared.bus,
             connect_limit=_limit("connect", connects, 1.0, shared),

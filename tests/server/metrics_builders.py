@@ -17,6 +17,7 @@ def metrics_of(server: Server, **changes: Any) -> Metrics:
         "counters": context.counters,
         "registry": context.registry,
         "calls": context.calls,
+        "forwarder": context.forwarder,
         "storage": context.storage,
         "ledger": context.ledger,
         "loop_lag": LoopLag(),

@@ -127,6 +127,10 @@ class Forwarder:
 
     # -- from the sessions ----------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """The time by which media counts."""
+        return self._clock()
+
     def place(self, device_id: str, channel: int) -> Place | None:
         """Where the device's media on this channel goes, if it is in a call there."""
         places = self._places.get(channel)

@@ -102,6 +102,7 @@ def api_context(
             counters=services.counters,
             registry=services.registry,
             calls=services.calls,
+            forwarder=services.forwarder,
             storage=storage,
             ledger=ledger,
             loop_lag=services.loop_lag,

@@ -3,6 +3,7 @@
 import attrs
 
 from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits
+from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.limits import CallLimits
 from commucat_server.calls.service import CallService
 from commucat_server.config import FromStrangers, ServerConfig
@@ -45,6 +46,18 @@ def call_limits(config: ServerConfig) -> CallLimits:
         call_waiting=section.call_waiting,
         strangers=section.from_strangers is FromStrangers.RING,
         keep=section.keep,
+    )
+
+
+def forwarding_limits(config: ServerConfig) -> ForwardingLimits:
+    """How much media one device in a call may send."""
+    section = config.calls
+    return ForwardingLimits(
+        streams=section.media_streams,
+        audio_packets=section.audio_packets,
+        audio_bytes=section.audio_bytes,
+        video_packets=section.video_packets,
+        video_bytes=section.video_bytes,
     )
 
 

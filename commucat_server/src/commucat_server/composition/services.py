@@ -8,7 +8,7 @@ from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
-from commucat_server.composition.limits import call_limits, pairing_policy
+from commucat_server.composition.limits import call_limits, forwarding_limits, pairing_policy
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admin_tokens import AdminTokens
 from commucat_server.identity.admissions import AdmissionPolicy
@@ -104,7 +104,13 @@ async def build_services(
         limits=call_limits(config),
     )
     forwarder = Forwarder(
-        board=calls.board, registry=registry, inbox=inbox, cluster=cluster, counters=counters
+        board=calls.board,
+        registry=registry,
+        inbox=inbox,
+        cluster=cluster,
+        counters=counters,
+        limits=forwarding_limits(config),
+        forwarded_bytes=config.calls.forwarded_bytes,
     )
 
     def group_changed(operation: CreateGroup | InviteMember | ChangeGroup) -> None:

@@ -45,3 +45,27 @@ class CallsSection:
     )
     keep: int = attrs.field(default=86_400, validator=between(0, _YEAR), metadata=env("COMMUCAT_CALLS_KEEP"))
     """Seconds for which the store keeps a call that is over; 0: it is deleted at its end."""
+    media_streams: int = attrs.field(
+        default=8, validator=between(1, 64), metadata=env("COMMUCAT_CALLS_MEDIA_STREAMS")
+    )
+    """Streams that one device sends in a call at once."""
+    audio_packets: int = attrs.field(
+        default=200, validator=between(1, 100_000), metadata=env("COMMUCAT_CALLS_AUDIO_PACKETS")
+    )
+    """Packets of sound a second that are passed on for one device in a call."""
+    audio_bytes: int = attrs.field(
+        default=524_288, validator=between(1, 2**30), metadata=env("COMMUCAT_CALLS_AUDIO_BYTES")
+    )
+    """The same in bytes."""
+    video_packets: int = attrs.field(
+        default=400, validator=between(1, 100_000), metadata=env("COMMUCAT_CALLS_VIDEO_PACKETS")
+    )
+    """Pictures a second that are passed on for one device in a call, over all layers."""
+    video_bytes: int = attrs.field(
+        default=4_194_304, validator=between(1, 2**30), metadata=env("COMMUCAT_CALLS_VIDEO_BYTES")
+    )
+    """The same in bytes."""
+    forwarded_bytes: int = attrs.field(
+        default=125_000_000, validator=between(0, 2**40), metadata=env("COMMUCAT_CALLS_FORWARDED_BYTES")
+    )
+    """Bytes of media a second that this process sends to receivers, 1 Gbit/s; 0: any number."""

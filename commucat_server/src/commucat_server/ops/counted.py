@@ -36,6 +36,24 @@ COUNTED: Final[tuple[tuple[str, str, str, Callable[[Counters], float]], ...]] = 
     ("commucat_call_voice_frames", "counter", "Voice frames passed on.", lambda c: c.voice_frames),
     ("commucat_call_video_frames", "counter", "Video frames passed on.", lambda c: c.video_frames),
     (
+        "commucat_call_audio_forwarded_total",
+        "counter",
+        "Packets of sound queued for receivers.",
+        lambda c: c.media_audio,
+    ),
+    (
+        "commucat_call_video_forwarded_total",
+        "counter",
+        "Pictures queued for receivers.",
+        lambda c: c.media_video,
+    ),
+    (
+        "commucat_call_forwarded_bytes_total",
+        "counter",
+        "Bytes of media queued for receivers.",
+        lambda c: c.media_bytes,
+    ),
+    (
         "commucat_transport_candidates",
         "counter",
         "Candidates told within calls.",

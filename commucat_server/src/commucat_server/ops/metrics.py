@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from commucat_ledger import Ledger
+from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
 from commucat_server.federation.figures import PeerFigures
 from commucat_server.ops.counted import COUNTED
@@ -54,6 +55,7 @@ class Sources:
     counters: Counters
     registry: Registry
     calls: CallService
+    forwarder: Forwarder
     storage: Storage
     ledger: Ledger
     loop_lag: LoopLag
@@ -164,6 +166,18 @@ class _ServerCollector(Collector):
         yield _one("commucat_calls_unstored", "gauge", "Calls to be stored as they are.", calls.rows.waiting)
         yield _by(
             "commucat_calls_ended_total", "counter", "Calls that ended.", "reason", counters.calls_ended
+        )
+        forwarder = self._sources.forwarder
+        yield _one("commucat_call_streams", "gauge", "Streams of media in calls.", forwarder.streams)
+        yield _one(
+            "commucat_call_receivers_paused", "gauge", "Devices that have paused video.", forwarder.paused
+        )
+        yield _by(
+            "commucat_call_media_dropped_total",
+            "counter",
+            "Media packets that were dropped.",
+            "cause",
+            counters.media_dropped,
         )
         yield _times(
             "commucat_call_duration_seconds",

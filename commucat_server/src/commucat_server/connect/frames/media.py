@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import trio
-
 from commucat_media import MediaPacketError, StreamPacket, decode_audio, decode_video, to_version_1
 from commucat_proto import Frame, FrameType
 from commucat_proto.calls import (
@@ -48,7 +46,7 @@ def packet(origin: Origin, frame: Frame) -> Request | None:
     place = forwarder.place(origin.device_id, frame.channel)
     if place is None:
         return _without_call(origin, frame, found)
-    now = trio.current_time()
+    now = forwarder.now()
     if origin.media_waiting == 0 and place.permit.holds(now):
         if not place.permit.refused:
             forwarder.forward(place, frame.type, frame.payload, found, now)
@@ -84,7 +82,10 @@ def update(origin: Origin, frame: Frame, call: Call, message: CallTransportUpdat
     match said:
         case ReceiveSelection():
             if said.transcode_audio is not None or said.transcode_video is not None:
-                raise RefusedFrameError("no_transcoding", "this server does not transcode media")
+                raise RefusedFrameError(
+                    "bad_request",
+                    "this server transcodes nothing: leave transcode_audio and transcode_video out",
+                )
             forwarder.select(call, origin.device_id, said)
         case KeyFrameRequest(device=device):
             if device not in call.joined:
@@ -107,7 +108,7 @@ def _read(origin: Origin, frame: Frame) -> MediaPacket | None:
         return read(frame.payload)
     except MediaPacketError as exc:
         origin.context.forwarder.drop("malformed")
-        if _may_complain(origin, frame, trio.current_time()):
+        if _may_complain(origin, frame, origin.context.forwarder.now()):
             raise RefusedFrameError("bad_media", str(exc)) from exc
         return None
 

@@ -36,7 +36,7 @@ class Origin:
     copies: bool = False
     """Its user's other devices get the messages, too."""
     complaints: dict[FrameType, float] | None = None
-    """When it was told last that its media is of no use, on Trio's clock; most never are."""
+    """When it was told last that its media is of no use, by the forwarder's clock; most never are."""
     media_waiting: int = 0
     """Its media packets in the journal. While there are any, others go the same way: order is kept."""
 
