@@ -9,6 +9,7 @@ import attrs
 from commucat_server.config import (
     access_sections,
     federation_section,
+    ice_section,
     rotation_section,
     sections,
     telemetry_section,
@@ -37,6 +38,8 @@ SECTIONS: Final[dict[str, type]] = {
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
     "federation": federation_section.FederationSection,
+    "ice": ice_section.IceSection,
+    "p2p": ice_section.P2pSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(
     f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in attrs.fields(kind)
@@ -60,7 +63,6 @@ OTHER_VARIABLES: Final = frozenset(
 )
 # Key (with everything below it), variable (a prefix if it ends in "_"), what it is.
 _UNSUPPORTED: Final = (
-    ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
     ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),

@@ -11,6 +11,7 @@ import cattrs
 from commucat_server.config import (
     access_sections,
     federation_section,
+    ice_section,
     rotation_section,
     sections,
     telemetry_section,
@@ -61,6 +62,8 @@ class ServerConfig:
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection
     federation: federation_section.FederationSection
+    ice: ice_section.IceSection
+    p2p: ice_section.P2pSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
     worker: int = 0
