@@ -16,6 +16,7 @@ from commucat_server.api import (
     info,
     landing,
     openapi,
+    p2p,
     pairing,
     rotation,
     sessions,
@@ -48,6 +49,7 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     friends.handlers,
     uploads.handlers,
     attachments.handlers,
+    p2p.handlers,
     federation.handlers,
 )
 """Each gives the handlers of its resource over the given services, and documents them, see ``openapi``."""
