@@ -25,7 +25,12 @@ COUNTED: Final[tuple[tuple[str, str, str, Callable[[Counters], float]], ...]] = 
     ),
     ("commucat_multipath_paths", "gauge", "Paths of these, all together.", lambda c: c.multipath_paths),
     ("commucat_ice_binding_requests", "counter", "STUN binding requests.", lambda c: c.ice_binding_requests),
-    ("commucat_ice_binding_failures", "counter", "Of these, refused or unanswered.", lambda c: c.ice_binding_failures),
+    (
+        "commucat_ice_binding_failures",
+        "counter",
+        "Of these, refused or unanswered.",
+        lambda c: c.ice_binding_failures,
+    ),
     (
         "commucat_censorship_deflections",
         "counter",
