@@ -1,5 +1,6 @@
 """The relay ``/p2p`` on streams in memory: words, waits, limits, and how each connection ends."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode
 
 from commucat_crypto import DeviceKeyPair
 from commucat_server.listener import StreamLostError
+from commucat_server.ops.counters import Counters
 from commucat_server.p2p.handler import SESSION_ID_TIMEOUT, RelayAccess, RelayHandler
 from commucat_server.p2p.meetings import WAIT_FOR_OTHER, Meetings, RelayLimits
 from commucat_server.p2p.passing import worker_of
@@ -24,6 +26,7 @@ from server.connect_builders import MemoryConnectStream, Person, Server, running
 from server.rest_builders import limit
 
 WORD = "a-word-of-32-characters-for-two-"
+NOW = 1_800_000_000.0
 KEYS = DeviceKeyPair.from_seed(b"k" * 32)
 LIMITS = RelayLimits(pairs=10, per_owner=10, bytes=10_000_000, seconds=10_000.0, idle=5_000.0)
 UPGRADE = {
@@ -57,6 +60,12 @@ class Caller:
     def say(self, payload: bytes | str, *, fin: bool = True) -> None:
         self.stream.write(bytes(self.protocol.send_data(payload, fin=fin)))
 
+    async def problem(self) -> int:
+        """The status of an answer that is no WebSocket."""
+        document = json.loads(await self.stream.read())
+        assert document["status"] == self.stream.status
+        return int(document["status"])
+
     async def hear(self) -> Frame:
         while not self.frames:
             self.protocol.receive_bytes(await self.stream.read())
@@ -82,7 +91,6 @@ class Relay:
     """A handler, and callers that it serves."""
 
     handler: RelayHandler
-    server: Server
     nursery: trio.Nursery
 
     def call(self, **stream: Any) -> Caller:
@@ -115,13 +123,17 @@ class Relay:
 
 
 @asynccontextmanager
-async def running_relay(path: Path, limits: RelayLimits = LIMITS, **changes: Any) -> AsyncIterator[Relay]:
-    async with running_server(path) as server, trio.open_nursery() as nursery:
-        counters, clock = server.context.counters, server.context.clock
+async def running_relay(
+    limits: RelayLimits = LIMITS, server: Server | None = None, **changes: Any
+) -> AsyncIterator[Relay]:
+    """Tokens are looked up in the store of ``server``; without one nobody may bring a token."""
+    async with trio.open_nursery() as nursery:
+        counters = Counters()
+        clock = (lambda: NOW) if server is None else server.context.clock
         handler = RelayHandler(
             meetings=Meetings(limits, counters),
             access=RelayAccess(
-                storage=server.context.storage,
+                storage=None if server is None else server.storage,
                 tickets=RelayTickets(KEYS, clock),
                 clock=clock,
                 required=changes.pop("required", True),
@@ -131,17 +143,19 @@ async def running_relay(path: Path, limits: RelayLimits = LIMITS, **changes: Any
             counters=counters,
             relay=None,
         )
-        yield Relay(handler, server, nursery)
+        yield Relay(handler, nursery)
         nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
-async def relay(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> AsyncIterator[Relay]:
-    async with running_relay(tmp_path) as relay:
+async def relay() -> AsyncIterator[Relay]:
+    async with running_relay() as relay:
         yield relay
 
 
-async def test_messages_pass_both_ways_as_what_they_were(relay: Relay) -> None:
+async def test_messages_pass_both_ways_as_what_they_were(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     first.say(b"bytes")
     first.say("t\u00e4xt")
@@ -152,7 +166,9 @@ async def test_messages_pass_both_ways_as_what_they_were(relay: Relay) -> None:
     assert (relay.counters.p2p_open, relay.counters.p2p_messages, relay.counters.p2p_bytes) == (1, 3, 18)
 
 
-async def test_what_the_first_says_before_the_second_comes_is_kept(relay: Relay) -> None:
+async def test_what_the_first_says_before_the_second_comes_is_kept(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first = relay.call(query=relay.ticket())
     first.say(f"  {WORD}\n")
     first.say(b"early")
@@ -166,20 +182,26 @@ async def test_what_the_first_says_before_the_second_comes_is_kept(relay: Relay)
 @pytest.mark.parametrize(
     "word", ["", "short", "x" * 97, "with a blank in it", "sixteen-letters\u00e4", "a" * 16 + "/"]
 )
-async def test_a_word_that_is_none_ends_the_connection(relay: Relay, word: str) -> None:
+async def test_a_word_that_is_none_ends_the_connection(
+    autojump_clock: trio.testing.MockClock, relay: Relay, word: str
+) -> None:
     caller = relay.call(query=relay.ticket())
     caller.say(word)
     assert await caller.hear_end() == Ending.NO_SESSION.value
     assert relay.counters.p2p_ends == {"no_session": 1}
 
 
-async def test_a_silent_caller_is_told_after_ten_seconds(relay: Relay) -> None:
+async def test_a_silent_caller_is_told_after_ten_seconds(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     caller = relay.call(query=relay.ticket())
     assert await caller.hear_end() == Ending.NO_SESSION.value
     assert trio.current_time() == pytest.approx(SESSION_ID_TIMEOUT)
 
 
-async def test_the_first_waits_thirty_seconds_and_the_word_is_free_then(relay: Relay) -> None:
+async def test_the_first_waits_thirty_seconds_and_the_word_is_free_then(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     caller = relay.call(query=relay.ticket())
     caller.say(WORD)
     assert await caller.hear_message() == b"OK"
@@ -190,7 +212,9 @@ async def test_the_first_waits_thirty_seconds_and_the_word_is_free_then(relay: R
     assert (len(relay.handler.meetings), relay.counters.p2p_waiting) == (0, 0)
 
 
-async def test_one_that_leaves_while_it_waits_frees_its_word_at_once(relay: Relay) -> None:
+async def test_one_that_leaves_while_it_waits_frees_its_word_at_once(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     caller = relay.call(query=relay.ticket())
     caller.say(WORD)
     assert await caller.hear_message() == b"OK"
@@ -200,7 +224,9 @@ async def test_one_that_leaves_while_it_waits_frees_its_word_at_once(relay: Rela
     assert trio.current_time() < 1
 
 
-async def test_a_third_peer_is_told_and_changes_nothing(relay: Relay) -> None:
+async def test_a_third_peer_is_told_and_changes_nothing(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     third = relay.call(query=relay.ticket())
     third.say(WORD)
@@ -209,7 +235,9 @@ async def test_a_third_peer_is_told_and_changes_nothing(relay: Relay) -> None:
     assert await second.hear_message() == b"still"
 
 
-async def test_a_close_passes_on_after_what_was_said_before(relay: Relay) -> None:
+async def test_a_close_passes_on_after_what_was_said_before(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     first.say(b"last")
     first.stream.write(bytes(first.protocol.close(CloseReason.NORMAL_CLOSURE, "bye")))
@@ -220,21 +248,23 @@ async def test_a_close_passes_on_after_what_was_said_before(relay: Relay) -> Non
     assert (relay.counters.p2p_open, len(relay.handler.meetings)) == (0, 0)
 
 
-async def test_a_lost_connection_ends_the_other(relay: Relay) -> None:
+async def test_a_lost_connection_ends_the_other(autojump_clock: trio.testing.MockClock, relay: Relay) -> None:
     first, second = await relay.pair()
     second.stream.lose()
     code, _ = await first.hear_end()
     assert code == 1000
 
 
-async def test_pings_of_the_client_are_answered(relay: Relay) -> None:
+async def test_pings_of_the_client_are_answered(autojump_clock: trio.testing.MockClock, relay: Relay) -> None:
     first, _ = await relay.pair()
     first.stream.write(bytes(first.protocol.ping(b"there?")))
     frame = await first.hear()
     assert (frame.opcode, bytes(frame.payload)) == (Opcode.PONG, b"there?")
 
 
-async def test_a_peer_without_signs_of_life_is_lost(relay: Relay) -> None:
+async def test_a_peer_without_signs_of_life_is_lost(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     began = trio.current_time()
 
@@ -250,7 +280,9 @@ async def test_a_peer_without_signs_of_life_is_lost(relay: Relay) -> None:
     assert first.stream.lost
 
 
-async def test_a_message_that_is_too_long_ends_both(relay: Relay) -> None:
+async def test_a_message_that_is_too_long_ends_both(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     first.say(bytes(MAX_MESSAGE), fin=False)
     first.say(b"x")
@@ -259,7 +291,9 @@ async def test_a_message_that_is_too_long_ends_both(relay: Relay) -> None:
     assert relay.counters.p2p_ends["too_big"] == 1
 
 
-async def test_broken_websocket_ends_the_connection(relay: Relay) -> None:
+async def test_broken_websocket_ends_the_connection(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     first.stream.write(b"\xff" * 20)
     code, _ = await first.hear_end()
@@ -268,14 +302,14 @@ async def test_broken_websocket_ends_the_connection(relay: Relay) -> None:
 
 
 async def test_bytes_time_and_silence_of_a_meeting_are_limited(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     few = attrs.evolve(LIMITS, bytes=100, seconds=25.0, idle=20.0)
-    async with running_relay(tmp_path, few) as relay:
+    async with running_relay(few) as relay:
         first, second = await relay.pair()
         first.say(bytes(60))
-        second.say(bytes(41))
         assert await second.hear_message() == bytes(60)
+        second.say(bytes(41))
         assert [await first.hear_end(), await second.hear_end()] == [Ending.TOO_MUCH.value] * 2
 
         began = trio.current_time()
@@ -294,9 +328,9 @@ async def test_bytes_time_and_silence_of_a_meeting_are_limited(
 
 
 async def test_meetings_and_connections_of_one_owner_are_limited(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with running_relay(tmp_path, attrs.evolve(LIMITS, pairs=2, per_owner=1)) as relay:
+    async with running_relay(attrs.evolve(LIMITS, pairs=2, per_owner=1)) as relay:
 
         async def come(word: str, owner: str) -> Caller:
             caller = relay.call(query=relay.ticket(owner))
@@ -317,6 +351,7 @@ async def test_meetings_and_connections_of_one_owner_are_limited(
 
 
 async def test_a_slow_reader_stops_its_sender_in_bounded_memory_and_pings_do_not_kill_it(
+    autojump_clock: trio.testing.MockClock,
     relay: Relay,
 ) -> None:
     first, second = await relay.pair(room=4096)
@@ -338,7 +373,9 @@ async def test_a_slow_reader_stops_its_sender_in_bounded_memory_and_pings_do_not
     assert relay.counters.p2p_bytes == 1_000_000
 
 
-async def test_when_the_server_stops_everybody_is_told_and_nobody_new_meets(relay: Relay) -> None:
+async def test_when_the_server_stops_everybody_is_told_and_nobody_new_meets(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first, second = await relay.pair()
     waiting = relay.call(query=relay.ticket())
     waiting.say("another-word-for-two")
@@ -351,7 +388,9 @@ async def test_when_the_server_stops_everybody_is_told_and_nobody_new_meets(rela
     assert await late.hear_end() == Ending.SHUTDOWN.value
 
 
-async def test_a_cancelled_connection_leaves_nothing_behind(relay: Relay) -> None:
+async def test_a_cancelled_connection_leaves_nothing_behind(
+    autojump_clock: trio.testing.MockClock, relay: Relay
+) -> None:
     first = relay.call(query=relay.ticket())
     first.say(WORD)
     assert await first.hear_message() == b"OK"
@@ -367,29 +406,29 @@ async def test_a_cancelled_connection_leaves_nothing_behind(relay: Relay) -> Non
     assert (len(relay.handler.meetings), relay.counters.p2p_open, relay.counters.p2p_waiting) == (0, 0, 0)
 
 
-async def test_s14_only_sessions_and_tickets_get_in(relay: Relay) -> None:
-    client = await relay.server.connect(Person(handle="alice"))
-    good = relay.call(authorization=f"Bearer {client.token}")
-    good.say(WORD)
-    assert await good.hear_message() == b"OK"
-    for refused in (
-        relay.call(),
-        relay.call(query="ticket=00"),
-        relay.call(query=relay.ticket()[:-1] + "x"),
-        relay.call(authorization="Bearer 00"),
-    ):
-        await trio.testing.wait_all_tasks_blocked()
-        assert refused.stream.status == 401
-    await relay.server.storage.deactivate_device(client.device_id)
-    late = relay.call(authorization=f"Bearer {client.token}")
-    await trio.testing.wait_all_tasks_blocked()
-    assert late.stream.status == 401
+async def test_s14_only_sessions_and_tickets_get_in(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, running_relay(server=server) as relay:
+        alice = Person(handle="alice")
+        client = await server.connect(alice)
+        bearer = {"authorization": f"Bearer {client.token}"}
+        good = relay.call(**bearer)
+        good.say(WORD)
+        assert await good.hear_message() == b"OK"
+        for refused in (
+            relay.call(),
+            relay.call(query="ticket=00"),
+            relay.call(query=relay.ticket()[:-1] + "x"),
+            relay.call(authorization="Bearer 00"),
+        ):
+            assert await refused.problem() == 401
+        await server.storage.revoke_device(alice.device_id, int(NOW))
+        assert await relay.call(**bearer).problem() == 401
 
 
 async def test_where_it_is_open_everybody_gets_in_and_counts_by_address(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with running_relay(tmp_path, attrs.evolve(LIMITS, per_owner=1), required=False) as relay:
+    async with running_relay(attrs.evolve(LIMITS, per_owner=1), required=False) as relay:
         first, second = relay.call(), relay.call()
         first.say(WORD)
         assert await first.hear_message() == b"OK"
@@ -401,9 +440,9 @@ async def test_where_it_is_open_everybody_gets_in_and_counts_by_address(
 
 
 async def test_requests_of_one_address_are_limited(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with running_relay(tmp_path, limit=limit("http", 1, 60.0)) as relay:
+    async with running_relay(limit=limit("http", 1, 60.0)) as relay:
         first, second = relay.call(query=relay.ticket()), relay.call(query=relay.ticket())
         await trio.testing.wait_all_tasks_blocked()
         assert sorted([first.stream.status, second.stream.status]) == [101, 429]
@@ -420,7 +459,7 @@ async def test_requests_of_one_address_are_limited(
     ],
 )
 async def test_requests_that_open_no_websocket_are_refused(
-    relay: Relay, changes: dict[str, str], status: int
+    autojump_clock: trio.testing.MockClock, relay: Relay, changes: dict[str, str], status: int
 ) -> None:
     caller = relay.call(query=relay.ticket(), **changes)
     await trio.testing.wait_all_tasks_blocked()
@@ -428,7 +467,7 @@ async def test_requests_that_open_no_websocket_are_refused(
 
 
 def test_tickets_end_belong_to_one_identity_and_name_nobody() -> None:
-    now = 1_800_000_000.0
+    now = NOW
     tickets = RelayTickets(KEYS, lambda: now)
     ticket, end = tickets.issue("user-7", 60)
     assert end == now + 60
