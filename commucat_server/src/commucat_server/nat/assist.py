@@ -24,7 +24,7 @@ MAX_ID: Final = 64
 DEFAULT_PORT: Final = 443
 DEFAULT_PRIORITY: Final = 100
 TRIAL_MIN, TRIAL_MAX = 512, 2048
-"""The trial payload is three times the MTU, brought into this range."""
+"""The trial payload is three times the MTU, which is brought into this range for it."""
 # The reference server's numbers for a path that nobody has measured.
 UNMEASURED: Final = {
     "rtt_ms": 100,
