@@ -1,9 +1,9 @@
 #!/bin/sh
 # Installs the Debian packages that the tests use when they are missing: strace counts the disk syncs
 # between a commit and its acknowledgement, a private PostgreSQL and a private Redis are started for the
-# store's tests, systemd-analyze reads the unit, libfaketime sets a server's clock, groff reads the
-# manual pages, and zsh and fish their completion; voices are encoded by libopus, which PyOgg finds
-# with libogg and libopusfile.
+# store's tests, a private coturn takes our TURN credentials, systemd-analyze reads the unit, libfaketime
+# sets a server's clock, groff reads the manual pages, and zsh and fish their completion; voices are encoded
+# by libopus, which PyOgg finds with libogg and libopusfile.
 set -eu
 missing=""
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
@@ -12,6 +12,7 @@ if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb 
     missing="$missing postgresql"
 fi
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+command -v turnserver >/dev/null 2>&1 || missing="$missing coturn"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v groff >/dev/null 2>&1 || missing="$missing groff-base"
 command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
@@ -50,6 +51,16 @@ case "$missing" in
     if [ -d /etc/systemd/system ] && [ ! -e /etc/systemd/system/redis-server.service ] &&
         [ ! -L /etc/systemd/system/redis-server.service ] && [ ! -e /etc/redis/redis.conf ]; then
         $sudo ln -s /dev/null /etc/systemd/system/redis-server.service
+    fi
+    ;;
+esac
+case "$missing" in
+*coturn*)
+    # Likewise: its package would start it on the ports of a real one.
+    # To use it as a service: systemctl unmask coturn
+    if [ -d /etc/systemd/system ] && [ ! -e /etc/systemd/system/coturn.service ] &&
+        [ ! -L /etc/systemd/system/coturn.service ] && [ ! -e /etc/turnserver.conf ]; then
+        $sudo ln -s /dev/null /etc/systemd/system/coturn.service
     fi
     ;;
 esac

@@ -323,6 +323,10 @@ MEANT: dict[tuple[str, str], Callable[[Site], requests.Response]] = {
     ("GET", "/api/attachments/{attachment_id}"): download,
     ("GET", "/api/attachments/{attachment_id}/upload"): offset_of,
     ("PATCH", "/api/attachments/{attachment_id}/upload"): lambda site: upload(site)[0],
+    ("GET", "/api/p2p/assist"): with_token("GET", "/api/p2p/assist"),
+    ("POST", "/api/p2p/assist"): lambda site: site.ask(
+        "POST", "/api/p2p/assist", site.someone()[1], json={"fec": {}, "paths": [{"address": "192.0.2.1"}]}
+    ),
     ("POST", "/federation/events"): take_event,
     ("POST", "/federation/friend-request"): take_friend_event,
     ("POST", "/federation/query"): answer_question,

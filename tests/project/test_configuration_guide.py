@@ -8,6 +8,7 @@ import attrs
 
 from commucat_server.config import Networks
 from commucat_server.config.federation_section import ConfiguredPeers
+from commucat_server.config.ice_section import TurnServers
 from commucat_server.config.keys import SECTIONS
 from commucat_server.ops.reload import RELOADED
 
@@ -28,7 +29,7 @@ def shown(key: str, default: object) -> str:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types it as a function
         default = default.factory()  # type: ignore[attr-defined]
     match default:
-        case None | Networks() | ConfiguredPeers():
+        case None | Networks() | ConfiguredPeers() | TurnServers():
             return "none"
         case bool():
             return "true" if default else "false"

@@ -33,6 +33,7 @@ OPENING = {
     "commucat_server": (
         "listener/activation.py",
         "listener/tls.py",
+        "nat/udp.py",
         "provision/data_dir.py",
         "provision/federation_seed.py",
         "provision/files.py",
@@ -55,6 +56,7 @@ ERRORS = {
     "SecretBoxError",
     "StorageError",
     "StorageUnavailableError",
+    "StunBindError",
     "TlsConfigError",
 }
 

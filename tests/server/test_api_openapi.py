@@ -46,6 +46,8 @@ ROUTES = {
     ("POST", "/api/friends/requests/{user_id}"),
     ("POST", "/api/friends/requests/{user_id}/accept"),
     ("POST", "/api/friends/requests/{user_id}/reject"),
+    ("GET", "/api/p2p/assist"),
+    ("POST", "/api/p2p/assist"),
 }
 
 

@@ -122,8 +122,6 @@ def test_unknown_sections_and_keys_are_named(tmp_path: Path, toml: str, parts: t
 @pytest.mark.parametrize(
     ("toml", "key"),
     [
-        ("[ice]\nlite_enabled = false", "ice.lite_enabled"),
-        ("[ice.turn.main]\nurls = 'x'", "ice.turn.main.urls"),
         ("[crypto]\npq_kem_public = 'x'", "crypto.pq_kem_public"),
         ("[crypto]\npq_kem_secret = 'x'", "crypto.pq_kem_secret"),
         ("[transport]\nreality_cert = 'x'", "transport.reality_cert"),
@@ -138,7 +136,6 @@ def test_keys_of_missing_capabilities_are_refused_by_name(tmp_path: Path, toml: 
 @pytest.mark.parametrize(
     "variable",
     [
-        "COMMUCAT_ICE_LITE_ENABLED",
         "COMMUCAT_PQ_KEM_PUBLIC",
         "COMMUCAT_PQ_KEM_SECRET",
         "COMMUCAT_REALITY_CERT",

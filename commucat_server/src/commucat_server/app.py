@@ -26,6 +26,7 @@ from commucat_server.composition.interfaces import (
     listener_settings,
 )
 from commucat_server.composition.limits import take_limits
+from commucat_server.composition.nat import build_nat, stream_handler
 from commucat_server.composition.services import Services, build_services
 from commucat_server.config import ServerConfig
 from commucat_server.connect.handler import ConnectHandler
@@ -39,6 +40,7 @@ from commucat_server.listener import (
     serve_listeners,
     tls_context,
 )
+from commucat_server.nat.udp import serve_stun, stun_socket
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.delivery_log import DeliveryLog
 from commucat_server.ops.key_event_archive import KeyEventArchive
@@ -47,6 +49,7 @@ from commucat_server.ops.reload import Reload
 from commucat_server.ops.secret_rotation import SecretRotations
 from commucat_server.ops.spans import open_spans
 from commucat_server.ops.upkeep import Upkeep
+from commucat_server.p2p.handler import RelayHandler
 from commucat_server.provision import (
     DataDir,
     open_shared,
@@ -69,6 +72,8 @@ class RunningServer:
     host: str
     port: int
     reload: Reload
+    stun_port: int | None = None
+    """The UDP port of the STUN responder; ``None``: there is none."""
 
     @property
     def url(self) -> str:
@@ -84,13 +89,15 @@ async def serve(
     clock: Callable[[], float] = time.time,
     sockets: Sequence[socket.socket] = (),
     relay: Relay | None = None,
+    datagrams: socket.socket | None = None,
     task_status: trio.TaskStatus[RunningServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a server until ``shutdown`` is requested and everything is drained.
 
     ``started`` is called with the address once clients can connect. ``sockets`` listen already, and are
     shared with other processes; without them the configured address is opened. ``relay``: to these processes,
-    and the local socket at which they reach this one.
+    and the local socket at which they reach this one. ``datagrams``: the socket of the STUN responder, shared
+    likewise; without it the configured address is opened if the responder is on.
 
     Raises:
         StorageError, ProvisionError, LedgerError, TlsConfigError: it cannot start, or the store has
@@ -132,18 +139,22 @@ async def serve(
                         clock=clock,
                     ),
                 ) as federation:
-                    await _serve_services(
-                        config,
-                        data_dir,
-                        shutdown,
-                        storage,
-                        ledger,
-                        services,
-                        federation,
-                        sockets,
-                        relay,
-                        task_status,
-                    )
+                    # Of workers the parent has opened it, if it is wanted at all.
+                    wanted = config.ice.lite_enabled and relay is None
+                    with stun_socket(config.ice.lite_bind if wanted else None, datagrams) as opened:
+                        await _serve_services(
+                            config,
+                            data_dir,
+                            shutdown,
+                            storage,
+                            ledger,
+                            services,
+                            federation,
+                            sockets,
+                            relay,
+                            opened,
+                            task_status,
+                        )
         finally:
             await storage.leave_cluster()
         audit.server("stop", node=config.ledger.node, version=version)
@@ -175,11 +186,13 @@ async def _serve_services(
     federation: Federation | None,
     sockets: Sequence[socket.socket],
     relay: Relay | None,
+    datagrams: socket.socket | None,
     task_status: trio.TaskStatus[RunningServer],
 ) -> None:
     tls = TlsIdentity(tls_context(data_dir.tls_certificate, data_dir.tls_key))
     context = connect_context(config, storage, ledger, services, relay and relay[0])
     handler = ConnectHandler(context)
+    nat = build_nat(config, data_dir, storage, services, relay and relay[0], datagrams)
     listeners = await open_tcp(config.server.bind.host, config.server.bind.port, given=sockets)
     upkeep = Upkeep(
         storage=storage,
@@ -195,7 +208,9 @@ async def _serve_services(
     )
     attachments = attachment_folder(config, storage, services.clock)
     application = build_application(
-        api_context(config, storage, ledger, services, federation, shutdown, upkeep, attachments)
+        api_context(
+            config, storage, ledger, services, federation, shutdown, upkeep, attachments, nat.assistance
+        )
     )
     reload = Reload(
         config,
@@ -253,13 +268,16 @@ async def _serve_services(
         nursery.start_soon(services.cluster.run)
         if relay is not None:
             local = trio.socket.from_stdlib_socket(relay[1])
-            nursery.start_soon(relay[0].serve, local, handler.upstreams, config.timeouts.write_stall)
+            meet = None if nat.relay is None else nat.relay.attend_passed
+            nursery.start_soon(relay[0].serve, local, handler.upstreams, config.timeouts.write_stall, meet)
+        if datagrams is not None and nat.responder is not None:
+            nursery.start_soon(serve_stun, datagrams, nat.responder)
         nursery.start_soon(services.presence.tell_peers)
         await nursery.start(services.calls.run)
         nursery.start_soon(services.limits.messages.run)
         nursery.start_soon(services.reports.run, services.inbox.submit, services.inbox.settle)
         nursery.start_soon(storage.wait_failed)
-        nursery.start_soon(_end_sessions_at, shutdown, services.registry)
+        nursery.start_soon(_end_sessions_at, shutdown, services.registry, nat.relay)
         address = listeners[0].socket.getsockname()
         async with trio.open_nursery() as serving:
             await serving.start(
@@ -268,7 +286,7 @@ async def _serve_services(
                     listeners,
                     tls,
                     listener_settings(config),
-                    connect_handler=handler,
+                    connect_handler=stream_handler(handler, nat.relay),
                     asgi_app=application,
                     shutdown=shutdown,
                     turnstile=context.turnstile,
@@ -276,11 +294,16 @@ async def _serve_services(
                     is_proxy=services.clients.trusted_peer if config.proxy.protocol else None,
                 )
             )
-            task_status.started(RunningServer(address[0], address[1], reload))
+            stun_port = None if datagrams is None else datagrams.getsockname()[1]
+            if stun_port is not None:
+                log.info("stun responder", address=str(config.ice.lite_bind), port=stun_port)
+            task_status.started(RunningServer(address[0], address[1], reload, stun_port))
         nursery.cancel_scope.cancel()
 
 
-async def _end_sessions_at(shutdown: ShutdownSignal, registry: Registry) -> None:
+async def _end_sessions_at(shutdown: ShutdownSignal, registry: Registry, relay: RelayHandler | None) -> None:
     await shutdown.wait()
     log.info("draining", sessions=len(registry))
     registry.end_all(SHUTDOWN)
+    if relay is not None:
+        relay.meetings.end_all()

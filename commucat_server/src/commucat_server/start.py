@@ -145,13 +145,22 @@ async def _run_until(
 ) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_request_at_signal, shutdown)
-        relay = None
+        relay = datagrams = None
         if inherited is not None:
             relay = (WorkerRelay(inherited.folder, inherited.worker), inherited.open_relay())
+            datagrams = inherited.open_datagrams()
             nursery.start_soon(request_at_end_of_parent, shutdown)
 
         async def served(*, task_status: trio.TaskStatus[RunningServer]) -> None:
-            await serve(config, data_dir, shutdown, sockets=sockets, relay=relay, task_status=task_status)
+            await serve(
+                config,
+                data_dir,
+                shutdown,
+                sockets=sockets,
+                relay=relay,
+                datagrams=datagrams,
+                task_status=task_status,
+            )
             nursery.cancel_scope.cancel()  # nobody waits for signals any more
 
         running: RunningServer = await nursery.start(served)

@@ -37,6 +37,8 @@ PLACES: Final[dict[str, Place]] = {
     "friends": Place(f"{_COMMANDS}.friends", "friends_app"),
     "links": Place(f"{_COMMANDS}.links", "links_app"),
     "profile": Place(f"{_COMMANDS}.own_profile", "profile_app"),
+    "p2p-assist": Place(f"{_COMMANDS}.p2p", "p2p_assist"),
+    "ice-check": Place(f"{_COMMANDS}.p2p", "ice_check"),
     "conformance": Place(f"{_COMMANDS}.conformance", "conformance_app"),
     "migrate": Place(f"{_OPERATOR}.migrate", "migrate"),
     "register-user": Place(f"{_OPERATOR}.accounts", "register_user"),

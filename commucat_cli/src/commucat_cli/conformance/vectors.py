@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from commucat_cli.conformance import crypto_cases, federation_cases, frame_cases
+from commucat_cli.conformance import crypto_cases, federation_cases, frame_cases, ice_cases
 from commucat_cli.conformance.failure import ConformanceFailure
 
 Case = dict[str, Any]
@@ -22,8 +22,9 @@ RUNNERS: Final[dict[str, Runner]] = {
     **crypto_cases.RUNNERS,
     **federation_cases.RUNNERS,
     **frame_cases.RUNNERS,
+    **ice_cases.RUNNERS,
 }
-NOT_SUPPORTED: Final = frozenset({"ice", "obfuscation"})
+NOT_SUPPORTED: Final = frozenset({"obfuscation"})
 """Vector files of features that this version does not have."""
 DETAIL_CHARACTERS: Final = 500
 

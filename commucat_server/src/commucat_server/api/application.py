@@ -17,6 +17,7 @@ from commucat_server.api import (
     info,
     landing,
     openapi,
+    p2p,
     pairing,
     rotation,
     sessions,
@@ -50,6 +51,7 @@ RESOURCES: tuple[Callable[[ApiContext], Handlers], ...] = (
     account_links.handlers,
     uploads.handlers,
     attachments.handlers,
+    p2p.handlers,
     federation.handlers,
 )
 """Each gives the handlers of its resource over the given services, and documents them, see ``openapi``."""

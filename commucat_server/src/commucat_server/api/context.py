@@ -6,6 +6,7 @@ import attrs
 
 from commucat_ledger import Ledger
 from commucat_proto import MAX_FRAME_LEN
+from commucat_server.api.assistance import Assistance
 from commucat_server.blobs.attachments import AttachmentFolder
 from commucat_server.blobs.avatars import AvatarFolder
 from commucat_server.federation.service import Federation
@@ -78,5 +79,7 @@ class ApiContext:
     spans: Spans = attrs.field(factory=Spans)
     federation: Federation | None = None
     """None: federation is switched off."""
+    assistance: Assistance | None = None
+    """None: no advice on paths is given."""
     max_frame: int = MAX_FRAME_LEN
     """Bytes of a frame that is accepted."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from commucat_ledger import Ledger
+from commucat_server.api.assistance import Assistance
 from commucat_server.api.context import ApiContext
 from commucat_server.blobs.attachments import AttachmentFolder
 from commucat_server.blobs.avatars import AvatarFolder
@@ -90,6 +91,7 @@ def api_context(
     shutdown: ShutdownSignal,
     upkeep: Upkeep,
     attachments: AttachmentFolder | None,
+    assistance: Assistance | None,
 ) -> ApiContext:
     def takes_work() -> bool:
         return not shutdown.requested
@@ -154,6 +156,7 @@ def api_context(
         attachments=attachments,
         spans=services.spans,
         federation=federation,
+        assistance=assistance,
         max_frame=config.limits.max_frame,
     )
 

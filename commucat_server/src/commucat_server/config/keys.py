@@ -10,6 +10,7 @@ from commucat_server.config import (
     access_sections,
     calls_section,
     federation_section,
+    ice_section,
     rotation_section,
     sections,
     telemetry_section,
@@ -39,6 +40,8 @@ SECTIONS: Final[dict[str, type]] = {
     "rotation.device": sections.DeviceRotationSection,
     "calls": calls_section.CallsSection,
     "federation": federation_section.FederationSection,
+    "ice": ice_section.IceSection,
+    "p2p": ice_section.P2pSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(
     f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in attrs.fields(kind)
@@ -62,7 +65,6 @@ OTHER_VARIABLES: Final = frozenset(
 )
 # Key (with everything below it), variable (a prefix if it ends in "_"), what it is.
 _UNSUPPORTED: Final = (
-    ("ice", "COMMUCAT_ICE_", "ICE and TURN"),
     ("crypto.pq_kem_public", "COMMUCAT_PQ_KEM_PUBLIC", "a post-quantum server key"),
     ("crypto.pq_kem_secret", "COMMUCAT_PQ_KEM_SECRET", "a post-quantum server key"),
     ("transport.reality_cert", "COMMUCAT_REALITY_", "transport disguise"),

@@ -12,6 +12,7 @@ from commucat_server.config import (
     access_sections,
     calls_section,
     federation_section,
+    ice_section,
     rotation_section,
     sections,
     telemetry_section,
@@ -63,6 +64,8 @@ class ServerConfig:
     rotation_device: sections.DeviceRotationSection
     calls: calls_section.CallsSection
     federation: federation_section.FederationSection
+    ice: ice_section.IceSection
+    p2p: ice_section.P2pSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""
     worker: int = 0

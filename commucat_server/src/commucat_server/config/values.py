@@ -17,6 +17,7 @@ from commucat_crypto import NoisePattern
 from commucat_server.config.address import BindAddress
 from commucat_server.config.errors import InvalidValueError, described
 from commucat_server.config.federation_section import ConfiguredPeers
+from commucat_server.config.ice_section import TurnServers
 from commucat_server.config.networks import Networks
 from commucat_server.config.sections import LogLevel
 
@@ -41,6 +42,7 @@ def make_converter() -> cattrs.Converter:
         LogLevel: _level,
         Networks: Networks.parse,
         ConfiguredPeers: ConfiguredPeers.parse,
+        TurnServers: TurnServers.parse,
     }
     converter.register_structure_hook_factory(_is_enum, _enum_hook)
     for kind, hook in hooks.items():

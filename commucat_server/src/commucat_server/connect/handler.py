@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import structlog
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from commucat_crypto import StaticKeyPair
-from commucat_proto import ServerSession, json_text
+from commucat_proto import ServerSession
+from commucat_server.connect.answering import answer_refusal, send_problem
 from commucat_server.connect.context import ConnectContext
 from commucat_server.connect.handshake import Handshake, keepalive_interval
 from commucat_server.connect.modes import (
@@ -50,21 +50,21 @@ class ConnectHandler:
         patience = self._context.settings.write_stall
         relay = self._context.relay
         if name is not None and relay is not None and relay.is_elsewhere(name) and stream.method == "POST":
-            await _answer(stream, await relay.forward(name, asked.get("offset", ""), stream, patience))
+            await answer_refusal(stream, await relay.forward(name, asked.get("offset", ""), stream, patience))
             return
         if name is not None and (known := self.upstreams.find(name)) is not None:
             refusal = await feed_upstream(known, asked.get("offset", ""), stream, patience)
-            await _answer(stream, refusal)
+            await answer_refusal(stream, refusal)
             return
         self._find_client(stream)
         identity = identity_of(stream.remote_host)
         wait = await self._context.connect_limit.take(identity)
         if wait > 0.0 or self._handshakes >= self._context.settings.max_handshakes:
             self._context.counters.rate_limited += 1
-            await _problem(stream, 429, "Too Many Requests", retry_after=max(1, math.ceil(wait)))
+            await send_problem(stream, 429, "Too Many Requests", retry_after=max(1, math.ceil(wait)))
             return
         if name not in (None, NEW):
-            await _answer(stream, GONE)
+            await answer_refusal(stream, GONE)
             return
         upstream = self.upstreams.open() if name == NEW else None
         trace = trace_of(stream.headers.get("traceparent"))
@@ -98,7 +98,7 @@ class ConnectHandler:
                 opened = await open_mode(stream, interval, upstream, self._context.counters.websocket)
                 if isinstance(opened, Refusal):
                     span.fail(opened.title)
-                    await _answer(stream, opened)
+                    await answer_refusal(stream, opened)
                     return
                 span.note("commucat.mode", mode_of(opened).value)
                 session = ServerSession(
@@ -129,45 +129,3 @@ class ConnectHandler:
                 log.debug("connection closed", device=established.device_id)
             finally:
                 sessions[mode] -= 1
-
-
-async def _answer(stream: ConnectStream, refusal: Refusal | None) -> None:
-    """Answer a request that begins no stream: 204 if nothing is wrong with it."""
-    if refusal is None:
-        await stream.start(204, [("cache-control", "no-store")])
-        await stream.end()
-        return
-    await _problem(
-        stream,
-        refusal.status,
-        refusal.title,
-        detail=refusal.detail,
-        expected=refusal.expected,
-        allow=refusal.allow,
-    )
-
-
-async def _problem(
-    stream: ConnectStream,
-    status: int,
-    title: str,
-    *,
-    detail: str | None = None,
-    retry_after: int | None = None,
-    expected: int | None = None,
-    allow: str = "",
-) -> None:
-    document: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
-    if detail is not None:
-        document["detail"] = detail
-    if expected is not None:
-        document["expected"] = expected
-    headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
-    if retry_after is not None:
-        headers.append(("retry-after", str(retry_after)))
-    if allow:
-        headers.append(("allow", allow))
-    await stream.start(status, headers)
-    if stream.method != "HEAD":
-        await stream.send(json_text.dumps(document))
-    await stream.end()

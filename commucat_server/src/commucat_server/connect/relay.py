@@ -1,13 +1,16 @@
-"""POSTs that reach another worker than the one that serves their stream: passed on over a local socket.
+"""What reaches another worker than the one that serves it: passed on over a local socket.
+
+Such are POSTs to a stream, and peers of ``/p2p`` (:mod:`commucat_server.p2p.passing`).
 
 Connections of one client go to any worker. The id of a stream begins with the number of its worker; a
 POST for it is passed on as a line with id and offset, then the body in pieces, each behind its length (4
 bytes, big-endian), a length of 0 at its end; the answer is a line with the refusal, or ``null``.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -19,6 +22,8 @@ from commucat_server.listener import StreamLostError
 _PREFIX_LEN: Final = 4
 _MAX_LINE: Final = 1024
 _MAX_PIECE: Final = 1024 * 1024
+Meet: TypeAlias = Callable[[trio.SocketStream, str, str], Awaitable[None]]
+"""Serves a peer that has come over a local socket, with its session id and its owner."""
 
 
 class WorkerRelay:
@@ -27,6 +32,16 @@ class WorkerRelay:
     def __init__(self, folder: Path, worker: int) -> None:
         self._folder = folder
         self._worker = worker
+
+    @property
+    def worker(self) -> int:
+        """Which one this is, from 1."""
+        return self._worker
+
+    @property
+    def workers(self) -> int:
+        """How many there are, as their parent has begun: the configuration may say something else by now."""
+        return sum(1 for _ in self._folder.iterdir())
 
     @property
     def prefix(self) -> str:
@@ -49,10 +64,8 @@ class WorkerRelay:
         Raises:
             StreamLostError: the POST broke off.
         """
-        path = self._path(name)
-        try:
-            stream = await trio.open_unix_socket(str(path))
-        except OSError:
+        stream = await self.open(int(name[:_PREFIX_LEN], 16))
+        if stream is None:
             return GONE  # The worker has died, and its streams with it.
         answer = b""
         lost: list[StreamLostError] = []
@@ -77,15 +90,28 @@ class WorkerRelay:
         value: Any = json_text.loads(answer)
         return None if value is None else Refusal(**value)
 
-    async def serve(self, socket: trio.socket.SocketType, upstreams: Upstreams, patience: float) -> None:
-        """Serve the POSTs that other workers pass on; until cancelled."""
+    async def open(self, worker: int) -> trio.SocketStream | None:
+        """A connection to another worker; ``None``: there is no such worker."""
+        try:
+            return await trio.open_unix_socket(str(self.socket_of(self._folder, worker)))
+        except OSError:
+            return None
+
+    async def serve(
+        self,
+        socket: trio.socket.SocketType,
+        upstreams: Upstreams,
+        patience: float,
+        meet: Meet | None = None,
+    ) -> None:
+        """Serve what other workers pass on; until cancelled. ``meet`` serves peers of ``/p2p``."""
         listener = trio.SocketListener(socket)
 
         async def handle(stream: trio.SocketStream) -> None:
             async with stream:
                 # The POST broke off, or the worker that passed it on has died.
                 with suppress(StreamLostError, trio.BrokenResourceError, ValueError):
-                    await _serve_one(stream, upstreams, patience)
+                    await _serve_one(stream, upstreams, patience, meet)
 
         async with trio.open_nursery() as nursery:
             await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
@@ -113,8 +139,14 @@ async def _pass_on(post: Post, stream: trio.SocketStream, name: str, offset: str
         return  # It has answered already, or died: the reader sees which.
 
 
-async def _serve_one(stream: trio.SocketStream, upstreams: Upstreams, patience: float) -> None:
+async def _serve_one(
+    stream: trio.SocketStream, upstreams: Upstreams, patience: float, meet: Meet | None
+) -> None:
     value: Any = json_text.loads(await _read_line(stream))
+    if "meet" in value:
+        if meet is not None:
+            await meet(stream, str(value["meet"]), str(value["owner"]))
+        return
     upstream = upstreams.find(str(value["name"]))
     refusal: Refusal | None = GONE
     if upstream is not None:

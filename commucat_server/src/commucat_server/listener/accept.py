@@ -75,7 +75,7 @@ async def serve_listeners(
         listeners: listening sockets; closed at the end.
         ssl_context: from ``tls_context``; as :class:`TlsIdentity` it may be changed meanwhile.
         settings: limits and deadlines.
-        connect_handler: called with each stream whose path is ``/connect``.
+        connect_handler: called with each stream whose path is ``/connect`` or ``/p2p``.
         asgi_app: answers all other requests.
         shutdown: ends it all.
         state: what ``asgi_lifespan`` yielded.

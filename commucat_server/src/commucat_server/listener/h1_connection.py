@@ -18,7 +18,7 @@ from commucat_server.listener.h1_progress import SendProgress
 from commucat_server.listener.problem import problem
 from commucat_server.listener.request import RequestHead
 from commucat_server.listener.settings import ListenerSettings
-from commucat_server.listener.stream import CONNECT_PATH, ConnectHandler
+from commucat_server.listener.stream import STREAM_PATHS, ConnectHandler
 
 _log = structlog.get_logger("commucat.listener")
 
@@ -42,7 +42,7 @@ class H1Connection:
         progress: what the peer's kernel has acknowledged.
         remote: address and port of the peer.
         local: address and port it connected to.
-        connect_handler: called with each request whose path is exactly ``/connect``.
+        connect_handler: called with each request whose path is exactly ``/connect`` or ``/p2p``.
         asgi_app: answers all other requests.
         state: what the application's lifespan left for its requests.
     """
@@ -133,7 +133,7 @@ class H1Connection:
         )
         stream = exchange.stream
         handle: Callable[[], Awaitable[None]]
-        if head.path == CONNECT_PATH:
+        if head.path in STREAM_PATHS:
             handle = partial(self._connect_handler, stream)
         else:
             handle = partial(answer_request, stream, head, self._origin, self._asgi_app, self.settings)

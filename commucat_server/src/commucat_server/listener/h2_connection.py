@@ -19,7 +19,7 @@ from commucat_server.listener.h2_stream import INTERNAL_ERROR, NO_ERROR, REFUSED
 from commucat_server.listener.h2_writer import H2Writer
 from commucat_server.listener.request import RequestHead
 from commucat_server.listener.settings import ListenerSettings
-from commucat_server.listener.stream import CONNECT_PATH, ConnectHandler
+from commucat_server.listener.stream import STREAM_PATHS, ConnectHandler
 from commucat_server.listener.tcp_stream import PromptStream
 
 _log = structlog.get_logger("commucat.listener")
@@ -35,7 +35,7 @@ class H2Connection:
         settings: limits and deadlines.
         remote: address and port of the peer.
         local: address and port it connected to.
-        connect_handler: called with each stream whose path is exactly ``/connect``.
+        connect_handler: called with each stream whose path is exactly ``/connect`` or ``/p2p``.
         asgi_app: answers all other requests.
         state: what the application's lifespan left for its requests.
     """
@@ -257,7 +257,7 @@ class H2Connection:
         self._streams[stream_id] = stream
         self._set_deadline()
         handle: Callable[[], Awaitable[None]]
-        if head.path == CONNECT_PATH:
+        if head.path in STREAM_PATHS:
             handle = partial(self._connect_handler, stream)
         else:
             handle = partial(answer_request, stream, head, self._origin, self._asgi_app, self.settings)

@@ -4,6 +4,8 @@ import abc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 CONNECT_PATH = b"/connect"
+STREAM_PATHS = frozenset({CONNECT_PATH, b"/p2p"})
+"""Whose requests are streams; all others are the ASGI application's."""
 
 
 class ConnectStream(abc.ABC):

@@ -25,7 +25,12 @@ COUNTED: Final[tuple[tuple[str, str, str, Callable[[Counters], float]], ...]] = 
     ),
     ("commucat_multipath_paths", "gauge", "Paths of these, all together.", lambda c: c.multipath_paths),
     ("commucat_ice_binding_requests", "counter", "STUN binding requests.", lambda c: c.ice_binding_requests),
-    ("commucat_ice_binding_failures", "counter", "Of these, unanswered.", lambda c: c.ice_binding_failures),
+    (
+        "commucat_ice_binding_failures",
+        "counter",
+        "Of these, refused or unanswered.",
+        lambda c: c.ice_binding_failures,
+    ),
     (
         "commucat_censorship_deflections",
         "counter",
@@ -106,6 +111,12 @@ COUNTED: Final[tuple[tuple[str, str, str, Callable[[Counters], float]], ...]] = 
     ("commucat_secret_rotations_admin", "counter", "New admin tokens.", lambda c: c.secret_rotations_admin),
     ("commucat_device_rotations", "counter", "Devices that changed their key.", lambda c: c.device_rotations),
     # -- beyond the reference server
+    ("commucat_p2p_assists_total", "counter", "Answers of /api/p2p/assist.", lambda c: c.p2p_assists),
+    ("commucat_p2p_waiting", "gauge", "Peers at /p2p that wait for another.", lambda c: c.p2p_waiting),
+    ("commucat_p2p_open", "gauge", "Meetings of two peers at /p2p.", lambda c: c.p2p_open),
+    ("commucat_p2p_meetings_total", "counter", "These since start.", lambda c: c.p2p_meetings),
+    ("commucat_p2p_messages_total", "counter", "Messages passed on at /p2p.", lambda c: c.p2p_messages),
+    ("commucat_p2p_bytes_total", "counter", "Their bytes.", lambda c: c.p2p_bytes),
     (
         "commucat_calls_recovered_total",
         "counter",

@@ -107,6 +107,20 @@ class Counters:
     censorship_deflections: int = 0
     ice_binding_requests: int = 0
     ice_binding_failures: int = 0
+    ice_failures: dict[str, int] = attrs.Factory(dict)
+    """These by reason: ``malformed``, ``limited``, or the code of the error that was answered."""
+    p2p_assists: int = 0
+    """Answers of ``/api/p2p/assist``."""
+    p2p_meetings: int = 0
+    """Meetings of two peers at ``/p2p``, since start."""
+    p2p_waiting: int = 0
+    """Peers at ``/p2p`` that wait for another one now."""
+    p2p_open: int = 0
+    """Meetings of two peers now."""
+    p2p_messages: int = 0
+    p2p_bytes: int = 0
+    p2p_ends: dict[str, int] = attrs.Factory(dict)
+    """Ends of connections to ``/p2p``, by reason."""
     federation_outbox_enqueued: int = 0
     federation_outbox_delivered: int = 0
     federation_outbox_dead: int = 0

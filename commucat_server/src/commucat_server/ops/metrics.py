@@ -156,6 +156,20 @@ class _ServerCollector(Collector):
             "reason",
             counters.handshake_refusals,
         )
+        yield _by(
+            "commucat_ice_refusals_total",
+            "counter",
+            "STUN requests that failed, by reason.",
+            "reason",
+            counters.ice_failures,
+        )
+        yield _by(
+            "commucat_p2p_endings_total",
+            "counter",
+            "Ends of connections to /p2p.",
+            "reason",
+            counters.p2p_ends,
+        )
         answers = {str(status): number for status, number in counters.http_answers.items()}
         yield _by("commucat_http_answers_total", "counter", "Answers to requests.", "status", answers)
 

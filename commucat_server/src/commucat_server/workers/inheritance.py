@@ -25,28 +25,42 @@ class Inheritance:
     sockets: tuple[int, ...]
     relay: int
     """The local socket at which other workers pass on what is for this one."""
+    datagrams: int
+    """The UDP socket of the STUN responder, -1 if there is none."""
     folder: Path
     """Where the local sockets of all are."""
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that the worker's process must keep open."""
+        datagrams = () if self.datagrams < 0 else (self.datagrams,)
+        return (self.lock, self.relay, *self.sockets, *datagrams)
+
     def to_argument(self) -> str:
         """The value of the worker's hidden option."""
-        return f"{self.worker}:{self.lock}:{','.join(map(str, self.sockets))}:{self.relay}:{self.folder}"
+        sockets = ",".join(map(str, self.sockets))
+        return f"{self.worker}:{self.lock}:{sockets}:{self.relay}:{self.datagrams}:{self.folder}"
 
     @classmethod
     def from_argument(cls, text: str) -> "Inheritance":
         """Raises :class:`ValueError`."""
-        worker, lock, sockets, relay, folder = text.split(":", 4)
+        worker, lock, sockets, relay, datagrams, folder = text.split(":", 5)
         return cls(
             worker=int(worker),
             lock=int(lock),
             sockets=tuple(map(int, sockets.split(","))),
             relay=int(relay),
+            datagrams=int(datagrams),
             folder=Path(folder),
         )
 
     def open_sockets(self) -> Sequence[socket.socket]:
         """The listening sockets; whoever takes them closes them."""
         return [socket.socket(fileno=descriptor) for descriptor in self.sockets]
+
+    def open_datagrams(self) -> socket.socket | None:
+        """The UDP socket; whoever takes it closes it."""
+        return None if self.datagrams < 0 else socket.socket(fileno=self.datagrams)
 
     def open_relay(self) -> socket.socket:
         """The local socket; whoever takes it closes it."""

@@ -21,6 +21,7 @@ import trio
 from commucat_server.config import ConfigError, ServerConfig
 from commucat_server.connect.relay import WorkerRelay
 from commucat_server.listener import ListenerError, open_tcp
+from commucat_server.nat.udp import open_stun
 from commucat_server.ops.notify import READY, STOPPING, notify, reloading
 from commucat_server.provision import DataDir, ProvisionError
 from commucat_server.workers.inheritance import Inheritance
@@ -80,6 +81,7 @@ class Supervisor:
         self._sockets: tuple[int, ...] = ()
         self._workers = [_Worker(number) for number in range(1, config.server.workers + 1)]
         self._folder = Path()
+        self._datagrams: socket.socket | None = None
         self._stop = trio.Event()
 
     async def run(self) -> None:
@@ -88,6 +90,7 @@ class Supervisor:
         Raises:
             WorkerFailedError: the first ones cannot even start.
             OSError: the address cannot be bound.
+            StunBindError: that of the STUN responder cannot.
         """
         bind = self._config.server.bind
         listeners = await open_tcp(bind.host, bind.port, given=self._given)
@@ -102,6 +105,9 @@ class Supervisor:
                     _local_socket(WorkerRelay.socket_of(folder, worker.number))
                 )
             self._folder = folder
+            if self._config.ice.lite_enabled:
+                # Shared, as the listening sockets are: whoever is free takes the next datagram.
+                self._datagrams = stack.enter_context(open_stun(self._config.ice.lite_bind))
             async with trio.open_nursery() as nursery:
                 signals = await nursery.start(self._obey)
                 async with trio.open_nursery() as keepers:
@@ -212,6 +218,7 @@ class Supervisor:
             lock=self._data_dir.lock_handle,
             sockets=self._sockets,
             relay=worker.relay.fileno(),
+            datagrams=-1 if self._datagrams is None else self._datagrams.fileno(),
             folder=self._folder,
         )
         process = await trio.lowlevel.open_process(
@@ -219,7 +226,7 @@ class Supervisor:
             # It ends with this process: then the worker ends too.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=(inheritance.lock, inheritance.relay, *inheritance.sockets),
+            pass_fds=inheritance.descriptors,
         )
         worker.process = process
         if self._stop.is_set():

@@ -6,7 +6,7 @@ write, in a shell of text or of a WebSocket message; what comes from the client 
 
 from commucat_server.connect.modes.detect import Mode, detect_mode
 from commucat_server.connect.modes.framed import FramedStream
-from commucat_server.connect.modes.opening import mode_of, open_mode
+from commucat_server.connect.modes.opening import mode_of, open_mode, open_websocket, websocket_refusal
 from commucat_server.connect.modes.refusal import Refusal
 from commucat_server.connect.modes.upstream import (
     GONE,
@@ -31,5 +31,7 @@ __all__ = [
     "feed_upstream",
     "mode_of",
     "open_mode",
+    "open_websocket",
     "upstream_of",
+    "websocket_refusal",
 ]

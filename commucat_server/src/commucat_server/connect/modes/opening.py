@@ -20,6 +20,7 @@ _CONTENT_TYPES = {
     Mode.LONG_POLL: "application/x-ndjson",
 }
 _MODE_HEADER = "x-commucat-connect-mode"
+_WRONG_VERSION = Refusal(400, "BadRequest", "sec-websocket-version must be 13")
 
 
 _EMPTY_BODY_TIMEOUT = 5.0
@@ -97,36 +98,50 @@ async def _open_websocket(
     stream: ConnectStream, counters: SocketCounters | None
 ) -> WebSocketStream | Refusal:
     """The opening handshake (RFC 6455, section 4.2.2; over HTTP/2 RFC 8441, section 5)."""
-    headers = stream.headers
-    mode = (_MODE_HEADER, Mode.WEBSOCKET.value)
-    version = headers.get("sec-websocket-version", "").strip()
     if stream.http_version == "2":
         if stream.protocol != "websocket":
             return Refusal(400, "BadRequest", "WebSocket over HTTP/2 begins with an extended CONNECT")
-        if version != "13":
-            return Refusal(400, "BadRequest", "sec-websocket-version must be 13")
-        await stream.start(200, [mode])
+        if stream.headers.get("sec-websocket-version", "").strip() != "13":
+            return _WRONG_VERSION
+        await stream.start(200, [(_MODE_HEADER, Mode.WEBSOCKET.value)])
         return WebSocketStream(stream, counters)
+    refusal = websocket_refusal(stream)
+    if refusal is not None:
+        return refusal
+    await open_websocket(stream)
+    return WebSocketStream(stream, counters)
+
+
+def websocket_refusal(stream: ConnectStream) -> Refusal | None:
+    """Why an HTTP/1.1 request does not open a WebSocket (RFC 6455, section 4.2.1); ``None``: it does."""
+    headers = stream.headers
     if stream.method != "GET":
         return Refusal(405, "MethodNotAllowed", "WebSocket begins with GET", allow="GET")
     if not wants_websocket(stream):
         return Refusal(400, "BadRequest", "the request asks for no upgrade to websocket")
-    if version != "13":
-        return Refusal(400, "BadRequest", "sec-websocket-version must be 13")
-    key = headers.get("sec-websocket-key", "").strip()
+    if headers.get("sec-websocket-version", "").strip() != "13":
+        return _WRONG_VERSION
     try:
-        size = len(base64.b64decode(key, validate=True))
+        size = len(base64.b64decode(_key_of(stream), validate=True))
     except (binascii.Error, ValueError):
         size = 0
     if size != 16:
         return Refusal(400, "BadRequest", "sec-websocket-key must be 16 bytes in base64")
     if "content-length" in headers or "transfer-encoding" in headers:
         return Refusal(400, "BadRequest", "an upgrade carries no body")
+    return None
+
+
+async def open_websocket(stream: ConnectStream) -> None:
+    """Accept an HTTP/1.1 request that :func:`websocket_refusal` lets pass."""
     head = [
         ("upgrade", "websocket"),
         ("connection", "Upgrade"),
-        ("sec-websocket-accept", generate_accept_token(key.encode()).decode()),
-        mode,
+        ("sec-websocket-accept", generate_accept_token(_key_of(stream).encode()).decode()),
+        (_MODE_HEADER, Mode.WEBSOCKET.value),
     ]
     await stream.start(101, head)
-    return WebSocketStream(stream, counters)
+
+
+def _key_of(stream: ConnectStream) -> str:
+    return stream.headers.get("sec-websocket-key", "").strip()
