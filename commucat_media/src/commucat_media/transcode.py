@@ -2,7 +2,7 @@
 
 One transcoder serves one stream and one target. It has no queue: a packet goes in and at most one comes out,
 with stream, number and timestamp as they were. What is end-to-end encrypted cannot be transcoded, and is
-refused. Like all codecs it blocks, belongs to one thread at a time, and is run by :mod:`commucat_media.threads`.
+refused. As all codecs it blocks and belongs to one thread at a time; :mod:`commucat_media.threads` runs it.
 
 What a packet holds follows from its source, as CCP-1 has it: raw is encoded, whatever its codec byte says;
 encoded in the target's codec passes unchanged, as does hybrid, which holds both.
