@@ -1,10 +1,9 @@
 """Raw sound: interleaved signed 16-bit little-endian samples, their loudness, and what is made into them.
 
-The form is that of the codec ``raw_pcm`` (CCP-1 specification, "Audio").
+The form is that of the codec ``raw_pcm`` (as CCP-1 has it).
 """
 
 import math
-import operator
 import sys
 from array import array
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ SAMPLE_RATES: Final = (8_000, 12_000, 16_000, 24_000, 48_000)
 """What a call's sound may have, in Hz (those of Opus, RFC 6716, section 2)."""
 FRAME_LENGTHS: Final = (5, 10, 20, 40, 60)
 """Milliseconds that one packet may hold."""
+_PIECE: Final = 4_096
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +126,9 @@ def level_of(pcm: bytes) -> Level:
     if not samples:
         return Level(0.0, 0.0)
     peak = max(max(samples), -min(samples)) / FULL_SCALE
-    rms = math.sqrt(sum(map(operator.mul, samples, samples)) / len(samples)) / FULL_SCALE
+    # The root of the sum of squares, twice as fast as a sum in Python; in pieces, as arguments take memory.
+    pieces = (samples[at : at + _PIECE] for at in range(0, len(samples), _PIECE))
+    rms = math.hypot(*(math.hypot(*piece) for piece in pieces)) / math.sqrt(len(samples)) / FULL_SCALE
     return Level(min(peak, 1.0), min(rms, 1.0))
 
 

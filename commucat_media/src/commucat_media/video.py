@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 HIGHEST_BITRATE: Final = 2**31 - 1
 HIGHEST_FRAME_RATE: Final = 120
-ENCODER_THREADS: Final = 2
+ONE_THREAD_PIXELS: Final = 640 * 480
+"""Pictures up to this size are encoded by one thread: two would wait for each other longer than they save,
+above all on a busy machine."""
 LONGEST_DATA: Final = 4 * 1024 * 1024
 """Bytes that one encoded picture may have: far more than a raw one of the largest size compresses to."""
 REBUILD_BELOW: Final = 0.8
@@ -157,7 +159,7 @@ class VideoEncoder:
         context.framerate = Fraction(wanted.frame_rate)
         # FFmpeg counts bits per second everywhere and converts for libvpx, which counts kilobits.
         context.bit_rate = wanted.bitrate
-        context.thread_count = ENCODER_THREADS
+        context.thread_count = 1 if wanted.width * wanted.height <= ONE_THREAD_PIXELS else 2
         ceiling = dict.fromkeys(self._encoding.ceiling, str(wanted.bitrate))
         context.options = self._encoding.options | ceiling
         try:
