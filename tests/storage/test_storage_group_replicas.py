@@ -23,6 +23,7 @@ from commucat_storage import (
     RouteOutcome,
     Storage,
     Submission,
+    SubmissionOutcome,
     outbox_of,
 )
 from storage.storage_builders import (
@@ -379,6 +380,31 @@ async def test_only_the_home_and_only_newer_states_change_a_replica(storage: Sto
     assert outcomes[5] == GroupOutcome(None)
     assert outcomes[6] == GroupOutcome(None, duplicate=True)
     assert await members(storage) == {X: OWNER, "a": MEMBER}
+
+
+async def test_what_comes_before_its_state_holds_the_group_up_and_nothing_else(storage: Storage) -> None:
+    """Also what stands behind it in the batch, and would be taken by itself; the next batch begins anew."""
+    await ready(storage, "a")
+    await send(storage, state(1, x_b=OWNER, a=MEMBER))
+
+    def early(sender: str, key: str, revision: int | None) -> Any:
+        return attrs.evolve(of_member(from_afar(sender, "a"), key), group_revision=revision)
+
+    of_others = attrs.evolve(of_member(from_afar(Z, "a"), "4"), group_id=None)
+    batch = [early(X, "1", 2), early(Z, "2", 2), early(X, "3", None), of_others]
+    outcomes = await send(storage, *batch)
+    assert outcomes[1:3] == (SubmissionOutcome((), early=True),) * 2
+    assert accepted(outcomes[0]) == {"a": 1}
+    assert accepted(outcomes[3]) == {"a": 2}
+
+    [known] = await send(storage, early(Z, "5", 1))
+    assert refused(known) == {"": RefusalReason.NOT_MEMBER}
+    [unknown] = await send(storage, attrs.evolve(early(Z, "6", 1), group_id="other"))
+    assert unknown == SubmissionOutcome((), early=True)
+    await send(storage, state(2, x_b=OWNER, z_c=MEMBER, a=MEMBER))
+    outcomes = await send(storage, *batch)
+    assert outcomes[0] == outcomes[3] == SubmissionOutcome((), duplicate=True)
+    assert [accepted(outcome) for outcome in outcomes[1:3]] == [{"a": 3}, {"a": 4}]
 
 
 async def test_a_replica_has_bounds_and_names(backend: Any) -> None:
