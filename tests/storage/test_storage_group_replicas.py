@@ -271,6 +271,20 @@ async def test_a_member_elsewhere_is_no_stranger_to_who_has_joined(backend: Any)
         assert refused(outcomes[3]) == {"d": RefusalReason.QUOTA}
 
 
+async def test_a_server_itself_is_a_stranger_to_who_knows_nobody_there(backend: Any) -> None:
+    """And no route shuts out what it tells, which is none of a conversation."""
+    async with backend.open(stranger_rows=1) as storage:
+        await ready(storage, "a", "c", "d", "e")
+        await send(storage, create("a", "c", X), group_route("c", 7))
+        await send(storage, route("d", 7, X), route("e", 7, Z))
+
+        told = [message(each, sender=outbox_of(B)) for each in ("c", "d", "e")]
+        outcomes = await send(storage, *told, *told)
+
+        assert [bool(accepted(each)) for each in outcomes] == [True, True, True, True, True, False]
+        assert refused(outcomes[5]) == {"e": RefusalReason.QUOTA}
+
+
 async def test_members_elsewhere_change_the_group_by_the_same_rules(storage: Storage) -> None:
     await ready(storage, "a", "c", "d")
     await send(storage, create("a", "c", Y, Z, **{X: ADMIN}))

@@ -200,7 +200,7 @@ class Inbound:
         once = Once(
             scope=SCOPE,
             key=f"federation:{peer.domain}:{event_id}",
-            expires_at=now + self._window.seconds,
+            expires_at=now + self._window.memory,
         )
         latest = now + self._window.lifetime
         match group_entry_of(value):
@@ -223,7 +223,15 @@ class Inbound:
         if message.sender is None:
             payload = announcement_of(peer, frame)
             recipients = await self._announced_to(target)
-            return Submission("", frame.channel, frame.type, payload, expires_at, recipients, once=once)
+            return Submission(
+                outbox_of(peer.domain),
+                frame.channel,
+                frame.type,
+                payload,
+                expires_at,
+                recipients,
+                once=once,
+            )
         sender = sender_of(peer, message.sender)
         if frame.type not in CARRIED:
             raise problems.FRAME_TYPE.raised()
@@ -263,7 +271,7 @@ class Inbound:
             # Only that it has refused what the device wanted to change.
             if not groups.is_change_refused(frame, group_id):
                 raise problems.SENDER.raised()
-            sender, home = "", peer.domain
+            sender, home = outbox_of(peer.domain), peer.domain
         elif frame.type in groups.NOTICES:
             by_home = group_id in told or await self._is_home(peer, group_id, frame)
             groups.check_notice(frame, group_id, by_home=by_home)
@@ -280,7 +288,7 @@ class Inbound:
             if frame.type is FrameType.KEY_UPDATE:
                 payload = key_update_of(frame, message.sender, sender)
         user = message.sender_user
-        asks = message.report is not None and sender != "" and home is None
+        asks = message.report is not None and home is None
         return Submission(
             sender,
             frame.channel,
