@@ -3,6 +3,8 @@
 import json
 import socket
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -11,6 +13,7 @@ from cli.chaos_builders import Story, chaos, message
 from commucat_cli.chaos import FaultKind, judge
 from commucat_cli.chaos.plan import stream_of
 from commucat_cli.chaos.wire import Wire
+from databases.postgres_cluster import PostgresCluster
 
 ONE, TWO = message(1), message(2)
 SIZE = ("--domains", "2", "--devices", "4", "--messages", "300", "--kills", "2", "--duration-limit", "200")
@@ -133,7 +136,9 @@ async def test_a_wire_passes_on_what_comes_late_and_nothing_behind_a_cut(
     ("options", "text"),
     [
         (["--devices", "3"], "each domain needs two"),
-        (["--dsn", "postgresql:///x"], "no --dsn"),
+        (["--dsn", "postgresql:///x"], "give 2, not 1"),
+        (["--dsn", "postgresql:///x", "--dsn", "postgresql:///x"], "give 2, not 1"),
+        (["--nodes", "2", "--dsn", "postgresql:///x", "--dsn", "postgresql:///y"], "no --nodes"),
         (["--redis", "redis://h"], "no --redis"),
     ],
 )
@@ -145,12 +150,35 @@ def test_what_two_domains_cannot_have_is_told(tmp_path: Path, options: list[str]
 
 def test_the_promise_holds_between_two_servers(tmp_path: Path) -> None:
     """The seed is drawn anew every time and stands in the output: that is what a failure is repeated with."""
-    result = chaos(tmp_path, *SIZE, "--json")
+    assert holding(tmp_path)["service_faults"] == {"wire cut": 2, "wire dead": 2, "wire slow": 2}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_promise_holds_between_two_servers_whose_databases_fail(
+    tmp_path: Path, postgres_cluster: PostgresCluster
+) -> None:
+    databases = [postgres_cluster.dsn(postgres_cluster.new_database()) for _ in range(2)]
+    options = [option for dsn in databases for option in ("--dsn", dsn)]
+    figures = holding(tmp_path, *options, "--database-faults", "4")
+    assert figures["full_disks"] == 0
+    assert figures["service_faults"] == {"database cut": 4, "wire cut": 2, "wire dead": 2, "wire slow": 2}
+    # Each server has a database of its own, with the name of its domain in it.
+    domains = [postgres_cluster.sql("SELECT domain FROM cluster", dsn_name(dsn)) for dsn in databases]
+    assert domains == ["chaos-0.test", "chaos-1.test"]
+
+
+def holding(folder: Path, *options: str) -> dict[str, Any]:
+    """The figures of a run that must be clean."""
+    result = chaos(folder, *SIZE, *options, "--json")
     print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr
-    figures = json.loads(result.stdout)
+    figures: dict[str, Any] = json.loads(result.stdout)
     assert figures["holds"]
     assert (figures["domains"], figures["kills"], figures["lost"]) == (2, 2, 0)
-    assert figures["service_faults"] == {"wire cut": 2, "wire dead": 2, "wire slow": 2}
     assert figures["delivered"] > 0
-    assert list(tmp_path.iterdir()) == []
+    return figures
+
+
+def dsn_name(dsn: str) -> str:
+    """The database that it names."""
+    return urlsplit(dsn).path.removeprefix("/")

@@ -49,14 +49,34 @@ def test_faults_of_services_come_at_moments_that_the_seed_gives() -> None:
 
 
 def test_there_are_as_many_faults_as_asked_for() -> None:
-    setup = Setup(dsn="postgresql:///x", redis_url="redis://h")
+    setup = Setup(dsns=("postgresql:///x",), redis_url="redis://h")
     faults = service_faults(setup, 3, 5)
     assert [fault.name for fault in faults.database] == ["database cut"] * 3
     assert [fault.name for fault in faults.redis] == ["redis emptied", "redis cut"] * 2 + ["redis emptied"]
 
 
+async def test_the_databases_of_all_domains_are_struck_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    struck: list[str] = []
+
+    async def cut(dsn: str) -> int:
+        struck.append(dsn)
+        return 1
+
+    monkeypatch.setattr("commucat_storage.postgres.cut_connections", cut)
+    faults = service_faults(Setup(dsns=("one", "two"), domains=2), 3, 0)
+    for fault in faults.database:
+        await fault.strike()
+    assert struck == ["one", "two", "one"]
+
+
+def test_every_server_is_told_the_database_of_its_own_domain(tmp_path: Path) -> None:
+    setup = Setup(dsns=("postgresql:///x", "postgresql:///y"), domains=2)
+    Victim(tmp_path / "two", setup, place=1)
+    assert 'postgres_dsn = "postgresql:///y"\n' in (tmp_path / "two" / "commucat.toml").read_text("utf-8")
+
+
 def test_every_node_is_told_its_services(tmp_path: Path) -> None:
-    Victim(tmp_path / "one", Setup(dsn="postgresql:///x", redis_url="redis://h", nodes=1))
+    Victim(tmp_path / "one", Setup(dsns=("postgresql:///x",), redis_url="redis://h", nodes=1))
     text = (tmp_path / "one" / "commucat.toml").read_text("utf-8")
     assert '[storage]\npostgres_dsn = "postgresql:///x"\nredis_url = "redis://h"\n' in text
 
@@ -111,7 +131,7 @@ async def test_the_promise_holds_on_three_nodes_whose_database_and_redis_fail(
     The seed is drawn anew every time and stands in the output: that is what a failure is repeated with.
     """
     dsn = postgres_cluster.dsn(postgres_cluster.new_database())
-    setup = Setup(dsn=dsn, nodes=3, redis_url=redis_server.url())
+    setup = Setup(dsns=(dsn,), nodes=3, redis_url=redis_server.url())
     plan = make_plan(seed=secrets.randbelow(2**32), devices=6, messages=600, kills=2)
 
     async def restart_database() -> None:

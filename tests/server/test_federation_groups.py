@@ -288,6 +288,31 @@ async def test_a_message_that_comes_before_the_state_waits_for_it(sites: list[Si
     assert await b.storage.dead_letter_counts() == {}
 
 
+async def test_nothing_of_a_group_overtakes_a_message_that_waits_for_a_state(tmp_path: Path) -> None:
+    """adam has just come into the group and asks; alice's answer must not come to bob before the question.
+    What is no part of that group goes on."""
+    async with open_sites(tmp_path, "a.test", "b.test", "c.test", carry=False) as (a, b, c):
+        ours = {"alice@a.test": "owner", "bob@b.test": "member"}
+        assert (await b.take(c.event(state(1, members=ours), "b.test"))).status == 202
+        messages = [
+            payload("adam", "bob", "question", group="g", group_revision=2, event_id="1"),
+            payload("alice", "bob", "answer", group="g", group_revision=2, event_id="2"),
+            payload("alice", "bob", "aside", event_id="3"),
+        ]
+
+        async def results() -> list[str]:
+            batch = {"type": "messages", "messages": messages}
+            answer = await b.take(a.event(batch, "b.test"))
+            return [each["status"] for each in answer.document["results"]]
+
+        assert await results() == ["later"] * 3
+        assert await b.texts("bob") == ["aside"]
+        ours["adam@a.test"] = "member"
+        assert (await b.take(c.event(state(2, members=ours), "b.test", event_id="2"))).status == 202
+        assert await results() == ["accepted", "accepted", "duplicate"]
+        assert await b.texts("bob") == ["aside", "question", "answer"]
+
+
 async def test_one_who_waits_in_vain_is_refused(tmp_path: Path) -> None:
     async with open_sites(tmp_path, "a.test", "b.test", carry=False) as (a, b):
         early = payload("alice", "bob", group="g", group_revision=3)

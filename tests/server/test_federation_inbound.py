@@ -198,6 +198,53 @@ async def test_a_revoked_device_gets_nothing(sites: list[Site]) -> None:
     assert refused(await b.take(event)) == (404, "UnknownDevice", "device was revoked")
 
 
+async def test_an_event_from_ahead_is_known_for_as_long_as_it_is_believed(sites: list[Site]) -> None:
+    a, b = sites
+    ahead = int((b.clock() + DAY - 1) * 10**9)
+    event = a.event(payload("alice", "bob@b.test"), "b.test", created_at=ahead)
+    assert (await b.take(event)).status == 202
+    # The last moment at which it is taken.
+    b.clock.now += LIFETIME + 2 * DAY - 1
+    await b.storage.purge_expired(int(b.clock()))
+    assert (await b.take(event)).document == {"status": "duplicate"}
+    b.clock.now += 1
+    assert refused(await b.take(event))[1] == "StaleEvent"
+
+
+async def test_what_a_server_itself_tells_takes_a_small_part_of_an_inbox(tmp_path: Path) -> None:
+    """Else one that is let in could fill the inbox of everybody, and shut all others out."""
+    store = SqliteSettings(stranger_rows=2)
+    async with open_sites(tmp_path, "a.test", "b.test", carry=False, settings=store) as (a, b):
+        report = DeliveryReport(
+            status=DeliveryStatus.DELIVERED, device="alice", channel=CHANNEL, messages=("ab" * 16,)
+        )
+        told = Frame.of_control(FrameType.GROUP_EVENT, 0, 1, report.to_wire())
+        refusal = {"event": "group-change-refused", "group_id": "g", "reason": "not_allowed"}
+        of_group = Frame.of_control(FrameType.GROUP_EVENT, 0, 1, refusal)
+
+        async def tell(number: int, frame: Frame = told, **more: str) -> int:
+            event = framed(frame, None, "bob@b.test") | more
+            return (await b.take(a.event(event, "b.test", event_id=f"evt-{number}"))).status
+
+        assert [await tell(1), await tell(2, of_group, group="g"), await tell(3)] == [202, 202, 409]
+        assert await tell(4, of_group, group="g") == 409
+        # Whom the device writes to, or whose user is a friend, may be told of without such a bound.
+        await b.storage.commit([SetRoute("bob", CHANNEL, Route(members=frozenset({"alice@a.test"})))])
+        assert [await tell(5), await tell(6, of_group, group="g")] == [202, 202]
+        await b.storage.commit([SetRoute("bob", CHANNEL, Route(members=frozenset({"carol@c.test"})))])
+        assert await tell(7) == 409
+        await b.storage.replace_friends("user-bob", [Friend(user_id="alice@a.test")])
+        assert await tell(8) == 202
+
+
+async def test_what_a_home_has_refused_is_told_outside_of_conversations(sites: list[Site]) -> None:
+    a, b = sites
+    value = {"event": "group-change-refused", "group_id": "g", "reason": "not_allowed"}
+    frame = Frame.of_control(FrameType.GROUP_EVENT, CHANNEL, 1, value)
+    answer = await b.take(a.event(framed(frame, None, "bob@b.test") | {"group": "g"}, "b.test"))
+    assert refused(answer)[:2] == (400, "InvalidPayload")
+
+
 async def test_a_conversation_of_others_is_not_entered(sites: list[Site]) -> None:
     a, b = sites
     await b.storage.commit([SetRoute("bob", CHANNEL, Route(members=frozenset({"carol@a.test"})))])

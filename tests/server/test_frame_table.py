@@ -18,6 +18,7 @@ import trio.testing
 from commucat_proto import MAX_FRAME_LEN, FrameType
 from commucat_server.calls.limits import CallLimits
 from commucat_server.security.messages import MessageLimits
+from commucat_storage import GroupRole, Once, ReplaceReplica, Submission, outbox_of
 from proto.frame_builders import CONTROL_TYPES, UNREADABLE, raw_frame
 from server.connect_builders import NOW, break_commits
 from server.frame_stage import (
@@ -106,6 +107,21 @@ async def full_inboxes(scene: Stage, _: pytest.MonkeyPatch) -> None:
     answer: dict[str, Any] = {}
     while "error" not in answer:
         answer = await scene.alice.message(GROUPED, b"x")
+
+
+async def full_queue_to_the_home_of_the_group(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    home, storage = "elsewhere.test", scene.server.storage
+    await storage.set_outbox(home, open=True)
+    members = (
+        (f"somebody@{home}", GroupRole.OWNER),
+        (ALICE.device_id, GroupRole.ADMIN),
+        (CAROL.device_id, GroupRole.MEMBER),
+    )
+    filling = Submission("", 0, FrameType.MSG, b"x", NOW + 600, (outbox_of(home),))
+    once = Once("test", "replica", NOW + 600)
+    replica = ReplaceReplica(home, "theirs", 1, True, members, NOW, once)
+    await storage.commit([replica, *[filling] * LIMITS["quota"]["max_rows"]])
+    scene.group, scene.channel = "theirs", 20
 
 
 async def full_disk(scene: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +217,7 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "unknown_device": (to_nobody_known, deleted),
     "revoked": (revoked, others_revoked),
     "channel_conflict": (shut_out_by_the_others, on_the_channel_of_another_group),
-    "quota": (full_inboxes,),
+    "quota": (full_inboxes, full_queue_to_the_home_of_the_group),
     "disk_low": (full_disk,),
     "storage": (disk_that_fails,),
     "too_many_routes": (nothing,),

@@ -23,6 +23,7 @@ from commucat_storage import (
     RouteOutcome,
     Storage,
     Submission,
+    SubmissionOutcome,
     outbox_of,
 )
 from storage.storage_builders import (
@@ -270,6 +271,20 @@ async def test_a_member_elsewhere_is_no_stranger_to_who_has_joined(backend: Any)
         assert refused(outcomes[3]) == {"d": RefusalReason.QUOTA}
 
 
+async def test_a_server_itself_is_a_stranger_to_who_knows_nobody_there(backend: Any) -> None:
+    """And no route shuts out what it tells, which is none of a conversation."""
+    async with backend.open(stranger_rows=1) as storage:
+        await ready(storage, "a", "c", "d", "e")
+        await send(storage, create("a", "c", X), group_route("c", 7))
+        await send(storage, route("d", 7, X), route("e", 7, Z))
+
+        told = [message(each, sender=outbox_of(B)) for each in ("c", "d", "e")]
+        outcomes = await send(storage, *told, *told)
+
+        assert [bool(accepted(each)) for each in outcomes] == [True, True, True, True, True, False]
+        assert refused(outcomes[5]) == {"e": RefusalReason.QUOTA}
+
+
 async def test_members_elsewhere_change_the_group_by_the_same_rules(storage: Storage) -> None:
     await ready(storage, "a", "c", "d")
     await send(storage, create("a", "c", Y, Z, **{X: ADMIN}))
@@ -379,6 +394,31 @@ async def test_only_the_home_and_only_newer_states_change_a_replica(storage: Sto
     assert outcomes[5] == GroupOutcome(None)
     assert outcomes[6] == GroupOutcome(None, duplicate=True)
     assert await members(storage) == {X: OWNER, "a": MEMBER}
+
+
+async def test_what_comes_before_its_state_holds_the_group_up_and_nothing_else(storage: Storage) -> None:
+    """Also what stands behind it in the batch, and would be taken by itself; the next batch begins anew."""
+    await ready(storage, "a")
+    await send(storage, state(1, x_b=OWNER, a=MEMBER))
+
+    def early(sender: str, key: str, revision: int | None) -> Any:
+        return attrs.evolve(of_member(from_afar(sender, "a"), key), group_revision=revision)
+
+    of_others = attrs.evolve(of_member(from_afar(Z, "a"), "4"), group_id=None)
+    batch = [early(X, "1", 2), early(Z, "2", 2), early(X, "3", None), of_others]
+    outcomes = await send(storage, *batch)
+    assert outcomes[1:3] == (SubmissionOutcome((), early=True),) * 2
+    assert accepted(outcomes[0]) == {"a": 1}
+    assert accepted(outcomes[3]) == {"a": 2}
+
+    [known] = await send(storage, early(Z, "5", 1))
+    assert refused(known) == {"": RefusalReason.NOT_MEMBER}
+    [unknown] = await send(storage, attrs.evolve(early(Z, "6", 1), group_id="other"))
+    assert unknown == SubmissionOutcome((), early=True)
+    await send(storage, state(2, x_b=OWNER, z_c=MEMBER, a=MEMBER))
+    outcomes = await send(storage, *batch)
+    assert outcomes[0] == outcomes[3] == SubmissionOutcome((), duplicate=True)
+    assert [accepted(outcome) for outcome in outcomes[1:3]] == [{"a": 3}, {"a": 4}]
 
 
 async def test_a_replica_has_bounds_and_names(backend: Any) -> None:

@@ -53,6 +53,7 @@ _REFUSED_SENDER = {
 }
 _NO_ROUTE = _REFUSED_SENDER[RefusalReason.NO_ROUTE]
 _DUPLICATE = SubmissionOutcome((), duplicate=True)
+_EARLY = SubmissionOutcome((), early=True)
 _DONE_BEFORE = GroupOutcome(None, duplicate=True)
 
 
@@ -73,8 +74,11 @@ class Group:
         marks: Marks,
     ) -> None:
         self._inboxes = inboxes
+        self._groups = groups
         self._pending = pending
         self._marks = marks
+        self._waited_for: set[str] = set()
+        """Groups to which nothing more of the batch is taken, as a message before it came too early."""
         self._routes = routes
         self._audiences = Audiences(inboxes, groups)
         self._delivery = Delivery(inboxes, self._audiences, pending, limits)
@@ -95,6 +99,8 @@ class Group:
         """Apply the operations in their order; one outcome for each. Those of confirmations are
         complete after the next flush only."""
         outcomes: list[Outcome] = []
+        if self._waited_for:
+            self._waited_for.clear()
         for operation in batch:
             # By far the most frequent first.
             if type(operation) is Submission:
@@ -174,10 +180,23 @@ class Group:
     def _submit_once(self, message: Submission, once: Once, batch: Sequence[Operation]) -> SubmissionOutcome:
         if self._marks.seen(once, batch):
             return _DUPLICATE
+        if message.group_id in self._waited_for:
+            return _EARLY
         outcome = self._submit(message)
         if outcome.accepted:
             self._marks.add(once)
+        elif self._is_early(message, outcome):
+            self._waited_for.add(message.group_id or "")
+            return _EARLY
         return outcome
+
+    def _is_early(self, message: Submission, outcome: SubmissionOutcome) -> bool:
+        """Whether a message is refused only because the sender's server knows a newer state of the group."""
+        group_id, revision = message.group_id, message.group_revision
+        if group_id is None or revision is None or outcome.refused[0].reason is not RefusalReason.NOT_MEMBER:
+            return False
+        group = self._groups.get(group_id)
+        return group is None or (group.home is not None and group.revision < revision)
 
     def _submit(self, message: Submission) -> SubmissionOutcome:
         reason, recipients, group = self._audiences.meant_by(

@@ -1,9 +1,17 @@
 """Whom a frame is meant for, and who may be reached by whom; nothing is written here."""
 
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
 from commucat_storage.chat_group import ChatGroup
 from commucat_storage.device_inbox import Inbox
 from commucat_storage.inbox import RefusalReason
 from commucat_storage.ports import ChatGroups, Inboxes
+
+_MAX_NAMES: Final = 2_000
+"""Names of a device's routes and groups that are looked at for somebody of a domain: a message of a peer must
+not cost more than that."""
 
 
 class Audiences:
@@ -36,7 +44,7 @@ class Audiences:
             group = self._groups.get(group_id)
             if group is None or sender not in group.members:
                 return RefusalReason.NOT_MEMBER, (), None
-        elif sender:
+        elif sender and sender[0] != "@":
             origin = self._inboxes.get(sender)
             if origin.refusal is RefusalReason.REVOKED:
                 return RefusalReason.REVOKED, (), None
@@ -68,12 +76,13 @@ class Audiences:
         by_home: bool = False,
     ) -> RefusalReason | None:
         """Why a frame of this sender may not reach the device on this channel. ``by_home``: the group's home
-        tells of the group, to whom it concerns."""
+        tells of the group, to whom it concerns. What another server itself tells, which is none of a
+        conversation, no route shuts out."""
         if inbox.refusal is not None:
             return inbox.refusal
         if group is not None and not by_home and device_id not in group.members:
             return RefusalReason.NOT_MEMBER
-        if sender and inbox.routes:
+        if sender and inbox.routes and (sender[0] != "@" or (by_home and channel)):
             route = inbox.routes.get(channel)
             if (
                 route is not None
@@ -89,10 +98,13 @@ class Audiences:
         """Whether the receiver has no relation to the sender, so that its rows come out of a small share.
 
         ``on_behalf``: the address of the sender's user, if that is one of another server; ``group``: to which
-        it writes, as a member or as its home.
+        it writes, as a member or as its home. To another server, ``@domain``, a device has a relation if it
+        has one to anybody there.
         """
         if group is not None and group.group_id in inbox.accepted_groups:
             return False
+        if sender[0] == "@":
+            return not any(name.endswith(sender) for name in islice(self._related_to(inbox), _MAX_NAMES))
         routes = inbox.routes
         if routes and (route := routes.get(channel)) is not None and sender in route.members:
             return False
@@ -103,3 +115,13 @@ class Audiences:
             or not inbox.accepted_groups.isdisjoint(origin.groups)
             or any(sender in route.members for route in routes.values())
         )
+
+    def _related_to(self, inbox: Inbox) -> Iterator[str]:
+        """Users and devices that the device has a relation to."""
+        yield from inbox.friends
+        for route in inbox.routes.values():
+            yield from route.members
+        for group_id in inbox.accepted_groups:
+            group = self._groups.get(group_id)
+            if group is not None:
+                yield from group.members

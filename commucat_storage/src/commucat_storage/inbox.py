@@ -113,6 +113,10 @@ class Submission:
     group_home: str | None = None
     """The domain that tells of a change of the group ``group_id``, which must be its home if the group is
     known here. Such a notice reaches those who are no members any more, too; the sender need not be one."""
+    group_revision: int | None = None
+    """Of a group that belongs to another server: the revision that the sender's server knows. If that is
+    newer than the one here, one who is no member here is not refused: the message comes too early, and with
+    it everything to this group that stands behind it in the batch and has a ``once``."""
     local: bool = False
     """Whether recipients of other servers refuse it with ``not_federated``."""
     busy: frozenset[str] = frozenset()
@@ -303,12 +307,14 @@ Operation = (
 class SubmissionOutcome:
     """``accepted``: (device id, inbox number) of every recipient whose row is on disk; ``copied``: the same
     of the sender's own devices that got a copy. A recipient of another server is named as it was given, with
-    its number in the outbox. ``duplicate``: it was stored before, and nothing else is said."""
+    its number in the outbox. ``duplicate``: it was stored before, and nothing else is said. ``early``:
+    nothing is stored; the members of the group, as its home says them, must come first."""
 
     accepted: tuple[tuple[str, int], ...]
     refused: tuple[Refusal, ...] = ()
     copied: tuple[tuple[str, int], ...] = ()
     duplicate: bool = False
+    early: bool = False
 
 
 @attrs.frozen

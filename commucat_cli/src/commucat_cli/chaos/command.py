@@ -48,10 +48,13 @@ def chaos(
     duration_limit: Annotated[
         float, typer.Option(min=1.0, metavar="SECONDS", help="After which the run has failed.")
     ] = 600.0,
-    dsn: Annotated[
-        str | None,
+    dsns: Annotated[
+        list[str] | None,
         typer.Option(
-            "--dsn", metavar="URL", show_default=False, help="An empty PostgreSQL database for the server."
+            "--dsn",
+            metavar="URL",
+            show_default=False,
+            help="An empty PostgreSQL database for the server; one for each domain.",
         ),
     ] = None,
     nodes: Annotated[
@@ -78,15 +81,19 @@ def chaos(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Kill, stop and starve an own fresh server while clients talk. Exits with 1 unless its promise held."""
-    if domains > 1 and (dsn is not None or redis is not None):
+    databases = tuple(dsns or ())
+    if domains > 1 and (nodes > 1 or redis is not None):
+        raise typer.BadParameter("each has one node: no --nodes, no --redis", param_hint="--domains")
+    if databases and len(set(databases)) != domains:
         raise typer.BadParameter(
-            "several keep their data in files: no --dsn, no --redis", param_hint="--domains"
+            f"each domain needs a database of its own: give {domains}, not {len(set(databases))}",
+            param_hint="--dsn",
         )
     if devices < 2 * domains:
         raise typer.BadParameter("each domain needs two: add --devices 4", param_hint="--domains")
-    if nodes > 1 and dsn is None:
+    if nodes > 1 and not databases:
         raise typer.BadParameter("several nodes need a database: add --dsn URL", param_hint="--nodes")
-    if database_faults and dsn is None:
+    if database_faults and not databases:
         raise typer.BadParameter("there is no database: add --dsn URL", param_hint="--database-faults")
     if redis_faults and redis is None:
         raise typer.BadParameter("there is no Redis: add --redis URL", param_hint="--redis-faults")
@@ -97,7 +104,7 @@ def chaos(
         messages=messages,
         kills=kills,
         duration_limit=duration_limit,
-        setup=Setup(dsn=dsn, nodes=nodes, redis_url=redis, domains=domains),
+        setup=Setup(dsns=databases, nodes=nodes, redis_url=redis, domains=domains),
         database_faults=database_faults,
         redis_faults=redis_faults,
     )

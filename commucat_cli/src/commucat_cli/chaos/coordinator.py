@@ -131,9 +131,9 @@ class _Stage:
             await nursery.start(wire.serve)
             self._wires.append(wire)
         ways = [(domain, wire.url) for domain, wire in zip(domains, self._wires, strict=True)]
-        for domain in domains:
+        for place, domain in enumerate(domains):
             peers = [way for way in ways if way[0] is not domain]
-            victims.append(Victim(domain.home, self._setup, domain=domain, peers=peers))
+            victims.append(Victim(domain.home, self._setup, domain=domain, peers=peers, place=place))
         return victims
 
     async def _enlist(self, stack: AsyncExitStack) -> None:
@@ -241,7 +241,7 @@ class _Stage:
             case Strike.STOP:
                 await victim.stop_for(fault.seconds)
             case Strike.FULL_DISK:
-                if not victim.embedded:
+                if victim.dsn is not None:
                     return  # the disk is another server's
                 await victim.fill_disk_for(fault.seconds)
         self.strikes[fault.strike] += 1

@@ -3,6 +3,7 @@ server has refused for good.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import trio
@@ -16,7 +17,7 @@ from commucat_cli.client.rest import answer_within, read_json
 from commucat_cli.errors import CliError
 from commucat_cli.transport import ServerAddress, Trust, open_h2
 from commucat_proto import FrameType, json_text
-from commucat_storage import DeadLetter, SqliteSettings, open_sqlite
+from commucat_storage import DeadLetter, SqliteSettings, Storage, open_sqlite
 
 OUTBOX_PATIENCE = 60.0
 """Seconds in which everything must have been carried, once nothing more is sent and nothing is struck."""
@@ -65,9 +66,18 @@ async def write_returned(victims: Sequence[Victim], history: Path) -> None:
     with history.open("wb") as file:
         writer = HistoryWriter(file)
         for victim in victims:
-            async with open_sqlite(victim.database, settings=SqliteSettings()) as storage:
+            async with _store_of(victim) as storage:
                 for letter in await storage.dead_letters(None, _ALL):
                     writer.add(_returned(letter))
+
+
+def _store_of(victim: Victim) -> AbstractAsyncContextManager[Storage]:
+    if victim.dsn is None:
+        return open_sqlite(victim.database, settings=SqliteSettings())
+    # Only now: it changes how asyncio works.
+    from commucat_storage.postgres import open_postgres
+
+    return open_postgres(victim.dsn)
 
 
 def _returned(letter: DeadLetter) -> Returned:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import cycle, islice
 
 import attrs
@@ -37,17 +38,18 @@ class ServiceFaults:
 def service_faults(setup: Setup, database: int, redis: int) -> ServiceFaults:
     """So many faults that a client of these services can bring about.
 
-    The nodes' connections to the database are ended; Redis is emptied, and its clients' connections are
-    ended, in turn.
+    The nodes' connections to the database, of each domain's in turn, are ended; Redis is emptied, and its
+    clients' connections are ended, in turn.
     """
     cuts: tuple[ServiceFault, ...] = ()
     turns: tuple[ServiceFault, ...] = ()
-    dsn, redis_url = setup.dsn, setup.redis_url
+    redis_url = setup.redis_url
     # Only now: it changes how asyncio works.
-    if dsn is not None and database:
+    if setup.dsns and database:
         from commucat_storage.postgres import cut_connections
 
-        cuts = (ServiceFault("database cut", lambda: cut_connections(dsn)),) * database
+        of_each = [ServiceFault("database cut", partial(cut_connections, dsn)) for dsn in setup.dsns]
+        cuts = tuple(islice(cycle(of_each), database))
     if redis_url is not None and redis:
         from commucat_storage.redis import cut_redis_clients, empty_redis
 

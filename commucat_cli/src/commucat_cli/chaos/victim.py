@@ -34,14 +34,14 @@ _ROOM = 4096  # bytes by which the write-ahead log may still grow on a full disk
 class Setup:
     """What the server of a run is made of."""
 
-    dsn: str | None = attrs.field(default=None, repr=False)
-    """An empty PostgreSQL database; None: the embedded store."""
+    dsns: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """An empty PostgreSQL database for each domain; none: the embedded store."""
     nodes: int = 1
     """On that database."""
     redis_url: str | None = attrs.field(default=None, repr=False)
     domains: int = 1
     """Each with a server of its own, all of them each other's peers; with several there is one node of each,
-    on the embedded store."""
+    and no Redis."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,16 +64,18 @@ class Victim:
         kinship: Kinship | None = None,
         domain: Domain | None = None,
         peers: Sequence[tuple[Domain, str]] = (),
+        place: int = 0,
     ) -> None:
-        """``domain``, ``peers`` and their addresses: who it is and whom it knows, if there are several."""
+        """``domain``, ``peers`` and their addresses: who it is and whom it knows, if there are several.
+        ``place``: of its domain among them."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._tls_ca = folder / "data" / "tls" / "cert.pem"
         self.domain = "" if domain is None else domain.name
         self.killing = False
         """It is being killed, or started again."""
-        self.embedded = setup.dsn is None
-        """Whether the store is a file of its own, whose disk can be full."""
+        self.dsn = setup.dsns[place] if setup.dsns else None
+        """Of its database; None: the store is a file of its own, whose disk can be full."""
         self._stack = AsyncExitStack()
         self._child: Child | None = None
         self._port = 0
@@ -94,8 +96,8 @@ class Victim:
         config += [f"{name} = {value}" for name, value in LIMITS.items()]
         config.append("[storage]")
         # TOML's basic strings are written as JSON writes its own.
-        if setup.dsn is not None:
-            config.append(f"postgres_dsn = {json.dumps(setup.dsn)}")
+        if self.dsn is not None:
+            config.append(f"postgres_dsn = {json.dumps(self.dsn)}")
         if setup.redis_url is not None:
             config.append(f"redis_url = {json.dumps(setup.redis_url)}")
         self._config = folder / "commucat.toml"

@@ -19,8 +19,14 @@ class EventWindow:
 
     @property
     def seconds(self) -> int:
-        """A day more than that."""
+        """How old an event may be: a day more than that."""
         return self.lifetime + DAY
+
+    @property
+    def memory(self) -> int:
+        """How long the id of an event is kept. One that a clock ahead has signed is believed for a day
+        longer than others."""
+        return self.seconds + DAY
 
     def takes(self, created_at_ns: int, now: float) -> bool:
         """Whether an event of this instant is of our time; a peer's clock may be a day ahead."""

@@ -136,8 +136,8 @@ def change_refused(group_id: str, reason: str) -> bytes:
 
 
 def is_change_refused(frame: Frame, group_id: str) -> bool:
-    """Whether the home says that of the group."""
-    value = frame.control if frame.type is FrameType.GROUP_EVENT else None
+    """Whether the home says that of the group, outside of all conversations."""
+    value = frame.control if frame.type is FrameType.GROUP_EVENT and frame.channel == 0 else None
     return (
         isinstance(value, Mapping)
         and value.get("event") == CHANGE_REFUSED_EVENT

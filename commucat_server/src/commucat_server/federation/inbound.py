@@ -1,4 +1,4 @@
-"""Events of other servers: believed if they are signed by a peer, for us, and of our time; then stored, once.
+"""Events of other servers, once they are believed: what they ask for, stored once.
 
 The id of an event is stored in the transaction that stores its message: nothing is lost between the two,
 and nothing comes twice.
@@ -19,13 +19,10 @@ from commucat_proto import (
 from commucat_proto.federation import (
     MAX_GROUP_ID,
     Event,
-    EventFormatError,
-    EventVerificationError,
     GroupRequest,
     GroupState,
     RelayedFormatError,
     RelayedMessage,
-    SignedEvent,
     batch_of_wire,
     check_event_id,
     entry_id,
@@ -35,8 +32,10 @@ from commucat_server.federation import groups, problems
 from commucat_server.federation.account_links import AccountLinks
 from commucat_server.federation.addresses import USER_PREFIX
 from commucat_server.federation.announcements import announcement_of, key_update_of, sender_of
+from commucat_server.federation.believing import EventGate
 from commucat_server.federation.carried import CARRIED
 from commucat_server.federation.event_window import EventWindow
+from commucat_server.federation.patience import GroupPatience
 from commucat_server.federation.peers import KnownPeer, PeerDirectory
 from commucat_server.federation.presence import KIND, RemotePresence
 from commucat_server.federation.problems import EventRefusal, RefusedEventError
@@ -51,7 +50,6 @@ from commucat_storage import (
     InviteMember,
     Once,
     Outcome,
-    RefusalReason,
     ReplaceReplica,
     Storage,
     Submission,
@@ -62,13 +60,6 @@ from commucat_storage import (
 log = structlog.get_logger("commucat.federation")
 
 SCOPE: Final = "federation-inbox"
-_RELAY: Final = "relay"
-"""The scope of events that are for whoever gets them; some peers write it."""
-GROUP_PATIENCE: Final = 600.0
-"""Seconds for which messages to a group are wanted later because the peer knows a newer state of it: what the
-group's home says is on another way, and may come behind them."""
-MAX_EARLY: Final = 1_000
-"""States that are waited for, of all peers together."""
 
 _Operation: TypeAlias = Submission | ReplaceReplica | InviteMember | ChangeGroup
 
@@ -101,7 +92,7 @@ class Inbound:
     ) -> None:
         """``rate``: events of one peer. ``heard``: called with the domain of each peer that is believed."""
         self._domain = domain.lower()
-        self._directory = directory
+        self._gate = EventGate(self._domain, directory, window, clock)
         self._storage = storage
         self._inbox = inbox
         self._counters = counters
@@ -113,8 +104,7 @@ class Inbound:
         self._links = links
         self.presence: RemotePresence | None = None
         """None: presence of other servers is not wanted."""
-        self._early: dict[tuple[str, str, int], float] = {}
-        """Peer, group and revision that are waited for, and since when."""
+        self._patience = GroupPatience(clock)
 
     async def take(self, body: bytes) -> EventAnswer:
         """Take the body of a request to ``/federation/events``.
@@ -136,9 +126,20 @@ class Inbound:
         Raises:
             RefusedEventError: it is not to be believed.
         """
-        peer, signed = self._believed(body)
+        peer, event = self._gate.believed(body)
         self.heard(peer.domain)
-        return peer, signed.event
+        return peer, event
+
+    def count(self, domain: str, events: int = 1) -> None:
+        """Count events of a peer.
+
+        Raises:
+            RateLimitedError: there are too many.
+        """
+        wait = self._rate.take(domain)
+        if wait > 0.0:
+            raise RateLimitedError(wait)
+        self._rate.charge(domain, events - 1)
 
     async def _take(self, body: bytes) -> EventAnswer:
         peer, event = self.believed(body)
@@ -158,7 +159,7 @@ class Inbound:
             asked = await self._asked(peer, event.payload, check_event_id(event.event_id), set())
         except RelayedFormatError as exc:
             raise _format_refusal(exc).raised() from exc
-        [result] = await self._store(peer, [asked]) if isinstance(asked, _Asked) else [asked]
+        [result] = await self._store(peer, [asked]) if isinstance(asked, _Operation) else [asked]
         match result:
             case EventRefusal():
                 raise result.raised()
@@ -171,9 +172,9 @@ class Inbound:
     async def _take_batch(self, peer: KnownPeer, entries: Sequence[json_text.JsonValue]) -> EventAnswer:
         told: set[str] = set()
         asked = [await self._read(peer, entry, told) for entry in entries]
-        wanted = [each for each in asked if isinstance(each, _Asked)]
+        wanted = [each for each in asked if isinstance(each, _Operation)]
         stored = iter(await self._store(peer, wanted) if wanted else ())
-        results: list[Result] = [next(stored) if isinstance(each, _Asked) else each for each in asked]
+        results: list[Result] = [next(stored) if isinstance(each, _Operation) else each for each in asked]
         # What comes behind a message that is wanted later is wanted later, too: their order stays.
         if None in results:
             first = results.index(None)
@@ -182,44 +183,11 @@ class Inbound:
             200, {"status": "processed", "results": [result_document(each) for each in results]}
         )
 
-    # -- believing ------------------------------------------------------------------------------------
-
-    def _believed(self, body: bytes) -> tuple[KnownPeer, SignedEvent]:
-        if not body:
-            raise problems.EMPTY.raised()
-        try:
-            signed = SignedEvent.decode(body)
-        except EventFormatError as exc:
-            raise problems.UNREADABLE.raised() from exc
-        event = signed.event
-        peer = self._directory.get(event.origin)
-        if peer is None:
-            raise problems.UNKNOWN_PEER.raised()
-        if not any(_is_signed_by(signed, key) for key in peer.keys):
-            raise problems.SIGNATURE.raised()
-        # Its digest does not tell where origin ends and scope begins: both are compared as wholes.
-        if event.scope.lower() not in (self._domain, _RELAY):
-            raise problems.SCOPE.raised()
-        if not self._window.takes(event.created_at, self._clock()):
-            raise problems.CLOCK.raised()
-        return peer, signed
-
-    def count(self, domain: str, events: int = 1) -> None:
-        """Count events of a peer.
-
-        Raises:
-            RateLimitedError: there are too many.
-        """
-        wait = self._rate.take(domain)
-        if wait > 0.0:
-            raise RateLimitedError(wait)
-        self._rate.charge(domain, events - 1)
-
     # -- reading --------------------------------------------------------------------------------------
 
     async def _read(
         self, peer: KnownPeer, entry: json_text.JsonValue, told: set[str]
-    ) -> "_Asked | EventRefusal | str":
+    ) -> _Operation | EventRefusal | str:
         try:
             return await self._asked(peer, entry, entry_id(entry), told)
         except RelayedFormatError as exc:
@@ -229,7 +197,7 @@ class Inbound:
 
     async def _asked(
         self, peer: KnownPeer, value: json_text.JsonValue, event_id: str, told: set[str]
-    ) -> "_Asked | str":
+    ) -> _Operation | str:
         """What an entry asks for; or what became of it, if that was done at once: what is said of links has
         versions of its own, and needs no order among messages."""
         done = await self._links.take(peer, value)
@@ -240,24 +208,23 @@ class Inbound:
 
     async def _operation(
         self, peer: KnownPeer, value: json_text.JsonValue, event_id: str, told: set[str]
-    ) -> "_Asked":
+    ) -> _Operation:
         """What an entry asks for. ``told``: groups of which the batch has brought a state before."""
         now = int(self._clock())
         once = Once(
             scope=SCOPE,
             key=f"federation:{peer.domain}:{event_id}",
-            expires_at=now + self._window.seconds,
+            expires_at=now + self._window.memory,
         )
         latest = now + self._window.lifetime
         match group_entry_of(value):
             case GroupState() as state:
                 told.add(state.group_id)
-                return _Asked(groups.replica_of(state, peer.domain, self._domain, once, now))
+                return groups.replica_of(state, peer.domain, self._domain, once, now)
             case GroupRequest() as request:
-                return _Asked(groups.change_of(request, peer.domain, self._domain, once, latest))
+                return groups.change_of(request, peer.domain, self._domain, once, latest)
         message = RelayedMessage.from_wire(value, event_id, self._max_frame)
-        submission = await self._submission(peer, message, once, latest, told)
-        return _Asked(submission, message.group_revision)
+        return await self._submission(peer, message, once, latest, told)
 
     async def _submission(
         self, peer: KnownPeer, message: RelayedMessage, once: Once, latest: int, told: set[str]
@@ -270,7 +237,15 @@ class Inbound:
         if message.sender is None:
             payload = announcement_of(peer, frame)
             recipients = await self._announced_to(target)
-            return Submission("", frame.channel, frame.type, payload, expires_at, recipients, once=once)
+            return Submission(
+                outbox_of(peer.domain),
+                frame.channel,
+                frame.type,
+                payload,
+                expires_at,
+                recipients,
+                once=once,
+            )
         sender = sender_of(peer, message.sender)
         if frame.type not in CARRIED:
             raise problems.FRAME_TYPE.raised()
@@ -310,7 +285,7 @@ class Inbound:
             # Only that it has refused what the device wanted to change.
             if not groups.is_change_refused(frame, group_id):
                 raise problems.SENDER.raised()
-            sender, home = "", peer.domain
+            sender, home = outbox_of(peer.domain), peer.domain
         elif frame.type in groups.NOTICES:
             by_home = group_id in told or await self._is_home(peer, group_id, frame)
             groups.check_notice(frame, group_id, by_home=by_home)
@@ -327,7 +302,7 @@ class Inbound:
             if frame.type is FrameType.KEY_UPDATE:
                 payload = key_update_of(frame, message.sender, sender)
         user = message.sender_user
-        asks = message.report is not None and sender != "" and home is None
+        asks = message.report is not None and home is None
         return Submission(
             sender,
             frame.channel,
@@ -341,6 +316,7 @@ class Inbound:
             once=once,
             group_id=group_id,
             group_home=home,
+            group_revision=self._patience.revision(peer.domain, group_id, message.group_revision),
         )
 
     async def _is_home(self, peer: KnownPeer, group_id: str, frame: Frame) -> bool:
@@ -374,14 +350,18 @@ class Inbound:
 
     # -- storing --------------------------------------------------------------------------------------
 
-    async def _store(self, peer: KnownPeer, asked: Sequence["_Asked"]) -> list[Result]:
-        outcomes = await self._commit([each.operation for each in asked])
+    async def _store(self, peer: KnownPeer, asked: Sequence[_Operation]) -> list[Result]:
+        outcomes = await self._commit(asked)
         results = [result_of(outcome) for outcome in outcomes]
-        for place, (each, outcome) in enumerate(zip(asked, outcomes, strict=True)):
-            if isinstance(each.operation, InviteMember | ChangeGroup):
-                results[place] = await self._told(each.operation, outcome)
-            elif isinstance(results[place], EventRefusal):
-                results[place] = await self._perhaps_early(peer, each, outcome)
+        for place, (operation, outcome) in enumerate(zip(asked, outcomes, strict=True)):
+            match operation, outcome:
+                case ((InviteMember() | ChangeGroup()), _):
+                    results[place] = await self._told(operation, outcome)
+                case Submission(group_id=str(group_id), group_revision=int(revision)), SubmissionOutcome(
+                    early=True
+                ):
+                    # What the home has told everybody comes here, too.
+                    self._patience.wait(peer.domain, group_id, revision)
         self._counters.federation_inbound_processed += sum(each == "accepted" for each in results)
         self._counters.federation_inbound_rejected += sum(isinstance(each, EventRefusal) for each in results)
         return results
@@ -405,34 +385,6 @@ class Inbound:
         await self._commit([told])
         return "accepted"
 
-    async def _perhaps_early(self, peer: KnownPeer, asked: "_Asked", outcome: Outcome) -> Result:
-        """The result of a message that is refused; None, later, if only because the peer knows a newer state
-        of the group than this server: what the home has told everybody comes here, too."""
-        result, message = result_of(outcome), asked.operation
-        if (
-            not isinstance(message, Submission)
-            or not isinstance(outcome, SubmissionOutcome)
-            or message.group_id is None
-            or message.group_home is not None
-            or asked.revision is None
-            or outcome.refused[0].reason is not RefusalReason.NOT_MEMBER
-        ):
-            return result
-        group = await self._storage.load_group(message.group_id)
-        if group is not None and group.home is None:
-            return result
-        if group is not None and group.revision >= asked.revision:
-            # Perhaps it has come only just now.
-            [outcome] = await self._commit([message])
-            return result_of(outcome)
-        key = (peer.domain, message.group_id, asked.revision)
-        now = self._clock()
-        if key not in self._early:
-            if len(self._early) >= MAX_EARLY:
-                del self._early[min(self._early, key=self._early.__getitem__)]
-            self._early[key] = now
-        return None if now - self._early[key] < GROUP_PATIENCE else result
-
     async def _commit(self, operations: Sequence[_Operation]) -> list[Outcome]:
         told = trio.Event()
         outcomes: list[Outcome] = []
@@ -452,29 +404,12 @@ class Inbound:
         return outcomes
 
 
-@attrs.frozen
-class _Asked:
-    """What an entry asks for."""
-
-    operation: _Operation
-    revision: int | None = None
-    """Of the group that a message is for, as the peer knows it."""
-
-
 class RateLimitedError(Exception):
     """A peer has sent more events than it may."""
 
     def __init__(self, wait: float) -> None:
         super().__init__(f"for {wait:.1f} s")
         self.wait = wait
-
-
-def _is_signed_by(signed: SignedEvent, key: bytes) -> bool:
-    try:
-        signed.verify(key)
-    except EventVerificationError:
-        return False
-    return True
 
 
 def _format_refusal(error: RelayedFormatError) -> EventRefusal:
