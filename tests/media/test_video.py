@@ -210,7 +210,7 @@ def test_a_stream_cannot_begin_in_the_middle(codec: VideoCodec) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @given(data=st.binary(max_size=100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_bytes_give_a_picture_nothing_or_a_codec_error(codec: VideoCodec, data: bytes) -> None:
     decoder = VideoDecoder(codec)
     try:
@@ -221,7 +221,7 @@ def test_any_bytes_give_a_picture_nothing_or_a_codec_error(codec: VideoCodec, da
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_damage_never_gives_another_error_or_a_larger_picture(data: st.DataObject) -> None:
     codec = data.draw(st.sampled_from([VideoCodec.VP8, VideoCodec.VP9, VideoCodec.H264_BASELINE]))
     packet = bytearray(KEY_FRAMES[codec])
