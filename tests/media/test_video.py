@@ -302,7 +302,10 @@ def test_encoding_writes_nothing_to_the_terminal() -> None:
         "for codec in (VideoCodec.AV1_MAIN, VideoCodec.VP9, VideoCodec.H264_MAIN, VideoCodec.VP8):\n"
         "    encoder = VideoEncoder(VideoFormat(codec=codec))\n"
         "    VideoDecoder(codec).decode(encoder.encode(black(640, 360)).data)\n"
+        "    dropped, encoder = encoder, VideoEncoder(VideoFormat(codec=codec))\n"
+        "    encoder.encode(black(640, 360))\n"
         "    encoder.close()\n"
+        "    del dropped\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("", "")
