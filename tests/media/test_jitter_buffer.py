@@ -233,7 +233,7 @@ def test_a_pause_between_packets_without_numbers_adds_no_delay() -> None:
 
 
 @given(st.floats(0, 0.5), st.floats(0, 0.3), st.floats(0, 0.5), st.integers(0, 2**32 - 1), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_over_any_network_frames_come_once_in_order_and_bounded(
     loss: float, jitter: float, repeats: float, start: int, seed: int
 ) -> None:

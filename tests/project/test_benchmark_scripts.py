@@ -77,6 +77,24 @@ def test_the_recorded_counts_name_what_is_counted() -> None:
     assert [version for version, counts in baselines.items() if counts.keys() != counted] == []
 
 
+# -- media_codecs ---------------------------------------------------------------------------------
+
+
+def test_every_codec_is_measured() -> None:
+    done = run("media_codecs.py", "--seconds", "1", "--width", "64", "--height", "64")
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(done.stdout)
+    assert {"opus_encode", "opus_decode", "vp8_encode", "vp8_decode", "jitter_buffer"} <= figures.keys()
+    assert [name for name, each in figures.items() if each["wall_us"] <= 0] == []
+
+
+@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--width", "1"], ["--height", "x"]])
+def test_what_cannot_be_measured_is_refused(arguments: list[str]) -> None:
+    done = run("media_codecs.py", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
 # -- compare --------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ Both classes are plain and block for some milliseconds a picture; one object mus
 at once. :mod:`commucat_media.threads` runs them beside an event loop. Needs the extra ``video``.
 """
 
+import contextlib
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -140,8 +141,9 @@ class VideoEncoder:
         """Free the native memory at once; otherwise it goes with the object. May be called twice."""
         context, self._context = self._context, None
         if context is not None and self._pictures:
-            # SVT-AV1 complains on standard error when it is freed before it was told the end.
-            context.encode(None)
+            # SVT-AV1 wants to be told the end before it is freed. An encoder that failed need not take it.
+            with contextlib.suppress(video_library().error.FFmpegError):
+                context.encode(None)
 
     def _rebuild(self) -> None:
         self.close()

@@ -66,8 +66,9 @@ def video_library() -> ModuleType:
     Raises:
         MediaLibraryMissingError: it is not installed.
     """
-    # SVT-AV1 would print its version and settings; the first codec that is made reads this.
-    os.environ.setdefault("SVT_LOG", "1")
+    # SVT-AV1 would print its version, its settings and each encoder that is dropped; its failures come as
+    # return values as well. The first codec that is made reads this.
+    os.environ.setdefault("SVT_LOG", "0")
     try:
         import av
     except ImportError as exc:

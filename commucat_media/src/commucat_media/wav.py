@@ -55,7 +55,9 @@ def read_wav(path: Path) -> Sound:
                 raise MediaFormatError(f"{path}: longer than {LONGEST_SECONDS} seconds")
             raw = file.readframes(file.getnframes())
     except wave.Error as exc:
-        raise MediaFormatError(f"{path}: no WAV file that can be read: {exc}") from exc
+        raise MediaFormatError(
+            f"{path}: no WAV file that can be read, convert it to 16-bit PCM: {exc}"
+        ) from exc
     except EOFError as exc:
         raise MediaFormatError(f"{path}: the WAV file ends within its header") from exc
     # A file that was cut off may end within a sample.
