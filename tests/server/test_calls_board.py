@@ -1,10 +1,13 @@
 """The board of calls: who may do what, and that nothing is left behind."""
 
+from typing import Any
+
 import pytest
 
 from commucat_server.calls.board import IDLE_TIMEOUT, CallBoard
 from commucat_server.calls.call import Call, CallRefusedError, offer_record
 from commucat_server.calls.limits import CallLimits
+from commucat_storage import CallRow
 
 
 def reserve(board: CallBoard, call_id: str = "c", initiator: str = "alice", now: float = 0.0) -> Call:
@@ -174,3 +177,63 @@ def test_listener_hears_of_calls_of_other_nodes_and_of_no_offer_that_was_not_sto
     assert adopted() is adopted()
     board.remove(adopted())
     assert heard.told == [("joined", "dora", {"dora"}), ("over", "", {"dora"})]
+
+
+def a_row(**fields: Any) -> CallRow:
+    values: dict[str, Any] = {
+        "call_id": "c",
+        "channel": 7,
+        "initiator": "alice",
+        "mode": "full_duplex",
+        "video": False,
+        "participants": ("alice", "bob", "carol"),
+        "accepted": ("bob",),
+        "node": "n",
+        "started_at": 1_000,
+        "answered_at": 1_005,
+        "last_update": 1_005,
+    }
+    return CallRow(**{**values, **fields})
+
+
+def test_call_of_another_node_becomes_this_ones_with_what_is_known_of_it() -> None:
+    board = CallBoard(CallLimits())
+    call = board.adopt("c", channel=7, initiator="alice", mode="full_duplex", video=False, now=50.0)
+    assert call is not None
+    board.invite(call, ["bob", "carol"])
+    board.accept(call, "carol", 51.0)
+    board.go_away(call, "alice", 52.0)
+    assert board.absent(1_000.0) == ()  # Its own node looks after it.
+
+    assert board.restore(a_row(), home=True, now=60.0, wall=1_010.0) is call
+
+    assert (call.home, call.recovered, call.started_at, call.answered_at) == (True, True, 1_000, 1_005)
+    assert (call.joined, call.invited) == ({"alice", "carol"}, {"bob"})
+    assert board.absent(52.0 + CallLimits().grace) == ((call, "alice"),)
+
+
+def test_restored_call_is_as_its_row_says() -> None:
+    board, heard = CallBoard(CallLimits(call_waiting=False)), Heard()
+    board.listen(heard)
+    row = a_row(gone=("carol",))
+    call = board.restore(row, home=True, now=60.0, wall=1_010.0)
+
+    assert (call.joined, call.invited, call.gone) == ({"alice", "bob"}, set(), {"carol"})
+    assert (call.began, call.accepted, call.stored) == (50.0, True, True)
+    assert board.busy() == {"alice", "bob"}
+    assert [told[:2] for told in heard.told] == [("joined", "alice"), ("joined", "bob")]
+    assert refusal(board, "c", "carol") == "not_participant"
+
+
+def test_away_and_back_and_gone() -> None:
+    board = CallBoard(CallLimits())
+    call = ringing(board, "bob", "carol")
+    board.accept(call, "bob", 1.0)
+    board.go_away(call, "carol", 1.0)  # Rings there; nobody is missed.
+    board.go_away(call, "bob", 2.0)
+    board.go_away(call, "bob", 20.0)  # The first time counts.
+    assert board.absent(2.0 + CallLimits().grace - 0.1) == ()
+    assert board.absent(2.0 + CallLimits().grace) == ((call, "bob"),)
+    assert board.come_back(call, "bob")
+    assert not board.come_back(call, "bob")
+    assert board.absent(1_000.0) == ()

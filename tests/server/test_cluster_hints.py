@@ -40,7 +40,7 @@ from server.test_live_session import caught_up, new_live, numbers_of, offer, pag
         HowAre("aa", "bob", ("carol",)),
         NewPeers(("bob", "carol")),
         CallRings("call", 7, "bob", "full_duplex", True, ("carol", "dora")),
-        *[CallMoved("call", change, "bob") for change in CallChange],
+        *[CallMoved("call", change, "bob", "hangup") for change in CallChange],
     ],
 )
 def test_a_hint_comes_back_as_it_was(hint: Hint) -> None:

@@ -123,6 +123,15 @@ async def test_a_table_with_other_columns_is_passed_over_if_it_is_empty(tmp_path
         decode_manifest(of_older_version(manifest, "idempotency", columns, 1))
 
 
+async def test_tables_that_are_not_moved_any_more_are_passed_over_in_older_backups(tmp_path: Path) -> None:
+    manifest = (await a_backup(await a_store(tmp_path / "store.db"), tmp_path / "backup")).manifest
+
+    decoded = decode_manifest(of_older_version(manifest, "call_sessions", ("call_id", "channel_id"), 3))
+
+    assert "call_sessions" in decoded.tables
+    assert "call_sessions" not in {table.name for table in TABLES}
+
+
 def break_file(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     match how:

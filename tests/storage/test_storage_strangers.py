@@ -211,3 +211,38 @@ async def test_a_revoked_device_is_reported_too(storage: Storage) -> None:
     await storage.revoke_device("a", NOW)
 
     assert [each.device_id for each in (await storage.purge_expired(NOW)).expired] == ["a"]
+
+
+async def test_what_is_not_for_strangers_they_are_refused_with(storage: Storage) -> None:
+    await add_devices(storage, "a", "b", "s", "friend")
+    await send(storage, route("a", 7, "friend"), route("b", 1, "s"))
+
+    of_stranger, of_friend, of_server = await send(
+        storage,
+        attrs.evolve(message("a", "b", sender="s", channel=9), known_only=True),
+        attrs.evolve(message("a", sender="friend"), known_only=True),
+        attrs.evolve(message("a"), known_only=True),
+    )
+
+    assert refused(of_stranger) == {"a": RefusalReason.STRANGER}
+    assert set(accepted(of_stranger)) == {"b"}
+    assert accepted(of_friend) == {"a": 1}
+    assert accepted(of_server) == {"a": 2}
+
+
+async def test_busy_recipients_refuse_and_of_others_nothing_is_said(storage: Storage) -> None:
+    await add_devices(storage, "a", "b", "s")
+    busy = frozenset({"a", "elsewhere"})
+
+    [some] = await send(storage, attrs.evolve(message("a", "b", sender="s"), busy=busy))
+    [alone] = await send(storage, attrs.evolve(message("a", sender="s"), busy=busy))
+
+    assert (refused(some), accepted(some)) == ({"a": RefusalReason.BUSY}, {"b": 1})
+    assert (refused(alone), accepted(alone)) == ({"a": RefusalReason.BUSY}, {})
+
+
+async def test_to_a_stranger_a_busy_device_is_no_more_than_not_for_strangers(storage: Storage) -> None:
+    await add_devices(storage, "a", "s")
+    hidden = attrs.evolve(message("a", sender="s"), busy=frozenset({"a"}), known_only=True)
+    [outcome] = await send(storage, hidden)
+    assert refused(outcome) == {"a": RefusalReason.STRANGER}

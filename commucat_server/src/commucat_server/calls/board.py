@@ -123,7 +123,9 @@ class CallBoard:
         """
         known = self._calls.get(row.call_id)
         if known is not None:
-            known.home |= home
+            if home and not known.home:
+                known.home = known.recovered = True
+                known.started_at, known.answered_at = row.started_at, row.answered_at
             return known
         began = now - max(0.0, wall - row.started_at)
         accepted = row.answered_at is not None

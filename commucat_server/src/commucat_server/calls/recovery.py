@@ -13,7 +13,7 @@ _MOST_OPEN = 100_000
 async def recover(
     board: CallBoard, storage: Storage, registry: Registry, node: str, wall: float, *, first: bool
 ) -> int:
-    """Put calls that nobody ends onto the board as this node's; how many it did not know before.
+    """Put calls that nobody ends onto the board as this node's; how many.
 
     Who is in one and not connected here has the usual time to come back, to this node or to another.
     ``first``: also learn of the calls of other nodes, and of those whose claim had no answer. ``wall``: Unix
@@ -22,17 +22,17 @@ async def recover(
     Raises:
         StorageError: the store failed; to be called again as the first time.
     """
-    before = len(board)
+    recovered = 0
     found = await storage.claim_calls(node, limit=_STEP)
     while found:
         for row in found:
             _take_over(board, registry, row, wall)
+        recovered += len(found)
         found = await storage.claim_calls(node, limit=_STEP) if len(found) == _STEP else ()
     if first:
         for row in await storage.claim_calls(node, own=True, limit=_MOST_OPEN):
+            recovered += board.find(row.call_id) is None
             _take_over(board, registry, row, wall)
-    recovered = len(board) - before
-    if first:
         for row in await storage.open_calls(limit=_MOST_OPEN):
             if row.node != node:
                 board.restore(row, home=False, now=trio.current_time(), wall=wall)
