@@ -1,5 +1,6 @@
 """Advice on paths, the STUN responder and the relay, of a real server."""
 
+import json
 import random
 import secrets
 import socket
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 from commucat_cli.client.p2p_relay import P2pRelay, join_relay
+from commucat_cli.client.stun_query import ask_own_address
 from commucat_cli.errors import CliError, ConnectionLostError
 from commucat_cli.transport import Timeouts, open_h2
 from commucat_proto.fec import FecProfile, datagrams_of
@@ -142,6 +144,8 @@ async def test_the_end_of_one_is_the_end_of_the_other_and_frees_the_word(site: S
                 assert await stays.receive() is None
                 assert stays.closed is not None
                 assert stays.closed[0] == 1000
+                with pytest.raises(ConnectionLostError, match="the meeting is over"):
+                    await stays.send(b"to nobody")
 
 
 async def test_connections_of_one_user_are_limited(site: Site) -> None:
@@ -282,7 +286,13 @@ async def test_peers_meet_at_whichever_workers_they_arrive(
                         pytest.fail("was let in")
         log = server.log.read_text()
         assert "Traceback" not in log
-        assert log.count("stun responder") == 2
+        events = [json.loads(line) for line in log.splitlines() if '"stun responder"' in line]
+        assert [event["event"] for event in events] == ["stun responder"] * 2
+        # They share one socket: whoever takes the datagram answers it.
+        [port] = {event["port"] for event in events}
+        for _ in range(10):
+            found = await ask_own_address("127.0.0.1", port, patience=DEADLINE)
+            assert found.mapped == found.local
 
 
 def test_what_is_switched_off_is_not_there(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A TURN client (RFC 8656) over UDP, as small as a test needs it, and a real coturn to speak to."""
 
+import re
 import secrets
 import shutil
 import socket
@@ -20,7 +21,7 @@ UDP: Final = bytes([17, 0, 0, 0])  # RFC 8656, section 18.8: the protocol number
 FIRST_CHANNEL: Final = 0x4000
 ATTEMPTS: Final = 5
 DEADLINE: Final = 30.0
-REALM: Final = "turn.example.org"
+GUIDE: Final = Path(__file__).parents[2] / "docs" / "nat.md"
 
 
 class TurnRefusedError(Exception):
@@ -157,12 +158,9 @@ def running_coturn(home: Path, secret: str) -> Iterator[Coturn]:
         log = home / f"coturn-{attempt}.log"
         config = home / "turnserver.conf"
         config.write_text(
-            f"listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nlistening-port={port}\n"
-            f"use-auth-secret\nstatic-auth-secret={secret}\nrealm={REALM}\n"
-            "fingerprint\nno-tls\nno-dtls\nno-tcp\nno-cli\nno-software-attribute\nno-multicast-peers\n"
-            # Here the peers of the tests are: in the guide such addresses are denied.
-            "allow-loopback-peers\n"
-            f"pidfile={home}/turnserver.pid\nuserdb={home}/turndb\nlog-file=stdout\nsimple-log\n"
+            _of_the_guide(port, secret)
+            + "listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nallow-loopback-peers\n"
+            + f"pidfile={home}/turnserver.pid\nuserdb={home}/turndb\nlog-file=stdout\nsimple-log\n"
         )
         with log.open("wb") as output:
             process = subprocess.Popen([program, "-c", str(config)], stdout=output, stderr=output, cwd=home)
@@ -177,6 +175,14 @@ def running_coturn(home: Path, secret: str) -> Iterator[Coturn]:
             process.kill()
             process.wait()
     pytest.fail(f"coturn did not start: {log.read_text()[-2000:]}")
+
+
+def _of_the_guide(port: int, secret: str) -> str:
+    """The configuration of the guide for another port and secret, and for peers on this machine."""
+    [shown] = re.findall(r"```\n(listening-port=.*?)```", GUIDE.read_text(), re.DOTALL)
+    kept = [line for line in shown.splitlines() if not line.startswith("denied-peer-ip=127.")]
+    text = "\n".join(kept).replace("=SECRET", f"={secret}")
+    return text.replace("listening-port=3478", f"listening-port={port}") + "\n"
 
 
 def _free_port() -> int:

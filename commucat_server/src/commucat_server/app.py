@@ -72,8 +72,6 @@ class RunningServer:
     host: str
     port: int
     reload: Reload
-    stun_port: int | None = None
-    """The UDP port of the STUN responder; ``None``: there is none."""
 
     @property
     def url(self) -> str:
@@ -271,6 +269,7 @@ async def _serve_services(
             meet = None if nat.relay is None else nat.relay.attend_passed
             nursery.start_soon(relay[0].serve, local, handler.upstreams, config.timeouts.write_stall, meet)
         if datagrams is not None and nat.responder is not None:
+            log.info("stun responder", bind=str(config.ice.lite_bind), port=datagrams.getsockname()[1])
             nursery.start_soon(serve_stun, datagrams, nat.responder)
         nursery.start_soon(services.presence.tell_peers)
         await nursery.start(services.calls.run)
@@ -294,10 +293,7 @@ async def _serve_services(
                     is_proxy=services.clients.trusted_peer if config.proxy.protocol else None,
                 )
             )
-            stun_port = None if datagrams is None else datagrams.getsockname()[1]
-            if stun_port is not None:
-                log.info("stun responder", address=str(config.ice.lite_bind), port=stun_port)
-            task_status.started(RunningServer(address[0], address[1], reload, stun_port))
+            task_status.started(RunningServer(address[0], address[1], reload))
         nursery.cancel_scope.cancel()
 
 

@@ -7,7 +7,7 @@ WebSocket message, and arrives if enough of them do.
 
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlencode
 
 import trio
@@ -23,7 +23,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
-from wsproto.utilities import ProtocolError, RemoteProtocolError
+from wsproto.utilities import LocalProtocolError, ProtocolError, RemoteProtocolError
 
 from commucat_cli.client.rest import answer_within, read_problem
 from commucat_cli.errors import ConnectionLostError, NotCommuCatError
@@ -62,12 +62,11 @@ class P2pRelay:
         """Code and reason of the server's Close frame."""
 
     async def write(self) -> None:
-        """Pass on what is to be sent; runs until cancelled."""
-        async for data in self._to_write:
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                raise ConnectionLostError("the connection to the relay was lost") from exc
+        """Pass on what is to be sent, until that fails; whoever sends or receives is told then."""
+        async with self._to_write:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                async for data in self._to_write:
+                    await self._stream.send_all(data)
 
     async def open(self, host: str, path: str, headers: Sequence[tuple[str, str]]) -> None:
         """The opening handshake.
@@ -114,7 +113,8 @@ class P2pRelay:
         """Send one payload of 1 to 65,536 bytes, as datagrams.
 
         Raises:
-            LocalProtocolError: it is longer.
+            commucat_proto.LocalProtocolError: it is longer.
+            ConnectionLostError: the connection broke, or the meeting is over.
         """
         datagrams = datagrams_of(self._number, payload, self._profile)
         self._number += 1
@@ -159,7 +159,12 @@ class P2pRelay:
                     continue
 
     async def _send(self, event: Event) -> None:
-        await self._outgoing.send(self._websocket.send(event))
+        try:
+            await self._outgoing.send(self._websocket.send(event))
+        except trio.BrokenResourceError as exc:
+            raise ConnectionLostError("the connection to the relay was lost") from exc
+        except LocalProtocolError as exc:
+            raise ConnectionLostError(f"the meeting is over: {self.reason}") from exc
 
     async def _next_event(self) -> Event:
         while not self._events:
