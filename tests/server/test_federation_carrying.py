@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from commucat_proto import FrameType
+from commucat_server.federation.addresses import EVENTS_PATH
 from commucat_server.federation.backoff import Backoff
 from commucat_server.federation.client import PeerAnswer
 from commucat_storage import (
@@ -156,6 +157,22 @@ async def test_a_peer_that_takes_no_batch_gets_single_events(sites: list[Site]) 
     await a.write("alice", "bob@b.test", "one", "two", "three")
     await b.wait_for("bob", 3)
     assert await b.texts("bob") == ["one", "two", "three"]
+
+
+async def test_one_batch_that_is_refused_does_not_end_batches(sites: list[Site]) -> None:
+    """Something in it was at fault; one by one it was told what, and what comes then is not slower for it."""
+    a, b = sites
+    wires = wires_of(a)
+    wires.refuse_batches = True
+    await a.write("alice", "bob@b.test", "one", "two", "three")
+    await a.wait_sent("b.test")
+    wires.refuse_batches = False
+    wires.requests.clear()
+    await a.write("alice", "bob@b.test", "four", "five", "six")
+    await b.wait_for("bob", 6)
+    await a.wait_sent("b.test")
+    assert await b.texts("bob") == ["one", "two", "three", "four", "five", "six"]
+    assert wires.requests == [("b.test", EVENTS_PATH)]
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,8 @@ class FederationStore(abc.ABC):
         """
 
 
+_PEER_FIELDS = [field.name for field in attrs.fields(Peer)]
+_STANDING_FIELDS = [field.name for field in attrs.fields(PeerStanding)]
 _LETTER_FIELDS = [field.name for field in attrs.fields(DeadLetter)]
 _REQUEST_FIELDS = [field.name for field in attrs.fields(RemoteFriendRequest)]
 
@@ -371,6 +373,17 @@ def outbox_row(columns: Sequence[Any]) -> OutboxRow:
         group_id=group_id,
         group_revision=group_revision,
     )
+
+
+def peer_of(columns: Sequence[Any]) -> Peer:
+    """From the columns of a peer in the order of its fields."""
+    values = dict(zip(_PEER_FIELDS, columns, strict=True))
+    return Peer(**values | {"status": PeerStatus(values["status"])})
+
+
+def standing_of(columns: Sequence[Any]) -> PeerStanding:
+    """From the columns of a standing in the order of its fields."""
+    return PeerStanding(**dict(zip(_STANDING_FIELDS, columns, strict=True)))
 
 
 def request_of(columns: Sequence[Any]) -> RemoteFriendRequest:

@@ -1,5 +1,6 @@
 """What other servers ask of this one: to take their events, to answer their questions, and what it is."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import attrs
@@ -136,16 +137,14 @@ def handlers(context: ApiContext) -> Handlers:
         ),
     )
     async def take_event(request: ApiRequest) -> Response[Any]:
-        body = await read_body(request, body_limit(context.max_frame), "request body too large")
-        try:
+        async def take() -> Response[Any]:
             taken = await federation.inbound.take(body)
-        except RefusedEventError as exc:
-            return _refused(exc)
-        except RateLimitedError as exc:
-            raise too_many_requests(exc.wait) from exc
-        answer: Response[Any] = json_answer(taken.document)
-        answer.status_code = taken.status
-        return answer
+            answer: Response[Any] = json_answer(taken.document)
+            answer.status_code = taken.status
+            return answer
+
+        body = await read_body(request, body_limit(context.max_frame), "request body too large")
+        return await _told_why_not(take)
 
     @post(
         FRIENDS_PATH,
@@ -160,13 +159,11 @@ def handlers(context: ApiContext) -> Handlers:
         ),
     )
     async def take_friend_event(request: ApiRequest) -> Response[Any]:
-        body = await read_body(request, MAX_FRIEND_BODY, "request body too large")
-        try:
+        async def take() -> Response[Any]:
             return json_answer(await federation.friends.take(body))
-        except RefusedEventError as exc:
-            return _refused(exc)
-        except RateLimitedError as exc:
-            raise too_many_requests(exc.wait) from exc
+
+        body = await read_body(request, MAX_FRIEND_BODY, "request body too large")
+        return await _told_why_not(take)
 
     @post(
         QUERY_PATH,
@@ -188,15 +185,13 @@ def handlers(context: ApiContext) -> Handlers:
         ),
     )
     async def answer_question(request: ApiRequest) -> Response[Any]:
-        body = await read_body(request, MAX_FRIEND_BODY, "request body too large")
-        try:
+        async def answer() -> Response[Any]:
             peer, event = federation.inbound.believed(body)
             federation.inbound.count(peer.domain)
             return json_answer(await federation.answers.answer(peer, event.payload))
-        except RefusedEventError as exc:
-            return _refused(exc)
-        except RateLimitedError as exc:
-            raise too_many_requests(exc.wait) from exc
+
+        body = await read_body(request, MAX_FRIEND_BODY, "request body too large")
+        return await _told_why_not(answer)
 
     @get(
         WELL_KNOWN,
@@ -245,6 +240,11 @@ def _peer_document(peer: PeerFigures) -> dict[str, Any]:
     }
 
 
-def _refused(error: RefusedEventError) -> Response[bytes]:
-    refusal = error.refusal
-    return problem(refusal.status, title=refusal.title, detail=refusal.detail)
+async def _told_why_not(take: Callable[[], Awaitable[Response[Any]]]) -> Response[Any]:
+    """The answer to a peer, or why there is none."""
+    try:
+        return await take()
+    except RefusedEventError as exc:
+        return problem(exc.refusal.status, title=exc.refusal.title, detail=exc.refusal.detail)
+    except RateLimitedError as exc:
+        raise too_many_requests(exc.wait) from exc

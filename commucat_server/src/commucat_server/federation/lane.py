@@ -104,6 +104,8 @@ class Lane:
         """It has named a pause, and taken nothing since."""
         self._batches: bool | None = None
         self._asked_at = 0.0
+        self._singly: tuple[str, int] = ("", 0)
+        """Epoch and number up to which messages go one by one, as the peer has refused them in a batch."""
         self._noted: tuple[str, int] = ("unknown", 0)
         self._cursor: tuple[str, int] = ("", 0)
         """Epoch and number up to which everything is settled, confirmed on disk or not yet."""
@@ -212,21 +214,23 @@ class Lane:
         rows = leading_messages(page, MAX_BATCH)
         if not rows:
             return await self._carry_friend_event(peer, page.rows[0])
-        if await self._takes_batches(peer):
+        epoch, last = self._singly
+        refused_before = page.epoch == epoch and rows[0].number <= last
+        if not refused_before and await self._takes_batches(peer):
             carried = await self._carry_batch(peer, page.epoch, rows)
             if carried is not None:
                 return carried
         return await self._carry_single(peer, page.epoch, rows[0])
 
     async def _carry_batch(self, peer: KnownPeer, epoch: str, rows: Sequence[OutboxRow]) -> _Carried | None:
-        """None: the peer does not take batches after all, or not this one."""
+        """None: the peer does not take this one."""
         services = self._services
         body = services.signer.batch(epoch, rows, peer.domain)
         answer = await self._post(event_url(peer.endpoint, EVENTS_PATH), body)
         if answer.status >= 400:
             # Something in it is refused as a whole: one by one it will be told what.
             log.info("federation peer refuses a batch", domain=self.domain, answer=answer.text)
-            self._batches = False
+            self._singly = epoch, rows[-1].number
             return None
         results = answer.document.get("results")
         if not isinstance(results, list) or len(results) != len(rows):

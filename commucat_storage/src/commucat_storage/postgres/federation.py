@@ -21,13 +21,14 @@ from commucat_storage.federation import (
     OutboxStanding,
     Peer,
     PeerStanding,
-    PeerStatus,
     RemoteFriendRequest,
     is_same_request,
     letter_of,
     outbox_of,
     outbox_row,
+    peer_of,
     request_of,
+    standing_of,
 )
 from commucat_storage.friends import MAX_PENDING_REQUESTS, FriendRefusal, FriendRefusedError, RequestStatus
 from commucat_storage.operating import OperatorRecord
@@ -71,19 +72,7 @@ async def peers(connection: Connection, domain: str | None = None) -> tuple[Peer
         f"{_seconds('updated_at')} FROM federation_peer WHERE domain = coalesce($1, domain) ORDER BY domain",
         domain,
     )
-    found = [
-        Peer(
-            domain=row[0],
-            endpoint=row[1],
-            public_key=row[2],
-            status=PeerStatus(row[3]),
-            next_key=row[4],
-            created_at=row[5],
-            updated_at=row[6],
-        )
-        for row in rows
-    ]
-    return tuple(sorted(found, key=lambda peer: peer.domain))
+    return tuple(sorted(map(peer_of, rows), key=lambda peer: peer.domain))
 
 
 async def put_peer(connection: Connection, peer: Peer, record: OperatorRecord | None) -> None:
@@ -126,18 +115,7 @@ async def peer_standings(connection: Connection) -> tuple[PeerStanding, ...]:
         f"SELECT domain, status, error_count, {_seconds('last_seen_at')}, last_error, "  # noqa: S608
         f"{_seconds('updated_at')} FROM federation_peer_status"
     )
-    found = [
-        PeerStanding(
-            domain=row[0],
-            status=row[1],
-            error_count=row[2],
-            last_seen_at=row[3],
-            last_error=row[4],
-            updated_at=row[5],
-        )
-        for row in rows
-    ]
-    return tuple(sorted(found, key=lambda standing: standing.domain))
+    return tuple(sorted(map(standing_of, rows), key=lambda standing: standing.domain))
 
 
 # -- outboxes --------------------------------------------------------------------------------------

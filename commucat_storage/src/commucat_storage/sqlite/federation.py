@@ -17,14 +17,15 @@ from commucat_storage.federation import (
     OutboxStanding,
     Peer,
     PeerStanding,
-    PeerStatus,
     RemoteFriendRequest,
     cleaned,
     is_same_request,
     letter_of,
     outbox_of,
     outbox_row,
+    peer_of,
     request_of,
+    standing_of,
 )
 from commucat_storage.friends import MAX_PENDING_REQUESTS, FriendRefusal, FriendRefusedError, RequestStatus
 from commucat_storage.operating import OperatorRecord
@@ -47,18 +48,7 @@ def peers(connection: sqlite3.Connection, domain: str | None = None) -> tuple[Pe
         f"SELECT {_PEER} FROM federation_peer WHERE domain = coalesce(?, domain) ORDER BY domain",  # noqa: S608
         (domain,),
     )
-    return tuple(
-        Peer(
-            domain=row[0],
-            endpoint=row[1],
-            public_key=row[2],
-            status=PeerStatus(row[3]),
-            next_key=row[4],
-            created_at=row[5],
-            updated_at=row[6],
-        )
-        for row in rows
-    )
+    return tuple(map(peer_of, rows))
 
 
 def put_peer(connection: sqlite3.Connection, peer: Peer, record: OperatorRecord | None) -> None:
@@ -101,17 +91,7 @@ def note_peer(connection: sqlite3.Connection, standing: PeerStanding) -> None:
 def peer_standings(connection: sqlite3.Connection) -> tuple[PeerStanding, ...]:
     """By domain."""
     rows = connection.execute(f"SELECT {_STANDING} FROM federation_peer_status ORDER BY domain")  # noqa: S608
-    return tuple(
-        PeerStanding(
-            domain=row[0],
-            status=row[1],
-            error_count=row[2],
-            last_seen_at=row[3],
-            last_error=row[4],
-            updated_at=row[5],
-        )
-        for row in rows
-    )
+    return tuple(map(standing_of, rows))
 
 
 # -- outboxes --------------------------------------------------------------------------------------
