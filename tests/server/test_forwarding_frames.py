@@ -83,8 +83,10 @@ async def resolved(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     before = storage.enqueue_now
 
     def enqueue_now(self: Any, batch: Any, done: Any) -> bool:
-        asked.extend(each.sender for each in batch if isinstance(each, Resolve))
-        return before(self, batch, done)
+        taken: bool = before(self, batch, done)
+        if taken:
+            asked.extend(each.sender for each in batch if isinstance(each, Resolve))
+        return taken
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "enqueue_now", enqueue_now)
