@@ -14,6 +14,7 @@ from commucat_server.ops.counters import Counters
 from commucat_server.routing.cluster import Cluster
 from commucat_server.routing.hints import (
     CallChange,
+    CallMedia,
     CallMoved,
     CallRings,
     Claimed,
@@ -39,6 +40,7 @@ from server.test_live_session import caught_up, new_live, numbers_of, offer, pag
         LiveFrame(("bob", "carol"), FrameType.VOICE_FRAME, 2**32 - 1, b"\0\n\xff{}"),
         HowAre("aa", "bob", ("carol",)),
         NewPeers(("bob", "carol")),
+        CallMedia("call", "bob", "node", ("carol", "dora"), FrameType.VOICE_FRAME, b"a\nb\x00"),
         CallRings("call", 7, "bob", "full_duplex", True, ("carol", "dora")),
         *[CallMoved("call", change, "bob", "hangup") for change in CallChange],
     ],

@@ -47,16 +47,18 @@ def packet(origin: Origin, frame: Frame) -> Request | None:
     if place is None:
         return _without_call(origin, frame, found)
     now = forwarder.now()
-    if origin.media_waiting == 0 and place.permit.holds(now):
-        if not place.permit.refused:
-            forwarder.forward(place, frame.type, frame.payload, found, now)
-            forwarder.refresh(place, now)
-            if not origin.live.call_media:
-                origin.live.acknowledge(frame.channel, frame.sequence)
-            return None
+    known = place.permit.holds(now)
+    if known and place.permit.refused:
+        # One packet a second asks again, and its answer says why.
         if not _may_complain(origin, frame, now):
             forwarder.drop("not_allowed")
             return None
+    elif known and origin.media_waiting == 0:
+        forwarder.forward(place, frame.type, frame.payload, found, now)
+        forwarder.refresh(place, now)
+        if not origin.live.call_media:
+            origin.live.acknowledge(frame.channel, frame.sequence)
+        return None
 
     def done(outcome: Outcome | None) -> None:
         origin.media_waiting -= 1
