@@ -399,7 +399,13 @@ async def test_the_operator_can_switch_it_off(tmp_path: Path) -> None:
 async def test_the_final_ack_names_the_capabilities(server: Server) -> None:
     alice = await server.connect(ALICE)
 
-    assert alice.ack["capabilities"] == ["delivery-ack", "delivery-status", "self-copy", "send-only"]
+    assert alice.ack["capabilities"] == [
+        "call-media",
+        "delivery-ack",
+        "delivery-status",
+        "self-copy",
+        "send-only",
+    ]
 
 
 async def test_what_was_confirmed_right_before_the_server_stops_is_reported(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ from commucat_proto.frames import (
     negotiate_version,
 )
 from commucat_proto.hello import (
+    CALL_MEDIA,
     DELIVERY_ACK,
     DELIVERY_STATUS,
     SELF_COPY,
@@ -90,6 +91,7 @@ from commucat_proto.varint import (
 )
 
 __all__ = [
+    "CALL_MEDIA",
     "DELIVERY_ACK",
     "DELIVERY_STATUS",
     "DELIVERY_STATUS_EVENT",

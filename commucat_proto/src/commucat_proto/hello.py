@@ -28,6 +28,8 @@ MAX_CAPABILITIES = 64
 MAX_CODE_LEN = 128
 BINDING_LEN = 32
 
+CALL_MEDIA = "call-media"
+"""Capability: the client reads media packets of version 2 and the updates about a call's media."""
 DELIVERY_ACK = "delivery-ack"
 """Capability: the client confirms what it received with cumulative Acks on channel 0."""
 DELIVERY_STATUS = "delivery-status"

@@ -3,7 +3,7 @@ TransportUpdate frames carry (docs/protocol.md, "Call control messages").
 """
 
 import enum
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeAlias, cast, get_args
 
 import attrs
 
@@ -14,6 +14,13 @@ from commucat_proto.calls.media_profile import (
     Hardware,
     SourceMode,
     VideoCodec,
+)
+from commucat_proto.calls.media_updates import (
+    ActiveSpeakers,
+    CongestionReport,
+    DeviceStreams,
+    KeyFrameRequest,
+    ReceiveSelection,
 )
 from commucat_proto.calls.transport import CallTransport, TransportCandidate, TransportCandidateRef
 from commucat_proto.calls.wire_struct import (
@@ -208,13 +215,24 @@ class ConsentKeepalive(WireStruct):
     interval_secs: int | None = attrs.field(default=None, metadata=wire(optional(U16)))
 
 
-_UPDATES: dict[str, type[NewCandidate] | type[SelectedCandidatePair] | type[ConsentKeepalive]] = {
-    kind.name: kind for kind in (NewCandidate, SelectedCandidatePair, ConsentKeepalive)
-}
+CallUpdate: TypeAlias = (
+    NewCandidate
+    | SelectedCandidatePair
+    | ConsentKeepalive
+    | ReceiveSelection
+    | KeyFrameRequest
+    | ActiveSpeakers
+    | DeviceStreams
+    | CongestionReport
+)
+"""Everything that a TransportUpdate can say."""
+
+_KINDS: tuple[type[CallUpdate], ...] = get_args(CallUpdate)
+_UPDATES: dict[str, type[CallUpdate]] = {kind.name: kind for kind in _KINDS}
 
 
 def _check_update(value: object) -> None:
-    if not isinstance(value, NewCandidate | SelectedCandidatePair | ConsentKeepalive):
+    if not isinstance(value, _KINDS):
         raise ValueError("not an update")
 
 
@@ -229,9 +247,7 @@ class CallTransportUpdate(CallMessage):
     frame_type: ClassVar[FrameType] = FrameType.TRANSPORT_UPDATE
 
     call_id: str = attrs.field(metadata=wire(TEXT))
-    update: NewCandidate | SelectedCandidatePair | ConsentKeepalive = attrs.field(
-        metadata=wire(Shape(_check_update))
-    )
+    update: CallUpdate = attrs.field(metadata=wire(Shape(_check_update)))
 
     @classmethod
     def _read(cls, value: object) -> Self:

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from commucat_ledger import LedgerRecord
 from commucat_proto import (
+    CALL_MEDIA,
     DELIVERY_ACK,
     DELIVERY_STATUS,
     SELF_COPY,
@@ -287,7 +288,7 @@ def without_signature(entry: dict[str, Any]) -> dict[str, Any]:
 def capabilities(context: ConnectContext) -> list[str]:
     """What a client may ask for in its Hello."""
     status = [DELIVERY_STATUS] if context.settings.delivery_status else []
-    return [DELIVERY_ACK, *status, SELF_COPY, SEND_ONLY]
+    return [CALL_MEDIA, DELIVERY_ACK, *status, SELF_COPY, SEND_ONLY]
 
 
 def keepalive_interval(keepalive: int) -> int:
