@@ -18,6 +18,7 @@ COARSE: Final = 8
 """So many of them make a sample of the first search."""
 PIECE: Final = 1.5
 """Seconds of each piece."""
+_LENGTH: Final = round(PIECE * RATE)
 MAX_PIECES: Final = 8
 LOUD: Final = 0.25
 """Part of the loudest piece's level below which a piece is taken for silence, which is like everything."""
@@ -52,16 +53,20 @@ def compare(played: Sequence[float], recorded: Sequence[float], *, max_delay: fl
 
     None when one of them is silent or shorter than a piece.
     """
-    played, recorded = _centred(played), _centred(recorded)
-    length = round(PIECE * RATE)
-    starts = _loud_pieces(played, length)
-    coarse_played, coarse_recorded = to_rate(played, COARSE), to_rate(recorded, COARSE)
-    found = [
-        place
-        for start in starts
-        if (place := _find(played, recorded, coarse_played, coarse_recorded, start, length, max_delay))
-        is not None
-    ]
+    ours, theirs = _Wave.of(played), _Wave.of(recorded)
+    rough_ours, rough_theirs = ours.coarse(), theirs.coarse()
+    reach = round(max_delay * RATE)
+    found: list[tuple[int, float]] = []
+    for start in _loud_pieces(ours):
+        piece = rough_ours.piece(start // COARSE, _LENGTH // COARSE)
+        places = range((start - reach) // COARSE, (start + reach) // COARSE + 1)
+        rough = _best(piece, rough_theirs, places)
+        if rough is not None:
+            middle = rough[0] * COARSE
+            around = range(middle - 2 * COARSE, middle + 2 * COARSE + 1)
+            exact = _best(ours.piece(start, _LENGTH), theirs, around)
+            if exact is not None:
+                found.append((exact[0] - start, exact[1]))
     if not found:
         return None
     delays = sorted(delay / RATE * 1000 for delay, _ in found)
@@ -76,63 +81,53 @@ def compare(played: Sequence[float], recorded: Sequence[float], *, max_delay: fl
     )
 
 
-def _centred(samples: Sequence[float]) -> list[float]:
-    mean = sum(samples) / len(samples) if samples else 0.0
-    return [sample - mean for sample in samples]
+@attrs.frozen
+class _Wave:
+    """Samples around zero, and the energy of all before each of them."""
+
+    samples: Sequence[float]
+    energies: Sequence[float]
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> "_Wave":
+        mean = sum(samples) / len(samples) if samples else 0.0
+        centred = [sample - mean for sample in samples]
+        return cls(centred, [0.0, *accumulate(map(mul, centred, centred))])
+
+    def coarse(self) -> "_Wave":
+        return _Wave.of(to_rate(self.samples, COARSE, 1))
+
+    def piece(self, start: int, length: int) -> Sequence[float]:
+        return self.samples[start : start + length]
+
+    def energy(self, start: int, length: int) -> float:
+        return self.energies[start + length] - self.energies[start]
 
 
-def _loud_pieces(played: Sequence[float], length: int) -> list[int]:
+def _loud_pieces(played: _Wave) -> list[int]:
     """Where pieces begin, evenly spread, those of silence left out."""
-    last = len(played) - length
+    last = len(played.samples) - _LENGTH
     if last < 0:
         return []
-    count = min(MAX_PIECES, last // length + 1)
+    count = min(MAX_PIECES, last // _LENGTH + 1)
     starts = [last * number // max(count - 1, 1) for number in range(count)]
-    levels = {start: _energy(played[start : start + length]) ** 0.5 for start in starts}
+    levels = {start: max(played.energy(start, _LENGTH), 0.0) ** 0.5 for start in starts}
     loudest = max(levels.values())
     return [start for start in starts if loudest > 0 and levels[start] >= LOUD * loudest]
 
 
-def _find(
-    played: Sequence[float],
-    recorded: Sequence[float],
-    coarse_played: Sequence[float],
-    coarse_recorded: Sequence[float],
-    start: int,
-    length: int,
-    max_delay: float,
-) -> tuple[int, float] | None:
-    """The delay in samples, and the correlation there."""
-    reach = round(max_delay * RATE)
-    piece = coarse_played[start // COARSE : (start + length) // COARSE]
-    places = range((start - reach) // COARSE, (start + reach) // COARSE + 1)
-    rough = _best(piece, coarse_recorded, places)
-    if rough is None:
-        return None
-    middle = rough[0] * COARSE
-    exact = _best(
-        played[start : start + length], recorded, range(middle - 2 * COARSE, middle + 2 * COARSE + 1)
-    )
-    return None if exact is None else (exact[0] - start, exact[1])
-
-
-def _best(piece: Sequence[float], among: Sequence[float], places: Iterable[int]) -> tuple[int, float] | None:
-    """Where in ``among`` the piece fits best, and how well; None when there is nothing but silence."""
-    own = _energy(piece)
-    energies = [0.0, *accumulate(value * value for value in among)]
+def _best(piece: Sequence[float], among: _Wave, places: Iterable[int]) -> tuple[int, float] | None:
+    """Where the piece fits best, and how well; None when there is nothing but silence."""
+    own, length = sum(map(mul, piece, piece)), len(piece)
     best: tuple[int, float] | None = None
     for place in places:
-        if place < 0 or place + len(piece) > len(among):
+        if place < 0 or place + length > len(among.samples):
             continue
-        there = energies[place + len(piece)] - energies[place]
-        # What is left of differences of sums is not exact; a millionth of the piece is silence.
+        there = among.energy(place, length)
+        # Differences of sums are not exact: a millionth of the piece is silence.
         if own <= 0 or there <= own * 1e-6:
             continue
-        correlation = sum(map(mul, piece, among[place : place + len(piece)])) / (own * there) ** 0.5
+        correlation = sum(map(mul, piece, among.piece(place, length))) / (own * there) ** 0.5
         if best is None or correlation > best[1]:
             best = place, correlation
     return best
-
-
-def _energy(samples: Sequence[float]) -> float:
-    return sum(map(mul, samples, samples))

@@ -156,18 +156,19 @@ class Call:
 
     # -- what the server says --------------------------------------------------------------------------
 
-    def offered(self, refused: Iterable[str]) -> list[CallEvent]:
-        """The server has the offer, and has left out ``refused``."""
+    def offered(self, refused: Iterable[str], busy: Iterable[str] = ()) -> list[CallEvent]:
+        """The server has the offer, and has left out ``refused``, some of them because they are ``busy``."""
+        speaking = set(busy)
         if self.state is CallState.OFFERING:
             self.state = CallState.RINGING
         events: list[CallEvent] = []
         for device in sorted(set(refused) & self._called):
-            events += self._goes(device, Cause.REFUSED)
+            events += self._goes(device, Cause.BUSY if device in speaking else Cause.REFUSED)
         return events
 
-    def refused(self) -> list[CallEvent]:
-        """The server has not taken the offer, or does not know the call (any more)."""
-        return self._end(Cause.REFUSED)
+    def lost(self) -> list[CallEvent]:
+        """The server does not know the call any more, or not with this device in it."""
+        return self._end(Cause.LOST)
 
     # -- what other devices say ------------------------------------------------------------------------
 
