@@ -217,7 +217,7 @@ class Call:
         self._end(_OF_REASON[reason])
         return self._answer(reason)
 
-    def hang_up(self) -> CallEnd | CallAnswer | None:
+    def hang_up(self, cause: Cause = Cause.HUNG_UP) -> CallEnd | CallAnswer | None:
         """Leave; returns what the others are to be told, None when the call is over already.
 
         Who has begun a call, or is in one of two, ends it. In one of more, the others go on.
@@ -226,7 +226,8 @@ class Call:
             return None
         was = self.state
         alone = len(self.others) <= 1
-        self._end(Cause.HUNG_UP if was is CallState.RUNNING else Cause.CANCELLED)
+        gave_up = cause is Cause.HUNG_UP and was is not CallState.RUNNING
+        self._end(Cause.CANCELLED if gave_up else cause)
         if self.own != self.caller and (was is CallState.RINGING or not alone):
             return self._answer(RejectReason.DECLINE)
         reason = EndReason.HANGUP if was is CallState.RUNNING else EndReason.CANCEL
