@@ -25,4 +25,4 @@ fi
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 PIP_CONSTRAINT="$(pwd)/constraints.txt"
 export PIP_CONSTRAINT
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,postgres,redis,telemetry]'
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,postgres,redis,telemetry,video]'

@@ -2,7 +2,8 @@
 # Installs the Debian packages that the tests use when they are missing: strace counts the disk syncs
 # between a commit and its acknowledgement, a private PostgreSQL and a private Redis are started for the
 # store's tests, systemd-analyze reads the unit, libfaketime sets a server's clock, groff reads the
-# manual pages, and zsh and fish their completion.
+# manual pages, and zsh and fish their completion; voices are encoded by libopus, which PyOgg finds
+# with libogg and libopusfile.
 set -eu
 missing=""
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
@@ -16,6 +17,14 @@ command -v groff >/dev/null 2>&1 || missing="$missing groff-base"
 command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
 command -v fish >/dev/null 2>&1 || missing="$missing fish"
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
+# What PyOgg loads, where the loader finds it. Its cache knows the soname: ldconfig is not in everybody's path.
+libraries=$(PATH="$PATH:/usr/sbin:/sbin" ldconfig -p)
+for library in libopus:libopus0 libogg:libogg0 libopusfile:libopusfile0; do
+    case "$libraries" in
+    *"${library%:*}.so.0 "*) ;;
+    *) missing="$missing ${library#*:}" ;;
+    esac
+done
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     sudo=""

@@ -1,4 +1,4 @@
-"""What can be wrong with a media packet."""
+"""What can be wrong with media."""
 
 
 class MediaError(Exception):
@@ -10,3 +10,15 @@ class MediaPacketError(MediaError):
 
     The text says what is wrong and never repeats the bytes: they are somebody's voice or picture.
     """
+
+
+class MediaFormatError(MediaError):
+    """Samples, pictures or parameters have not the form that is needed: a wrong size, rate, or range."""
+
+
+class MediaCodecError(MediaError):
+    """A codec refuses or fails: its data are damaged, too large, or of a codec that is not offered."""
+
+
+class MediaLibraryMissingError(MediaError):
+    """A library that a codec needs is not installed. The text says how to install it."""
