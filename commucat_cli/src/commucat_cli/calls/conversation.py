@@ -1,0 +1,270 @@
+"""The sound of one call: a clock of 20 ms that reads, encodes and sends, and takes, decodes, mixes and writes."""
+
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from commucat_cli.calls.hearing import FORMAT, Hearing, HeardFigures, Interval
+from commucat_cli.calls.party_keys import PartyKeys
+from commucat_cli.calls.speaking import LOWEST_BITRATE, Speaking, Spoken, format_for
+from commucat_cli.calls.wav_writer import WavWriter
+from commucat_cli.errors import CliError
+from commucat_media import MediaError
+from commucat_media.jitter_buffer import Playout
+from commucat_media.pcm import AudioFormat
+from commucat_media.wav import Sound, read_wav
+from commucat_proto import FrameType
+from commucat_proto.calls import (
+    ActiveSpeakers,
+    CallStats,
+    CallTransportUpdate,
+    CongestionReport,
+    DeviceStreams,
+    MediaStreamStats,
+    StreamDirection,
+    StreamKind,
+)
+
+TICK: Final = 0.02
+MOST_BEHIND: Final = 1.0
+"""Seconds of sound that are said and heard late after this process could not run; more is left out."""
+TAIL: Final = 0.5
+"""Seconds after the last word, for what is on its way, before a call that has no other end is over."""
+WRITE_EVERY: Final = 50
+"""Frames between two writes to the recording."""
+
+Send = Callable[[FrameType, bytes], bool]
+
+
+@attrs.frozen(kw_only=True)
+class SoundPlan:
+    """What is played and recorded, and how. Bitrates in bit/s; ``drop`` in percent."""
+
+    play: Path | None = None
+    record: Path | None = None
+    bitrate: int = 24_000
+    drop: float = 0.0
+    seed: int | None = None
+    duration: float | None = None
+    """Seconds from when the call runs to its end; None: to the end of ``play``, if there is one."""
+    ends_with_sound: bool = True
+
+
+class Conversation:
+    """Implements :class:`~commucat_cli.calls.talk.Talk`. :meth:`prepare` it, then :meth:`run` it beside a line."""
+
+    def __init__(self, plan: SoundPlan) -> None:
+        self._plan = plan
+        self._send: Send | None = None
+        self._own = ""
+        self._speaking: Speaking | None = None
+        self._hearing: Hearing | None = None
+        self._keys: PartyKeys | None = None
+        self._numbered = False
+        self._writer: WavWriter | None = None
+        self._unwritten = array("h")
+        self._begun = trio.Event()
+        self._sent_bytes = self._reported_bytes = self._reported_packets = 0
+        self._worst_loss = 0.0
+        self.speakers: tuple[str, ...] = ()
+        """Who speaks, the loudest first, as the server says."""
+        self.congestion = 0
+        """Packets of this device that the server dropped for others that were too slow."""
+
+    async def prepare(self) -> None:
+        """Read what is to be played, make the recording, and see whether there is Opus at all.
+
+        Raises:
+            CliError: a file cannot be read or written, or a library is missing; says what to do.
+        """
+        sound = None
+        if self._plan.play is not None:
+            sound = await trio.to_thread.run_sync(_read, self._plan.play)
+        audio = format_for(sound)
+        pcm = b"" if sound is None else await trio.to_thread.run_sync(_converted, sound, audio, self._plan.play)
+        self._speaking = Speaking(
+            pcm, audio, bitrate=self._plan.bitrate, drop=self._plan.drop, seed=self._plan.seed
+        )
+        try:
+            await trio.to_thread.run_sync(self._speaking.open)
+        except MediaError as exc:
+            raise CliError(str(exc)) from exc
+        if self._plan.record is not None:
+            self._writer = await trio.to_thread.run_sync(WavWriter, self._plan.record, FORMAT.sample_rate)
+
+    def connect(self, own: str, send: Send) -> None:
+        """Say whose sound it is, and how packets leave."""
+        self._own, self._send = own, send
+
+    async def run(self) -> None:
+        """Talk from when the call runs until its time is over.
+
+        Raises:
+            CliError: the recording cannot be written any more.
+        """
+        await self._begun.wait()
+        assert self._speaking is not None
+        start = trio.current_time()
+        frames = 0
+        while not self._time_is_over(frames * TICK):
+            await trio.sleep_until(start + frames * TICK)
+            behind = trio.current_time() - start - frames * TICK
+            if behind > MOST_BEHIND:
+                missed = int(behind / TICK)
+                self._speaking.skip(missed)
+                self._unwritten.extend(array("h", bytes(FORMAT.frame_bytes * missed)))
+                frames += missed
+            await self._frame()
+            frames += 1
+
+    def _time_is_over(self, seconds: float) -> bool:
+        if self._plan.duration is not None:
+            return seconds >= self._plan.duration
+        assert self._speaking is not None
+        if self._plan.play is None or not self._plan.ends_with_sound or not self._speaking.over:
+            return False
+        return seconds >= self._speaking.said + TAIL
+
+    async def _frame(self) -> None:
+        assert self._speaking is not None
+        assert self._hearing is not None
+        due = self._hearing.due(trio.current_time())
+        spoken, heard = await trio.to_thread.run_sync(self._work, due)
+        payload = self._speaking.packet(spoken, self._keys, numbered=self._numbered)
+        if payload is not None and self._send is not None and self._send(FrameType.VOICE_FRAME, payload):
+            self._sent_bytes += len(payload)
+        if self._writer is not None:
+            self._unwritten.extend(heard)
+            if len(self._unwritten) >= WRITE_EVERY * FORMAT.frame_samples:
+                await self._write()
+
+    def _work(self, due: Sequence[tuple[object, Playout]]) -> "tuple[Spoken, array[int]]":
+        """In a worker thread: all codecs of one frame."""
+        assert self._speaking is not None
+        return self._speaking.encode(), Hearing.decode(due)
+
+    async def _write(self) -> None:
+        assert self._writer is not None
+        samples, self._unwritten = self._unwritten, array("h")
+        await trio.to_thread.run_sync(self._writer.write, samples)
+
+    async def close(self) -> None:
+        """Write the rest of the recording; in any case.
+
+        Raises:
+            CliError: it cannot be written.
+        """
+        if self._writer is not None:
+            with trio.CancelScope(shield=True):
+                try:
+                    await self._write()
+                finally:
+                    await trio.to_thread.run_sync(self._writer.close)
+
+    # -- from the line ---------------------------------------------------------------------------------
+
+    def begin(self, keys: PartyKeys | None, *, numbered: bool, sole: str | None) -> None:
+        self._keys, self._numbered = keys, numbered
+        self._hearing = Hearing(keys, sole=sole)
+        self._begun.set()
+
+    def left(self, device: str) -> None:
+        if self._hearing is not None:
+            self._hearing.forget(device)
+
+    def take_media(self, frame_type: FrameType, payload: bytes) -> None:
+        if frame_type is FrameType.VOICE_FRAME and self._hearing is not None:
+            self._hearing.take(payload, trio.current_time())
+
+    def take_stats(self, stats: CallStats) -> None:
+        if stats.direction is StreamDirection.RECEIVE and stats.audio is not None:
+            self._worst_loss = max(self._worst_loss, min(max(stats.audio.packet_loss, 0.0), 1.0))
+
+    def take_update(self, update: CallTransportUpdate) -> None:
+        match update.update:
+            case DeviceStreams(device=device, streams=streams):
+                if self._hearing is not None and device != self._own:
+                    audio = [each.stream for each in streams if each.kind is StreamKind.AUDIO]
+                    self._hearing.own(device, audio)
+            case ActiveSpeakers(devices=devices):
+                self.speakers = devices
+            case CongestionReport(dropped=dropped):
+                self.congestion += dropped
+
+    def stats(self, call_id: str) -> Sequence[CallStats]:
+        if self._speaking is None or self._hearing is None:
+            return ()
+        heard = self._hearing.interval()
+        sent, self._reported_bytes = self._sent_bytes - self._reported_bytes, self._sent_bytes
+        now = int(time.time())
+        return (
+            CallStats(
+                call_id=call_id,
+                direction=StreamDirection.SEND,
+                audio=MediaStreamStats(bitrate=8 * sent, codec="opus"),
+                timestamp=now,
+            ),
+            CallStats(
+                call_id=call_id,
+                direction=StreamDirection.RECEIVE,
+                audio=MediaStreamStats(
+                    bitrate=8 * heard.bytes,
+                    packet_loss=heard.loss,
+                    jitter_ms=round(heard.jitter_ms),
+                    codec="opus",
+                ),
+                timestamp=now,
+            ),
+        )
+
+    # -- how it went -----------------------------------------------------------------------------------
+
+    def figures(self, seconds: float | None) -> Mapping[str, str | int | float | None]:
+        """Of the whole call; ``seconds`` it lasted."""
+        if self._speaking is None or self._hearing is None or not seconds:
+            return {}
+        heard = self._hearing.figures()
+        return {
+            "packets_sent": self._speaking.packets - self._speaking.dropped,
+            "packets_dropped": self._speaking.dropped,
+            "bitrate_sent": round(8 * self._sent_bytes / seconds),
+            "congestion": self.congestion,
+            **_heard(heard, seconds),
+        }
+
+
+def _heard(heard: HeardFigures, seconds: float) -> dict[str, str | int | float | None]:
+    mean = heard.delays.mean
+    return {
+        "packets_received": heard.packets,
+        "packets_lost": heard.lost,
+        "packets_late": heard.late,
+        "packets_repeated": heard.repeated,
+        "packets_unreadable": heard.unreadable,
+        "frames_recovered": heard.recovered,
+        "frames_concealed": heard.concealed,
+        "bitrate_received": round(8 * heard.bytes / seconds),
+        "jitter_mean_ms": None if mean is None else round(mean, 2),
+        "jitter_p99_ms": heard.delays.percentile(99),
+    }
+
+
+def _read(path: Path) -> Sound:
+    try:
+        return read_wav(path)
+    except OSError as exc:
+        raise CliError(f"{path} cannot be read: {exc.strerror}") from exc
+    except MediaError as exc:
+        raise CliError(str(exc)) from exc
+
+
+def _converted(sound: Sound, audio: AudioFormat, path: Path) -> bytes:
+    try:
+        return sound.converted(audio)
+    except MediaError as exc:
+        raise CliError(f"{path}: {exc}") from exc
