@@ -30,6 +30,7 @@ from commucat_proto import (
     encode_frame,
     json_text,
 )
+from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.context import ConnectContext, ConnectSettings
@@ -411,6 +412,7 @@ async def running_server(
     new_devices_per_hour: int = 1000,
     max_frame_len: int = 2**20,
     shared: Shared = ALONE,
+    forwarding: dict[str, Any] | None = None,
 ) -> AsyncIterator[Server]:
     async with (
         open_sqlite(path / "store.db", settings=sqlite or SqliteSettings()) as storage,
@@ -444,6 +446,7 @@ async def running_server(
         key = NoiseKeyVersion(
             version=1, keys=SERVER_KEYS, valid_after=0, rotates_at=NOW * 2, expires_at=NOW * 2
         )
+        calls = CallService(inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=60)
         context = ConnectContext(
             settings=ConnectSettings(**({"domain": DOMAIN} | limits | (settings or {}))),
             noise_keys=NoiseCatalogue(
@@ -460,7 +463,15 @@ async def running_server(
             inbox=inbox,
             cluster=cluster,
             presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=30, clock=clock),
-            calls=CallService(inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=60),
+            calls=calls,
+            forwarder=Forwarder(
+                board=calls.board,
+                registry=registry,
+                inbox=inbox,
+                cluster=cluster,
+                counters=counters,
+                **(forwarding or {}),
+            ),
             counters=counters,
             bus=shared.bus,
             connect_limit=_limit("connect", connects, 1.0, shared),

@@ -126,3 +126,56 @@ def test_record_of_a_large_call_is_bounded() -> None:
 
     assert len(record["participants"]) == 100
     assert record["participant_count"] == 5000
+
+
+class Heard:
+    """What a listener was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, frozenset[str]]] = []
+
+    def on_joined(self, call: Call, device_id: str) -> None:
+        self.told.append(("joined", device_id, frozenset(call.joined)))
+
+    def on_left(self, call: Call, device_id: str) -> None:
+        self.told.append(("left", device_id, frozenset(call.joined)))
+
+    def on_over(self, call: Call) -> None:
+        self.told.append(("over", "", frozenset(call.joined)))
+
+
+def test_listener_hears_of_everybody_who_comes_and_goes_in_order() -> None:
+    board, heard = CallBoard(60.0), Heard()
+    board.listen(heard)
+    call = ringing(board, "bob", "carol")
+    board.accept(call, "bob", 1.0)
+    board.accept(call, "bob", 2.0)
+    board.accept(call, "carol", 3.0)
+    board.decline(call, "carol")
+    board.decline(call, "bob")
+    board.remove(call)
+
+    assert heard.told == [
+        ("joined", "alice", {"alice"}),
+        ("joined", "bob", {"alice", "bob"}),
+        ("joined", "carol", {"alice", "bob", "carol"}),
+        ("left", "carol", {"alice", "bob"}),
+        ("left", "bob", {"alice"}),
+        ("over", "", {"alice"}),
+    ]
+
+
+def test_listener_hears_of_calls_of_other_nodes_and_of_no_offer_that_was_not_stored() -> None:
+    board, heard = CallBoard(60.0), Heard()
+    board.listen(heard)
+    board.remove(reserve(board))
+    assert heard.told == []
+
+    def adopted() -> Call:
+        call = board.adopt("d", channel=7, initiator="dora", mode="full_duplex", video=False, now=0.0)
+        assert call is not None
+        return call
+
+    assert adopted() is adopted()
+    board.remove(adopted())
+    assert heard.told == [("joined", "dora", {"dora"}), ("over", "", {"dora"})]

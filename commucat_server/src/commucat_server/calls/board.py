@@ -16,6 +16,8 @@ from typing import Any
 
 import attrs
 
+from commucat_server.calls.listener import CallListener
+
 MAX_CALLS = 4
 """Calls that one device may have begun. Being called does not count: strangers could fill the places."""
 GRACE = 30.0
@@ -65,6 +67,11 @@ class CallBoard:
         self._ring_timeout = ring_timeout
         self._calls: dict[str, Call] = {}
         self._of_device: dict[str, set[Call]] = {}
+        self._listeners: list[CallListener] = []
+
+    def listen(self, listener: CallListener) -> None:
+        """Have ``listener`` told, after those who came before, of what happens from now on."""
+        self._listeners.append(listener)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -105,6 +112,8 @@ class CallBoard:
         call.invited = set(recipients) - {call.initiator}
         for device_id in call.invited:
             self._index(device_id, call)
+        for listener in self._listeners:
+            listener.on_joined(call, call.initiator)
 
     def adopt(
         self, call_id: str, *, channel: int, initiator: str, mode: str, video: bool, now: float
@@ -130,6 +139,8 @@ class CallBoard:
         )
         self._calls[call_id] = call
         self._index(initiator, call)
+        for listener in self._listeners:
+            listener.on_joined(call, initiator)
         return call
 
     def invite(self, call: Call, devices: Iterable[str]) -> None:
@@ -170,13 +181,18 @@ class CallBoard:
             call.invited.discard(device_id)
             call.joined.add(device_id)
             call.accepted = True
+            for listener in self._listeners:
+                listener.on_joined(call, device_id)
         self.hear(call, now)
 
     def decline(self, call: Call, device_id: str) -> bool:
         """A device does not want, or not any more; True when the call is over by that."""
         call.invited.discard(device_id)
-        call.joined.discard(device_id)
         self._unindex(device_id, call)
+        if device_id in call.joined:
+            call.joined.discard(device_id)
+            for listener in self._listeners:
+                listener.on_left(call, device_id)
         if len(call.participants) > 1:
             return False
         self.remove(call)
@@ -195,6 +211,9 @@ class CallBoard:
         del self._calls[call.call_id]
         for device_id in call.participants:
             self._unindex(device_id, call)
+        if call.stored:
+            for listener in self._listeners:
+                listener.on_over(call)
         return True
 
     def joined_by(self, device_id: str) -> tuple[Call, ...]:

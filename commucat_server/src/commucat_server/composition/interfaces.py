@@ -67,6 +67,7 @@ def connect_context(
         cluster=services.cluster,
         inbox=services.inbox,
         calls=services.calls,
+        forwarder=services.forwarder,
         presence=services.presence,
         bus=services.shared.bus,
         counters=services.counters,

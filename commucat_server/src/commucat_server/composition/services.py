@@ -6,6 +6,7 @@ import attrs
 
 from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
+from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
 from commucat_server.composition.limits import pairing_policy
 from commucat_server.config import ServerConfig
@@ -38,7 +39,7 @@ from commucat_server.routing.reports import DeliveryReports
 from commucat_server.security.admin import ConfiguredToken
 from commucat_server.security.clients import ClientAddresses
 from commucat_server.security.limits import RateLimits
-from commucat_storage import Storage
+from commucat_storage import ChangeGroup, CreateGroup, InviteMember, Storage
 from commucat_storage.key_archive import ARCHIVE_NAME
 
 
@@ -53,6 +54,7 @@ class Services:
     reports: DeliveryReports
     inbox: Inbox
     calls: CallService
+    forwarder: Forwarder
     issuer: CertificateIssuer
     policy: AdmissionPolicy
     noise_keys: NoiseCatalogue
@@ -91,7 +93,18 @@ async def build_services(
         counters=counters, clock=clock, lifetime=limits.relay_ttl, enabled=config.delivery.status
     )
     inbox = Inbox(storage, registry, counters, reports)
-    inbox.on_group_change = audit.group_changed
+    calls = CallService(
+        inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout
+    )
+    forwarder = Forwarder(
+        board=calls.board, registry=registry, inbox=inbox, cluster=cluster, counters=counters
+    )
+
+    def group_changed(operation: CreateGroup | InviteMember | ChangeGroup) -> None:
+        forwarder.expire(operation.channel)
+        audit.group_changed(operation)
+
+    inbox.on_group_change = group_changed
     deliveries = None
     if config.ledger.deliveries:
         deliveries = DeliveryAudit(audit, lambda device_id: registry.receiver(device_id) is not None)
@@ -112,9 +125,8 @@ async def build_services(
         presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=limits.presence_ttl, clock=clock),
         reports=reports,
         inbox=inbox,
-        calls=CallService(
-            inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout
-        ),
+        calls=calls,
+        forwarder=forwarder,
         issuer=issuer,
         policy=AdmissionPolicy(
             domain=server.domain,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import attrs
 
 from commucat_ledger import Ledger
+from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.relay import WorkerRelay
@@ -66,6 +67,7 @@ class ConnectContext:
     presence: PresenceBoard
     bus: NodeBus
     calls: CallService
+    forwarder: Forwarder
     cluster: Cluster
     counters: Counters
     connect_limit: SharedRateLimit

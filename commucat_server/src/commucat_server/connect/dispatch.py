@@ -20,7 +20,7 @@ from commucat_proto import (
     json_text,
 )
 from commucat_server.connect.context import ConnectContext
-from commucat_server.connect.frames import calls, groups, messages, transient
+from commucat_server.connect.frames import calls, groups, media, messages, transient
 from commucat_server.connect.frames.request import Origin, RefusedFrameError, Request, Settle
 from commucat_server.listener.wakeup import Progress
 from commucat_server.ops.counters import count
@@ -83,8 +83,8 @@ _QUICK: Mapping[FrameType, _Quick] = {
     FrameType.LEAVE: messages.leave,
     FrameType.ACK: messages.confirm,
     FrameType.TYPING: transient.typing,
-    FrameType.VOICE_FRAME: transient.media,
-    FrameType.VIDEO_FRAME: transient.media,
+    FrameType.VOICE_FRAME: media.packet,
+    FrameType.VIDEO_FRAME: media.packet,
     FrameType.GROUP_CREATE: groups.create,
     FrameType.GROUP_INVITE: groups.invite,
     FrameType.HELLO: messages.ignored,
@@ -295,6 +295,8 @@ class FrameDispatcher:
                 pass
             case ResolveOutcome(recipients, refused, elsewhere):
                 self._send_live(request, recipients, elsewhere)
+                if request.quiet and (recipients or not refused):
+                    return
                 self._answer_refused(request, bool(recipients) or not refused, refused, request.ack)
             case GroupOutcome(None, notice):
                 # The group is changed; those whose inbox took no notice of it are named.

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from commucat_proto import (
+    CALL_MEDIA,
     FrameRefused,
     FramesReceived,
     PeerClosed,
@@ -85,6 +86,7 @@ class EstablishedSession:
             rest=session.rest,
             reception=CLEAR if self._clear else FULL,
             claim=welcome.entrance.admitted.claim,
+            call_media=CALL_MEDIA in hello.capabilities,
         )
         progress = Progress()
         self._dispatcher = FrameDispatcher(context, self._live, progress, hello.capabilities)

@@ -13,10 +13,14 @@ from commucat_server.connect.modes import FramedStream
 from commucat_server.listener import ConnectStream, StreamLostError
 from commucat_server.listener.wakeup import Progress, Wakeup
 from commucat_server.routing.live import LiveSession
+from commucat_server.routing.media_queue import TURN_BYTES
 from commucat_server.routing.reception import PAGE_ROWS
 from commucat_storage import StorageError
 
 log = structlog.get_logger("commucat.connect")
+
+MEDIA_WAIT = 0.02
+"""Seconds until media that found no room looks again: one packet of sound."""
 
 
 class SessionWriter:
@@ -118,6 +122,11 @@ class SessionWriter:
                     await self._work.wait()
                     self._resting = False
                     continue
+                if live.only_media and not self._room_for_media():
+                    # What comes meanwhile for the client goes first, and does not wait for it.
+                    with trio.move_on_after(MEDIA_WAIT):
+                        await self._work.wait()
+                    continue
                 await self._fetch_if_behind()
                 await self._flush()
             await self._say_farewell(live.farewell)
@@ -150,6 +159,8 @@ class SessionWriter:
             self._work.set()
             return
         frames = self._take()
+        if live.has_media:
+            self._work.set()
         if not frames:
             return
         data = b""
@@ -178,8 +189,14 @@ class SessionWriter:
 
     def _take(self) -> list[bytes]:
         frames = self._live.take()
+        if self._live.has_media and self._room_for_media():
+            frames.extend(self._live.take_media())
         self._context.counters.frames_egress += len(frames)
         return frames
+
+    def _room_for_media(self) -> bool:
+        """Whether media may follow what is on its way: a message that comes next waits behind it."""
+        return self._stream.outbox_bytes <= TURN_BYTES
 
     def _note_written(self) -> None:
         if self._confirmation is not None:

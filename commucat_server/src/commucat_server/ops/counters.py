@@ -10,9 +10,9 @@ LOSS_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 """Parts of 1."""
 
 
-def count(table: dict[str, int], name: str) -> None:
-    """Add one under a name; the names are the server's own words, so a table has an end."""
-    table[name] = table.get(name, 0) + 1
+def count(table: dict[str, int], name: str, amount: int = 1) -> None:
+    """Add to a name; the names are the server's own words, so a table has an end."""
+    table[name] = table.get(name, 0) + amount
 
 
 @attrs.define
@@ -75,8 +75,16 @@ class Counters:
     calls_begun: int = 0
     voice_frames: int = 0
     video_frames: int = 0
+    media_audio: int = 0
+    """Packets of sound that the forwarder has queued for receivers on this node, counted for each."""
+    media_video: int = 0
+    """The same for video."""
+    media_bytes: int = 0
+    """The payloads of both."""
+    media_dropped: dict[str, int] = attrs.Factory(dict)
+    """Media packets that were dropped, by cause; for a slow receiver counted for each."""
     transport_updates: dict[str, int] = attrs.Factory(dict)
-    """By kind: ``candidate``, ``selected_candidate_pair``, ``consent_keepalive``."""
+    """By the ``update`` of the frame."""
     transport_rtt: Timings = attrs.Factory(lambda: Timings(RTT_BOUNDS))
     """Milliseconds that clients report of the path of a call."""
     transport_loss: Timings = attrs.Factory(lambda: Timings(LOSS_BOUNDS))

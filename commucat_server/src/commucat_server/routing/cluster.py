@@ -16,6 +16,7 @@ import trio
 from commucat_proto import FrameType
 from commucat_server.ops.counters import Counters
 from commucat_server.routing.hints import (
+    CallMedia,
     CallMoved,
     CallRings,
     Claimed,
@@ -52,6 +53,7 @@ class Cluster:
         self._counters = counters
         self._of_peers: Callable[[HowAre | NewPeers], None] | None = None
         self._of_calls: Callable[[CallRings | CallMoved], None] | None = None
+        self._of_media: Callable[[CallMedia], None] | None = None
         self._of_federation: Callable[[PeerNews], None] | None = None
         self._released: list[tuple[str, int]] = []
         self._ended = trio.lowlevel.ParkingLot()
@@ -77,6 +79,10 @@ class Cluster:
     def on_calls(self, told: Callable[[CallRings | CallMoved], None]) -> None:
         """Have ``told`` called with what other nodes say of calls; what this one said may come back."""
         self._of_calls = told
+
+    def on_media(self, told: Callable[[CallMedia], None]) -> None:
+        """Have ``told`` called with media of calls that comes from other nodes."""
+        self._of_media = told
 
     def on_federation(self, told: Callable[[PeerNews], None]) -> None:
         """Have ``told`` called with news for the node that carries to other servers."""
@@ -120,6 +126,16 @@ class Cluster:
         for node, devices in _by_node(elsewhere).items():
             for portion in _portions(devices, HINT_BYTES - len(payload)):
                 self._bus.publish(node, encode_hint(LiveFrame(tuple(portion), frame_type, channel, payload)))
+
+    def send_media(
+        self, elsewhere: Mapping[str, str], call_id: str, sender: str, frame_type: FrameType, payload: bytes
+    ) -> None:
+        """Pass media of a call to devices on other nodes (device to node), once to each node if they fit."""
+        self._counters.live_forwarded += len(elsewhere)
+        for node, devices in _by_node(elsewhere).items():
+            for portion in _portions(devices, HINT_BYTES - len(payload)):
+                hint = CallMedia(call_id, sender, self.node, tuple(portion), frame_type, payload)
+                self._bus.publish(node, encode_hint(hint))
 
     def ask_how(self, elsewhere: Mapping[str, str], newcomer: str) -> None:
         """Have the newcomer told how devices on other nodes are."""
@@ -185,6 +201,9 @@ class Cluster:
             case CallRings() | CallMoved():
                 if self._of_calls is not None:
                     self._of_calls(hint)
+            case CallMedia():
+                if self._of_media is not None:
+                    self._of_media(hint)
             case PeerNews():
                 if self._of_federation is not None:
                     self._of_federation(hint)

@@ -86,6 +86,18 @@ class CallMoved:
 
 
 @attrs.frozen
+class CallMedia:
+    """Media of a device in a call on ``node``, for those on this node whom it may send to."""
+
+    call_id: str
+    sender: str
+    node: str
+    devices: tuple[str, ...]
+    frame_type: FrameType
+    payload: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
 class PeerNews:
     """For the node that carries to other servers: something waits for this domain, or its peer was
     ``heard``."""
@@ -106,7 +118,11 @@ _LIVE = frozenset(
     }
 )
 
-Hint: TypeAlias = NewRows | Claimed | LiveFrame | HowAre | NewPeers | CallRings | CallMoved | PeerNews
+_MEDIA = frozenset({FrameType.VOICE_FRAME, FrameType.VIDEO_FRAME})
+
+Hint: TypeAlias = (
+    NewRows | Claimed | LiveFrame | HowAre | NewPeers | CallRings | CallMoved | CallMedia | PeerNews
+)
 
 
 def encode_hint(hint: Hint) -> bytes:
@@ -126,6 +142,16 @@ def encode_hint(hint: Hint) -> bytes:
             return json_text.dumps({**attrs.asdict(hint), "ring": list(hint.invited), "invited": None})
         case CallMoved(call_id, change, device_id):
             return json_text.dumps({"call": call_id, "change": change.value, "device": device_id})
+        case CallMedia(call_id, sender, node, devices, frame_type, payload):
+            names = list(devices)
+            value: dict[str, Any] = {
+                "media": call_id,
+                "from": sender,
+                "node": node,
+                "to": names,
+                "type": int(frame_type),
+            }
+            return json_text.dumps(value) + b"\n" + payload
         case PeerNews(domain, heard):
             return json_text.dumps({"domain": domain, "heard": heard})
         case HowAre(node, device_id, peers):
@@ -146,6 +172,16 @@ def decode_hint(data: bytes) -> Hint | None:
                 frame_type in _LIVE and 0 <= channel <= MAX_CHANNEL_ID
             ):
                 return LiveFrame(tuple(map(str, devices)), FrameType(frame_type), channel, payload)
+            case {
+                "media": str(call_id),
+                "from": str(sender),
+                "node": str(node),
+                "to": list(devices),
+                "type": int(frame_type),
+            } if frame_type in _MEDIA:
+                return CallMedia(
+                    call_id, sender, node, tuple(map(str, devices)), FrameType(frame_type), payload
+                )
             case {"how": list(peers), "device": str(device_id), "node": str(node)}:
                 return HowAre(node, device_id, tuple(map(str, peers)))
             case {"peers": list(devices)}:

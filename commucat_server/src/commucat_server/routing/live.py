@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from commucat_proto import FrameTemplate, FrameType, encode_frame, json_text
+from commucat_server.routing.media_queue import Lost, MediaPacket, MediaQueue
 from commucat_server.routing.reception import FULL, WINDOW_FRAMES, Reception
 from commucat_storage import InboxPage
 
@@ -42,6 +43,7 @@ class LiveSession:
     __slots__ = (
         "_answers",
         "_answers_bytes",
+        "_media",
         "_next_sequence",
         "_notices",
         "_notices_bytes",
@@ -52,6 +54,7 @@ class LiveSession:
         "_suspected",
         "_wake",
         "behind",
+        "call_media",
         "claim",
         "closed",
         "cursor",
@@ -83,6 +86,7 @@ class LiveSession:
         rest: Callable[[], None] = _nothing,
         reception: Reception = FULL,
         claim: int = 0,
+        call_media: bool = False,
     ) -> None:
         self.device_id = device_id
         self.user_id = user_id
@@ -90,6 +94,8 @@ class LiveSession:
         self.epoch = epoch
         self.receives = receives
         self.delivery_ack = delivery_ack
+        self.call_media = call_media
+        """The client reads media packets of version 2, and the updates about a call's media."""
         self.cursor = confirmed
         """Highest inbox number handed to the writer."""
         self.taken = confirmed
@@ -116,6 +122,8 @@ class LiveSession:
         self._notices: list[bytes] = []
         self._notices_bytes = 0
         self._notices_left = reception.notices
+        # Only while the device is in a call: most sessions never are.
+        self._media: MediaQueue | None = None
 
     # -- deliveries -------------------------------------------------------------------------------
 
@@ -235,6 +243,23 @@ class LiveSession:
         self._wake()
         return True
 
+    def media(self, packet: MediaPacket, clock: Callable[[], float], lost: Lost) -> bool:
+        """Queue a packet of a call, behind everything else; False if it was dropped.
+
+        ``clock`` and ``lost`` are for the :class:`MediaQueue` that the first packet brings about.
+        """
+        if self.closed or not self.receives or self.farewell is not None or self.reception.live is not None:
+            return False
+        if self._media is None:
+            self._media = MediaQueue(clock, lost)
+        queued = self._media.put(packet)
+        self._wake()
+        return queued
+
+    def end_media(self) -> None:
+        """The device is in no call any more."""
+        self._media = None
+
     @property
     def answers_full(self) -> bool:
         """The client does not read its answers; nothing more is read from it until it does."""
@@ -250,7 +275,7 @@ class LiveSession:
     @property
     def idle(self) -> bool:
         """Nothing is queued and nothing is to be fetched."""
-        return not (self._ready or self._answers or self._notices or self.behind)
+        return not (self._ready or self._answers or self._notices or self._media or self.behind)
 
     @property
     def drained(self) -> bool:
@@ -270,6 +295,22 @@ class LiveSession:
         self.taken = self.cursor
         return frames
 
+    @property
+    def has_media(self) -> bool:
+        """Media of a call is queued."""
+        return bool(self._media)
+
+    @property
+    def only_media(self) -> bool:
+        """Media of a call is queued, and nothing else is to be sent."""
+        return bool(self._media) and not (self._ready or self._answers or self._notices or self.behind)
+
+    def take_media(self) -> list[bytes]:
+        """The media that goes out now, as encoded frames; to be sent behind what :meth:`take` gave."""
+        if self._media is None:
+            return []
+        return [template.encode(self._next_sequence()) for template in self._media.take()]
+
     def start_at(self, number: int) -> None:
         """Before the first delivery: the client has everything up to ``number`` already."""
         self.cursor = max(self.cursor, number)
@@ -282,6 +323,7 @@ class LiveSession:
     def close(self) -> None:
         """Nothing is taken any more; lets go of the writer, which in turn holds this session."""
         self.closed = True
+        self._media = None
         self._wake = self.rest = _nothing
 
     # -- the end ----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from commucat_proto.calls import (
     decode_call_message,
 )
 from commucat_server.calls.board import Call, CallRefusedError, offer_record
+from commucat_server.connect.frames import media
 from commucat_server.connect.frames.request import (
     MAX_ID_LEN,
     LiveFrame,
@@ -133,12 +134,17 @@ async def stats(origin: Origin, frame: Frame, settle: Settle) -> Request:
     return _in_call(origin, frame, call, {"call_id": message.call_id, "direction": message.direction.value})
 
 
-async def transport(origin: Origin, frame: Frame, settle: Settle) -> Request:
-    """A candidate, the pair in use, or consent to go on, for those in the call who are connected."""
+async def transport(origin: Origin, frame: Frame, settle: Settle) -> Request | None:
+    """A candidate, the pair in use, or consent to go on, for those in the call who are connected; or what
+    media the sender wants, for the server."""
     message = _read(frame, CallTransportUpdate)
     call = await _call_of(origin, frame, message.call_id, settle)
     counters, update = origin.context.counters, message.update
+    if isinstance(update, media.MEDIA_UPDATES):
+        media.update(origin, frame, call, message)
     count(counters.transport_updates, update.name)
+    if isinstance(update, media.MEDIA_UPDATES):
+        return None
     if isinstance(update, SelectedCandidatePair) and update.rtt_ms is not None:
         counters.transport_rtt.note(update.rtt_ms)
     return _in_call(origin, frame, call, {"call_id": message.call_id, "update": update.name})

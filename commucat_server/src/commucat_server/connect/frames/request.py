@@ -35,6 +35,10 @@ class Origin:
     """It is told what becomes of the messages it sends."""
     copies: bool = False
     """Its user's other devices get the messages, too."""
+    complaints: dict[FrameType, float] | None = None
+    """When it was told last that its media is of no use, on Trio's clock; most never are."""
+    media_waiting: int = 0
+    """Its media packets in the journal. While there are any, others go the same way: order is kept."""
 
     @property
     def device_id(self) -> str:
@@ -80,6 +84,8 @@ class Request:
     channel: int
     sequence: int
     acknowledged: bool = True
+    quiet: bool = False
+    """Of a live frame: that it was passed on is not said, only that it was not."""
     ack: Mapping[str, Any] | None = None
     """Further members of its Ack."""
     live: LiveFrame | None = None

@@ -1,8 +1,6 @@
-"""Frames for whoever is connected: Typing, VoiceFrame, VideoFrame, and the device's own Presence."""
+"""Frames for whoever is connected: Typing, and the device's own Presence."""
 
-from commucat_media import MediaPacketError, decode_audio, decode_video
-from commucat_proto import Frame, FrameType
-from commucat_server.connect.frames.messages import must_fit
+from commucat_proto import Frame
 from commucat_server.connect.frames.request import (
     LiveFrame,
     Origin,
@@ -23,23 +21,6 @@ def typing(origin: Origin, frame: Frame) -> Request:
         raise RefusedFrameError("bad_request", "device must be the sender's own")
     payload = rewritten(value, device=origin.device_id)
     return transient(origin, frame, LiveFrame(frame.type, payload))
-
-
-def media(origin: Origin, frame: Frame) -> Request:
-    """Voice or picture. Within a call it reaches those who are in it, else the route's devices."""
-    must_fit(frame)
-    decode = decode_audio if frame.type is FrameType.VOICE_FRAME else decode_video
-    try:
-        decode(frame.payload)
-    except MediaPacketError as exc:
-        raise RefusedFrameError("bad_media", str(exc)) from exc
-    counters = origin.context.counters
-    if frame.type is FrameType.VOICE_FRAME:
-        counters.voice_frames += 1
-    else:
-        counters.video_frames += 1
-    among = origin.context.calls.hear_media(origin.device_id, frame.channel)
-    return transient(origin, frame, LiveFrame(frame.type, frame.payload, among))
 
 
 def transient(origin: Origin, frame: Frame, live: LiveFrame) -> Request:
