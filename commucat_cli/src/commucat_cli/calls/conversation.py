@@ -1,4 +1,5 @@
-"""The sound of one call: a clock of 20 ms that reads, encodes and sends, and takes, decodes, mixes and writes."""
+"""The sound of one call: a clock of 20 ms that reads, encodes and sends, and takes, decodes, mixes and
+writes."""
 
 import time
 from array import array
@@ -9,13 +10,12 @@ from typing import Final
 import attrs
 import trio
 
-from commucat_cli.calls.hearing import FORMAT, Hearing, HeardFigures, Interval
+from commucat_cli.calls.hearing import FORMAT, Due, HeardFigures, Hearing
 from commucat_cli.calls.party_keys import PartyKeys
-from commucat_cli.calls.speaking import LOWEST_BITRATE, Speaking, Spoken, format_for
+from commucat_cli.calls.speaking import Speaking, Spoken, format_for
 from commucat_cli.calls.wav_writer import WavWriter
 from commucat_cli.errors import CliError
 from commucat_media import MediaError
-from commucat_media.jitter_buffer import Playout
 from commucat_media.pcm import AudioFormat
 from commucat_media.wav import Sound, read_wav
 from commucat_proto import FrameType
@@ -56,7 +56,8 @@ class SoundPlan:
 
 
 class Conversation:
-    """Implements :class:`~commucat_cli.calls.talk.Talk`. :meth:`prepare` it, then :meth:`run` it beside a line."""
+    """Implements :class:`~commucat_cli.calls.talk.Talk`. :meth:`prepare` it, then :meth:`run` it beside a
+    line."""
 
     def __init__(self, plan: SoundPlan) -> None:
         self._plan = plan
@@ -69,7 +70,7 @@ class Conversation:
         self._writer: WavWriter | None = None
         self._unwritten = array("h")
         self._begun = trio.Event()
-        self._sent_bytes = self._reported_bytes = self._reported_packets = 0
+        self._sent_bytes = self._reported_bytes = 0
         self._worst_loss = 0.0
         self.speakers: tuple[str, ...] = ()
         """Who speaks, the loudest first, as the server says."""
@@ -82,11 +83,9 @@ class Conversation:
         Raises:
             CliError: a file cannot be read or written, or a library is missing; says what to do.
         """
-        sound = None
+        pcm, audio = b"", AudioFormat()
         if self._plan.play is not None:
-            sound = await trio.to_thread.run_sync(_read, self._plan.play)
-        audio = format_for(sound)
-        pcm = b"" if sound is None else await trio.to_thread.run_sync(_converted, sound, audio, self._plan.play)
+            pcm, audio = await trio.to_thread.run_sync(_read_to_say, self._plan.play)
         self._speaking = Speaking(
             pcm, audio, bitrate=self._plan.bitrate, drop=self._plan.drop, seed=self._plan.seed
         )
@@ -143,7 +142,7 @@ class Conversation:
             if len(self._unwritten) >= WRITE_EVERY * FORMAT.frame_samples:
                 await self._write()
 
-    def _work(self, due: Sequence[tuple[object, Playout]]) -> "tuple[Spoken, array[int]]":
+    def _work(self, due: Due) -> "tuple[Spoken, array[int]]":
         """In a worker thread: all codecs of one frame."""
         assert self._speaking is not None
         return self._speaking.encode(), Hearing.decode(due)
@@ -254,7 +253,12 @@ def _heard(heard: HeardFigures, seconds: float) -> dict[str, str | int | float |
     }
 
 
-def _read(path: Path) -> Sound:
+def read_sound(path: Path) -> Sound:
+    """A WAV file as it is.
+
+    Raises:
+        CliError: it cannot be read, or is none.
+    """
     try:
         return read_wav(path)
     except OSError as exc:
@@ -263,8 +267,10 @@ def _read(path: Path) -> Sound:
         raise CliError(str(exc)) from exc
 
 
-def _converted(sound: Sound, audio: AudioFormat, path: Path) -> bytes:
+def _read_to_say(path: Path) -> tuple[bytes, AudioFormat]:
+    sound = read_sound(path)
+    audio = format_for(sound)
     try:
-        return sound.converted(audio)
+        return sound.converted(audio), audio
     except MediaError as exc:
         raise CliError(f"{path}: {exc}") from exc

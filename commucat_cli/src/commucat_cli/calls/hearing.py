@@ -6,7 +6,7 @@ Packets are put in on the event loop, between frames; :meth:`Hearing.decode` run
 from array import array
 from collections.abc import Iterable, Sequence
 from operator import add
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -60,6 +60,10 @@ class _Heard:
         return samples_of(self.decoder.conceal())
 
 
+Due: TypeAlias = Sequence[tuple[_Heard, Playout]]
+"""What is to be played of each stream."""
+
+
 @attrs.frozen(kw_only=True)
 class HeardFigures:
     """Everything that was heard in a call, all streams together."""
@@ -94,7 +98,8 @@ class Hearing:
     """All streams of the others in one call."""
 
     def __init__(self, keys: PartyKeys | None, *, sole: str | None) -> None:
-        """``keys`` None: nothing is encrypted. ``sole``: the only other device, of which then everything is."""
+        """``keys`` None: nothing is encrypted. ``sole``: the only other device, of which then everything
+        is."""
         self._keys = keys
         self._sole = sole
         self._streams: dict[int | None, _Heard] = {}
@@ -175,12 +180,12 @@ class Hearing:
 
     # -- every 20 ms -----------------------------------------------------------------------------------
 
-    def due(self, now: float) -> list[tuple[_Heard, Playout]]:
+    def due(self, now: float) -> Due:
         """What is to be played now, for :meth:`decode`. To be called once for each frame."""
         return [(heard, heard.buffer.take(now)) for heard in self._streams.values()]
 
     @staticmethod
-    def decode(due: Sequence[tuple[_Heard, Playout]]) -> "array[int]":
+    def decode(due: Due) -> "array[int]":
         """One frame of everything together; for a worker thread."""
         frames = [samples for heard, playout in due if (samples := heard.decode(playout)) is not None]
         return mixed(frames)

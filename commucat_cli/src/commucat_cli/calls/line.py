@@ -62,12 +62,14 @@ TEXTS: Final = {
 class Line:
     """One call of one profile. :meth:`work` is for :func:`~commucat_cli.client.keep_connected`."""
 
-    def __init__(self, profile: Profile, plan: LinePlan, talk: Talk, notice: Notice) -> None:
+    def __init__(self, profile: Profile, plan: LinePlan, talk: Talk, *, tell: Notice, warn: Notice) -> None:
+        """``tell`` takes what happens in the order of things, ``warn`` what a person should look into."""
         self._profile = profile
         self._own = profile.keys.device_id
         self._plan = plan
         self._talk = talk
-        self._notice = notice
+        self._tell = tell
+        self._warn = warn
         self._connection: Connection | None = None
         self._channel = 0
         self._keys: PartyKeys | None = None
@@ -81,6 +83,8 @@ class Line:
         self.call: Call | None = None
         self.encrypted = True
         """Until a device is let in that does not encrypt."""
+        self.away_since: float | None = trio.current_time()
+        """Since when there is no connection (Trio's clock); None when there is one."""
         self.dropped = 0
         """Packets that did not even leave: there was no connection, or too much waited for it."""
         self.waiting = 0
@@ -127,10 +131,12 @@ class Line:
         connection.on_complaint = self._complain
         inbox = CallInbox(connection, self._profile, directory)
         self._check(connection)
-        self._connection = connection
+        self._connection, self.away_since = connection, None
         try:
             if self.call is None and self._plan.to:
                 await self._call_others(connection, directory)
+            elif self.call is None:
+                self._tell(f"waiting for a call to device {self._own}")
             await race(
                 partial(self._read, connection, directory, inbox),
                 partial(self._watch_time, connection),
@@ -140,7 +146,7 @@ class Line:
                 connection.wait_ended,
             )
         finally:
-            self._connection = None
+            self._connection, self.away_since = None, trio.current_time()
             self.waiting = inbox.waiting
 
     def _check(self, connection: Connection) -> None:
@@ -159,7 +165,8 @@ class Line:
         offered = await offer_call(self._profile, self._plan, connection, directory)
         self.call, self._channel, self._keys = offered.call, offered.channel, offered.keys
         for refusal in offered.refusals:
-            self._notice(f"device {refusal.device} is not called: {refusal.text}")
+            self._warn(f"device {refusal.device} is not called: {refusal.text}")
+        self._tell(f"calling {', '.join(self._plan.to)}")
         self._handle(offered.events)
 
     async def _read(self, connection: Connection, directory: PeerDirectory, inbox: CallInbox) -> None:
@@ -214,7 +221,7 @@ class Line:
         try:
             message = decode_call_message(frame.type, frame.control)
         except CodecError as exc:
-            self._notice(f"a {frame.type.wire_name} frame was left out: {exc}")
+            self._warn(f"a {frame.type.wire_name} frame was left out: {exc}")
             return
         call = self.call
         if isinstance(message, CallOffer):
@@ -233,7 +240,7 @@ class Line:
         self, connection: Connection, directory: PeerDirectory, channel: int, offer: CallOffer
     ) -> None:
         answered = await take_offer(
-            self._profile, self._plan, connection, directory, channel, offer, self._notice
+            self._profile, self._plan, connection, directory, channel, offer, self._warn
         )
         if answered is None:
             return
@@ -242,7 +249,7 @@ class Line:
         if answered.call.state is CallState.OVER:
             self._note_end()
             return
-        self._notice(f"in a call with device {offer.sender}")
+        self._tell(f"in a call with device {offer.sender}")
         self._handle(answered.call.accepted())
 
     async def _take_answer(self, call: Call, directory: PeerDirectory, answer: CallAnswer) -> None:
@@ -250,7 +257,7 @@ class Line:
         try:
             proved = await self._keys.learn(directory, answer.metadata)
         except UnprovedError as exc:
-            self._notice(f"an answer to the call was left out: {exc}")
+            self._warn(f"an answer to the call was left out: {exc}")
             return
         device = proved or named_device(answer.metadata)
         if device is None and len(call.others) == 1:
@@ -259,10 +266,12 @@ class Line:
             return
         if answer.accept and proved is None and self.encrypted:
             if not self._plan.allow_clear:
-                self._notice(f"device {device} does not encrypt; --allow-unencrypted permits that")
+                self._warn(f"device {device} does not encrypt; --allow-unencrypted permits that")
                 self.hang_up(Cause.UNSUPPORTED)
                 return
             self.encrypted = False
+            if self._began is not None:
+                self._begin_talk()
         self._handle(call.answered(device, answer))
 
     def _take_news(self, frame: Frame) -> None:
@@ -285,23 +294,31 @@ class Line:
                 case Joined(device):
                     self._let_media_flow()
                     if device != self._own:
-                        self._notice(f"device {device} is in the call")
+                        self._tell(f"device {device} is in the call")
                 case Out(device, cause):
                     if self._keys is not None:
                         self._keys.forget(device)
                     self._talk.left(device)
                     if cause is not Cause.REFUSED:
-                        self._notice(f"device {device}: {TEXTS[cause]}")
+                        self._tell(f"device {device}: {TEXTS[cause]}")
                 case Over():
                     self._note_end()
         self._changed.unpark_all()
 
     def _let_media_flow(self) -> None:
         if self.running and self._began is None:
-            assert self._connection is not None
             self._began = trio.current_time()
-            keys = self._keys if self.encrypted else None
-            self._talk.begin(keys, numbered=knows_call_media(self._connection))
+            self._begin_talk()
+
+    def _begin_talk(self) -> None:
+        assert self.call is not None
+        assert self._connection is not None
+        others = self.call.others
+        self._talk.begin(
+            self._keys if self.encrypted else None,
+            numbered=knows_call_media(self._connection),
+            sole=next(iter(others)) if len(others) == 1 else None,
+        )
 
     def _note_end(self) -> None:
         if self._ended is None:
@@ -312,4 +329,4 @@ class Line:
         # Media is refused fifty times a second; one line is enough.
         if answer.text not in self._complaints:
             self._complaints.add(answer.text)
-            self._notice(f"the server refused a frame: {answer.text}")
+            self._warn(f"the server refused a frame: {answer.text}")

@@ -40,9 +40,9 @@ class Spoken:
     level: int
 
 
-def format_for(sound: Sound | None) -> AudioFormat:
+def format_for(sound: Sound) -> AudioFormat:
     """What the encoder is fed with: the sound's own rate if Opus has it, so that nothing needs converting."""
-    if sound is not None and sound.sample_rate in SAMPLE_RATES:
+    if sound.sample_rate in SAMPLE_RATES:
         return AudioFormat(sample_rate=sound.sample_rate)
     return AudioFormat()
 
@@ -50,7 +50,9 @@ def format_for(sound: Sound | None) -> AudioFormat:
 class Speaking:
     """The stream of one device in one call."""
 
-    def __init__(self, pcm: bytes, audio: AudioFormat, *, bitrate: int, drop: float, seed: int | None) -> None:
+    def __init__(
+        self, pcm: bytes, audio: AudioFormat, *, bitrate: int, drop: float, seed: int | None
+    ) -> None:
         """``pcm`` in the form of ``audio``, silence when it is over. ``drop``: percent of the packets that
         are not sent, chosen by ``seed``."""
         self.format = audio
@@ -71,6 +73,20 @@ class Speaking:
         """Made of them, those that were dropped on purpose included."""
         self.dropped = 0
         """Dropped on purpose."""
+
+    def open(self) -> None:
+        """Make the encoder; for a worker thread, as it looks for libopus.
+
+        Raises:
+            MediaLibraryMissingError: libopus is not installed.
+        """
+        if self._encoder is None:
+            self._encoder = OpusEncoder(self.format, bitrate=self._bitrate)
+
+    @property
+    def said(self) -> float:
+        """Seconds that there are to be said."""
+        return len(self._pcm) / self.format.frame_bytes * self.format.frame_seconds
 
     @property
     def over(self) -> bool:
@@ -93,8 +109,8 @@ class Speaking:
         Raises:
             MediaLibraryMissingError: libopus is not installed.
         """
-        if self._encoder is None:
-            self._encoder = OpusEncoder(self.format, bitrate=self._bitrate)
+        self.open()
+        assert self._encoder is not None
         self._encoder.set_bitrate(self._bitrate)
         self._encoder.set_expected_loss(self._expected_loss)
         size = self.format.frame_bytes

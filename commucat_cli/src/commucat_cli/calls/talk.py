@@ -13,8 +13,9 @@ from commucat_proto.calls import CallMediaProfile, CallStats, CallTransportUpdat
 class Talk(Protocol):
     """What a call is for: the media of one device, between its files and the line."""
 
-    def begin(self, keys: PartyKeys | None, *, numbered: bool) -> None:
-        """Somebody is there. ``keys`` None: in clear; ``numbered``: packets of version 2."""
+    def begin(self, keys: PartyKeys | None, *, numbered: bool, sole: str | None) -> None:
+        """Somebody is there. ``keys`` None: in clear; ``numbered``: packets of version 2; ``sole``: the only
+        other device that there will be. Once more when a device is let in that does not encrypt."""
 
     def left(self, device: str) -> None:
         """Nothing of this device is to be heard any more."""

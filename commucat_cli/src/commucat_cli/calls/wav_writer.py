@@ -32,7 +32,7 @@ class WavWriter:
         self.samples = 0
         """Written so far."""
 
-    def write(self, samples: array[int]) -> None:
+    def write(self, samples: "array[int]") -> None:
         """Append samples, and bring the head of the file up to date.
 
         Raises:

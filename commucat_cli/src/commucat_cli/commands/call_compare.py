@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
+from commucat_cli.calls.conversation import read_sound
 from commucat_cli.calls.likeness import RATE, Likeness, compare, to_rate
-from commucat_cli.calls.wav_file import WavReader
-from commucat_cli.commands.operator.bench_options import finite
+from commucat_cli.commands.call_options import finite_or_none
 from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
 from commucat_cli.commands.results import print_values
 from commucat_cli.errors import CliError
-
-MAX_SECONDS = 3600
+from commucat_media.pcm import samples_of, with_channels
 
 
 def call_compare(
@@ -22,7 +21,7 @@ def call_compare(
     max_delay: Annotated[
         float,
         typer.Option(
-            callback=finite,
+            callback=finite_or_none,
             min=0.1,
             max=10.0,
             metavar="SECONDS",
@@ -59,10 +58,6 @@ def values_of(found: Likeness) -> dict[str, float | int]:
 
 
 def _samples(path: Path) -> list[float]:
-    with WavReader(path) as reader:
-        if reader.seconds > MAX_SECONDS:
-            raise CliError(f"{path} is longer than {MAX_SECONDS} s")
-        samples: list[float] = []
-        for block in reader.all():
-            samples += block
-        return to_rate(samples, reader.rate, RATE)
+    sound = read_sound(path)
+    mono = with_channels(sound.pcm, have=sound.channels, want=1)
+    return to_rate(samples_of(mono), sound.sample_rate, RATE)
