@@ -31,8 +31,8 @@ from commucat_proto.calls import (
 )
 
 TICK: Final = 0.02
-MOST_BEHIND: Final = 1.0
-"""Seconds of sound that are said and heard late after this process could not run; more is left out."""
+MOST_BEHIND: Final = 0.3
+"""Seconds by which the clock may be behind because this process could not run; then there is a pause."""
 TAIL: Final = 0.5
 """Seconds after the last word, for what is on its way, before a call that has no other end is over."""
 WRITE_EVERY: Final = 50
@@ -72,6 +72,7 @@ class Conversation:
         self._begun = trio.Event()
         self._sent_bytes = self._reported_bytes = 0
         self._worst_loss = 0.0
+        self._said_at: float | None = None
         self.speakers: tuple[str, ...] = ()
         """Who speaks, the loudest first, as the server says."""
         self.congestion = 0
@@ -115,7 +116,7 @@ class Conversation:
             behind = trio.current_time() - start - frames * TICK
             if behind > MOST_BEHIND:
                 missed = int(behind / TICK)
-                self._speaking.skip(missed)
+                self._speaking.pause(missed)
                 self._unwritten.extend(array("h", bytes(FORMAT.frame_bytes * missed)))
                 frames += missed
             await self._frame()
@@ -127,7 +128,8 @@ class Conversation:
         assert self._speaking is not None
         if self._plan.play is None or not self._plan.ends_with_sound or not self._speaking.over:
             return False
-        return seconds >= self._speaking.said + TAIL
+        self._said_at = seconds if self._said_at is None else self._said_at
+        return seconds >= self._said_at + TAIL
 
     async def _frame(self) -> None:
         assert self._speaking is not None
