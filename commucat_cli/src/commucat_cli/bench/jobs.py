@@ -189,8 +189,10 @@ class TalkReport:
     repeated: int
     """Packets that came again, or after a later one of the same sender."""
     damaged: int
-    latencies: dict[int, int]
-    """How many packets took so many steps (``percentiles.STEP``) from when they were due."""
+    latencies: list[list[int]]
+    """Pairs: steps (``percentiles.STEP``) from when packets were due, and how many took so long."""
+    refused: int
+    """Error frames."""
     latest: float
     """Seconds after its time at which the latest packet left; the sender's own fault."""
 

@@ -16,10 +16,10 @@ RATE: Final = 8000
 """Samples a second of what is compared; voice has little above half of it."""
 COARSE: Final = 8
 """So many of them make a sample of the first search."""
-PIECE: Final = 1.5
+PIECE: Final = 0.6
 """Seconds of each piece."""
 _LENGTH: Final = round(PIECE * RATE)
-MAX_PIECES: Final = 8
+MAX_PIECES: Final = 12
 LOUD: Final = 0.25
 """Part of the loudest piece's level below which a piece is taken for silence, which is like everything."""
 

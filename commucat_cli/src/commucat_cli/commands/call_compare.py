@@ -27,7 +27,7 @@ def call_compare(
             metavar="SECONDS",
             help="Delays to look at, in either direction.",
         ),
-    ] = 2.0,
+    ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """Find what was played in a recording: delay in ms, and correlation (1 for the same wave, 0 for another).

@@ -11,7 +11,7 @@ import attrs
 from commucat_cli.bench.clients.devices import CHANNEL, Watch, find_server, join, new_device, undisturbed
 from commucat_cli.bench.clients.sender import LEAD
 from commucat_cli.bench.jobs import PartyJob, Ready, TalkReport, TalkTask
-from commucat_cli.bench.load_session import LoadLostError, LoadSession
+from commucat_cli.bench.load_session import LoadLostError, LoadSession, answer_in
 from commucat_cli.bench.payload import RUN_LEN
 from commucat_cli.bench.percentiles import step_of
 from commucat_cli.bench.schedule import Schedule
@@ -142,6 +142,8 @@ class _Talking:
         self._received = self._repeated = self._damaged = 0
         self._latencies: dict[int, int] = {}
         self._latest = 0.0
+        self._refused = 0
+        self._why = ""
 
     @property
     def _expected(self) -> int:
@@ -171,13 +173,16 @@ class _Talking:
                 self._talk(watch)
             except LoadLostError as exc:
                 watch.problem = f"a device in a call lost its session: {exc}"
+        if self._refused and watch.problem is None:
+            watch.problem = f"the server refused {self._refused} packets: {self._why}"
         return TalkReport(
             effort=watch.effort(),
             expected=self._expected,
             received=self._received,
             repeated=self._repeated,
             damaged=self._damaged,
-            latencies=self._latencies,
+            latencies=[[step, count] for step, count in self._latencies.items()],
+            refused=self._refused,
             latest=self._latest,
         )
 
@@ -218,6 +223,9 @@ class _Talking:
                 self._hear(member, frame.payload[STREAM_HEADER_BYTES:], now)
             elif frame.type in _CALL_FRAMES:
                 member.session.confirm(frame.sequence)
+            elif frame.type is FrameType.ERROR and (answer := answer_in(frame)) is not None:
+                self._refused += 1
+                self._why = answer.text
         return bool(frames)
 
     def _hear(self, member: Member, data: bytes, now: float) -> None:

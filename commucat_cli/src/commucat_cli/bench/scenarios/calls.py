@@ -176,6 +176,7 @@ class Calls(Plan):
             "forwarded_per_s": round(first.forwarded_per_s, 1),
             "media_lost": float(first.expected - first.received),
             "media_repeated": float(sum(report.repeated for report in first.reports)),
+            "media_refused": float(sum(report.refused for report in first.reports)),
             "media_damaged": float(sum(report.damaged for report in first.reports)),
             **counted_latency_figures("media_ms", first.latencies),
             **latency_figures("message_us", first.message_waits),
@@ -231,7 +232,7 @@ class Step:
         """Of all processes."""
         found: dict[int, int] = {}
         for report in self.reports:
-            for step, count in report.latencies.items():
+            for step, count in report.latencies:
                 found[step] = found.get(step, 0) + count
         return found
 
