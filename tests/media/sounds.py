@@ -4,8 +4,12 @@ import math
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from commucat_media.pcm import AudioFormat, pcm_from_float, samples_of
 
+Samples = npt.NDArray[np.float32]
 MONO_48K = AudioFormat()
 
 
@@ -35,30 +39,32 @@ def frames_of(pcm: bytes, audio_format: AudioFormat = MONO_48K) -> list[bytes]:
 def correlation(one: Sequence[int], other: Sequence[int]) -> float:
     """Pearson's correlation of two stretches of samples: 1 when they have the same shape."""
     count = min(len(one), len(other))
-    one, other = one[:count], other[:count]
-    mean_one, mean_other = sum(one) / count, sum(other) / count
-    covariance = sum((a - mean_one) * (b - mean_other) for a, b in zip(one, other, strict=True))
-    spread_one = sum((a - mean_one) ** 2 for a in one)
-    spread_other = sum((b - mean_other) ** 2 for b in other)
-    if not spread_one or not spread_other:
-        return 0.0
-    return covariance / math.sqrt(spread_one * spread_other)
+    return _correlation(np.array(one[:count], dtype=np.float32), np.array(other[:count], dtype=np.float32))
+
+
+def _correlation(one: Samples, other: Samples) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    spread = math.sqrt(float(one @ one) * float(other @ other))
+    return float(one @ other) / spread if spread else 0.0
 
 
 def best_match(
     played: bytes, spoken: bytes, *, longest_delay: int, sample_rate: int = 48_000
 ) -> tuple[float, int]:
     """Highest correlation over delays of 0 to ``longest_delay`` samples, and the delay that has it."""
-    heard, said = samples_of(played), samples_of(spoken)
+    heard = np.array(samples_of(played), dtype=np.float32)
+    said = np.array(samples_of(spoken), dtype=np.float32)
     # Tones below 1 kHz are told apart at 4,000 samples a second; what is best there is looked at closely.
     step = max(sample_rate // 4_000, 1)
     near = max(step // 2, 1)
-    coarse = max(
-        range(0, longest_delay, near), key=lambda delay: correlation(heard[delay::step], said[::step])
-    )
-    around = range(max(coarse - near, 0), coarse + near + 1)
-    best = max(around, key=lambda delay: correlation(heard[delay::near], said[::near]))
-    return correlation(heard[best:], said), best
+
+    def match(delay: int, every: int) -> float:
+        count = min(len(heard) - delay, len(said))
+        return _correlation(heard[delay : delay + count : every], said[:count:every])
+
+    coarse = max(range(0, longest_delay, near), key=lambda delay: match(delay, step))
+    best = max(range(max(coarse - near, 0), coarse + near + 1), key=lambda delay: match(delay, near))
+    return match(best, 1), best
 
 
 def loudest(pcm: bytes) -> int:

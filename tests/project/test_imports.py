@@ -45,7 +45,7 @@ PLACES_OF_COMMANDS = "commucat_cli/src/commucat_cli/commands/places.py:"
 EVENT_LOOPS = {"trio", "trio_asyncio", "asyncio", "anyio", "sniffio"}
 WITHOUT_EVENT_LOOP = ("commucat_crypto", "commucat_proto", "commucat_media", "commucat_ledger")
 # The drivers of packages whose core has none.
-DRIVERS = {"commucat_ledger.ledger"}
+DRIVERS = {"commucat_ledger.ledger", "commucat_media.threads"}
 # These change how asyncio works for the whole process; nobody imports them without need.
 ASYNCIO_LIBRARIES = {"asyncio", "asyncpg", "redis", "trio_asyncio"}
 ON_ASYNCIO = ("commucat_storage.postgres", "commucat_storage.redis", "commucat_storage.asyncio_loop")

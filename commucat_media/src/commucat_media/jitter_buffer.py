@@ -22,7 +22,7 @@ from typing import Final
 import attrs
 
 from commucat_media.errors import MediaFormatError
-from commucat_media.packet import AUDIO_TICKS, U32_MASK
+from commucat_media.packet import AUDIO_TICKS, U32_MASK, AudioCodec
 from commucat_media.playout_delay import PlayoutDelay
 from commucat_media.reception import Reception, ReceptionReport
 
@@ -66,8 +66,9 @@ class Playout:
     """One frame to play. ``skipped`` is to be decoded before, and not heard: the decoder's state needs it."""
 
     kind: PlayoutKind
+    codec: AudioCodec = AudioCodec.OPUS
     data: bytes = attrs.field(default=b"", repr=False)
-    skipped: bytes | None = attrs.field(default=None, repr=False)
+    skipped: "Playout | None" = None
 
 
 _CONCEAL: Final = Playout(kind=PlayoutKind.CONCEAL)
@@ -78,7 +79,11 @@ _SILENCE: Final = Playout(kind=PlayoutKind.SILENCE)
 class _Waiting:
     number: int
     level: int
+    codec: AudioCodec
     data: bytes = attrs.field(repr=False)
+
+    def played(self, kind: PlayoutKind, skipped: Playout | None = None) -> Playout:
+        return Playout(kind=kind, codec=self.codec, data=self.data, skipped=skipped)
 
 
 @attrs.define
@@ -141,7 +146,16 @@ class JitterBuffer:
         """What arrived since the report before; for CallStats."""
         return self._reception.report()
 
-    def put(self, *, number: int, timestamp: int, data: bytes, level: int = 0, now: float) -> Arrival:
+    def put(
+        self,
+        *,
+        number: int,
+        timestamp: int,
+        data: bytes,
+        now: float,
+        level: int = 0,
+        codec: AudioCodec = AudioCodec.OPUS,
+    ) -> Arrival:
         """Take in a packet as it arrives, ``number`` and ``timestamp`` with 32 bits.
 
         Raises:
@@ -165,7 +179,7 @@ class JitterBuffer:
         if full_timestamp in self._waiting:
             self.counts.repeated += 1
             return Arrival.REPEATED
-        self._waiting[full_timestamp] = _Waiting(full_number, level, data)
+        self._waiting[full_timestamp] = _Waiting(full_number, level, codec, data)
         if len(self._waiting) > self._capacity:
             # The oldest goes: who listens wants to hear what is said now.
             oldest = min(self._waiting)
@@ -175,7 +189,7 @@ class JitterBuffer:
                 return Arrival.LATE
         return Arrival.KEPT
 
-    def put_unnumbered(self, data: bytes, now: float) -> Arrival:
+    def put_unnumbered(self, data: bytes, now: float, *, codec: AudioCodec = AudioCodec.OPUS) -> Arrival:
         """Take in a packet of version 1, which has no number: it is the one after the packet before.
 
         A pause of more than three frames counts as silence, not as delay.
@@ -185,7 +199,7 @@ class JitterBuffer:
         if not self._waiting and 3 * self._frame_seconds < pause < math.inf:
             timestamp += (math.floor(pause / self._frame_seconds) - 1) * self._frame
         self._next_unnumbered = ((number + 1) & U32_MASK, (timestamp + self._frame) & U32_MASK, now)
-        return self.put(number=number, timestamp=timestamp & U32_MASK, data=data, now=now)
+        return self.put(number=number, timestamp=timestamp & U32_MASK, data=data, now=now, codec=codec)
 
     def take(self, now: float) -> Playout:
         """Return what to play for the next frame. To be called once for the length of a frame."""
@@ -217,12 +231,11 @@ class JitterBuffer:
         skipped = None
         following = first + self._frame
         if behind >= 2 * self._frame and following in self._waiting and self._may_change(first):
-            skipped = self._pull(first).data
+            skipped = self._pull(first).played(PlayoutKind.FRAME)
             self.counts.skipped += 1
             first = following
-        packet = self._pull(first)
         self.counts.frames += 1
-        return Playout(kind=PlayoutKind.FRAME, data=packet.data, skipped=skipped)
+        return self._pull(first).played(PlayoutKind.FRAME, skipped)
 
     @property
     def _longest(self) -> int:
@@ -254,7 +267,7 @@ class JitterBuffer:
         self._playhead += self._frame
         if gap < 2 * self._frame:
             self.counts.recovered += 1
-            return Playout(kind=PlayoutKind.RECOVER, data=self._waiting[first].data)
+            return self._waiting[first].played(PlayoutKind.RECOVER)
         self.counts.concealed += 1
         return _CONCEAL
 
