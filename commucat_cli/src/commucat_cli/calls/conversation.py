@@ -12,10 +12,10 @@ import trio
 
 from commucat_cli.calls.hearing import FORMAT, Due, HeardFigures, Hearing
 from commucat_cli.calls.party_keys import PartyKeys
-from commucat_cli.calls.speaking import Speaking, Spoken, format_for
+from commucat_cli.calls.speaking import Speaking, format_for
 from commucat_cli.calls.wav_writer import WavWriter
 from commucat_cli.errors import CliError
-from commucat_media import MediaError
+from commucat_media import MediaError, StreamPacket
 from commucat_media.pcm import AudioFormat
 from commucat_media.wav import Sound, read_wav
 from commucat_proto import FrameType
@@ -114,13 +114,11 @@ class Conversation:
         while not self._time_is_over(frames * TICK):
             await trio.sleep_until(start + frames * TICK)
             behind = trio.current_time() - start - frames * TICK
-            if behind > MOST_BEHIND:
-                missed = int(behind / TICK)
-                self._speaking.pause(missed)
+            missed = int(behind / TICK) if behind > MOST_BEHIND else 0
+            if self._writer is not None:
                 self._unwritten.extend(array("h", bytes(FORMAT.frame_bytes * missed)))
-                frames += missed
-            await self._frame()
-            frames += 1
+            await self._frame(missed)
+            frames += missed + 1
 
     def _time_is_over(self, seconds: float) -> bool:
         if self._plan.duration is not None:
@@ -131,23 +129,24 @@ class Conversation:
         self._said_at = seconds if self._said_at is None else self._said_at
         return seconds >= self._said_at + TAIL
 
-    async def _frame(self) -> None:
+    async def _frame(self, missed: int) -> None:
         assert self._speaking is not None
         assert self._hearing is not None
         due = self._hearing.due(trio.current_time())
-        spoken, heard = await trio.to_thread.run_sync(self._work, due)
-        payload = self._speaking.packet(spoken, self._keys, numbered=self._numbered)
-        if payload is not None and self._send is not None and self._send(FrameType.VOICE_FRAME, payload):
-            self._sent_bytes += len(payload)
+        packets, heard = await trio.to_thread.run_sync(self._work, due, missed)
+        for packet in packets:
+            payload = self._speaking.payload(packet, self._keys, numbered=self._numbered)
+            if payload is not None and self._send is not None and self._send(FrameType.VOICE_FRAME, payload):
+                self._sent_bytes += len(payload)
         if self._writer is not None:
             self._unwritten.extend(heard)
             if len(self._unwritten) >= WRITE_EVERY * FORMAT.frame_samples:
                 await self._write()
 
-    def _work(self, due: Due) -> "tuple[Spoken, array[int]]":
+    def _work(self, due: Due, missed: int) -> "tuple[list[StreamPacket], array[int]]":
         """In a worker thread: all codecs of one frame."""
         assert self._speaking is not None
-        return self._speaking.encode(), Hearing.decode(due)
+        return self._speaking.encode(missed=missed), Hearing.decode(due)
 
     async def _write(self) -> None:
         assert self._writer is not None

@@ -13,17 +13,11 @@ import attrs
 from commucat_cli.calls.party_keys import PartyKeys
 from commucat_cli.calls.quality import Delays, StreamQuality
 from commucat_crypto import MediaDecryptionError, MediaReplayError
-from commucat_media import (
-    AudioCodec,
-    AudioPacket,
-    MediaError,
-    MediaSource,
-    StreamPacket,
-    decode_audio_any,
-)
-from commucat_media.jitter_buffer import Arrival, JitterBuffer, Playout, PlayoutKind
-from commucat_media.opus import OpusDecoder
+from commucat_media import AudioPacket, MediaError, StreamPacket, decode_audio_any
+from commucat_media.errors import MediaFormatError
+from commucat_media.jitter_buffer import Arrival, Playout, PlayoutKind
 from commucat_media.pcm import AudioFormat, samples_of
+from commucat_media.voice import VoiceDecoder, VoiceReceiver
 
 FORMAT: Final = AudioFormat()
 """Of what is heard: 48 kHz, one channel, 20 ms."""
@@ -38,26 +32,9 @@ class _Heard:
 
     device: str | None
     """Who sends it; None when nothing tells."""
-    buffer: JitterBuffer = attrs.field(factory=JitterBuffer)
+    receiver: VoiceReceiver = attrs.field(factory=lambda: VoiceReceiver(FORMAT))
+    decoder: VoiceDecoder = attrs.field(factory=lambda: VoiceDecoder(FORMAT))
     quality: StreamQuality = attrs.field(factory=StreamQuality)
-    decoder: OpusDecoder | None = None
-
-    def decode(self, playout: Playout) -> "array[int] | None":
-        """The samples; None for silence. Damaged data are concealed."""
-        if playout.kind is PlayoutKind.SILENCE:
-            return None
-        if self.decoder is None:
-            self.decoder = OpusDecoder(FORMAT)
-        try:
-            if playout.skipped is not None:
-                self.decoder.decode(playout.skipped)
-            if playout.kind is PlayoutKind.FRAME:
-                return samples_of(self.decoder.decode(playout.data))
-            if playout.kind is PlayoutKind.RECOVER:
-                return samples_of(self.decoder.recover(playout.data))
-        except MediaError:
-            return samples_of(self.decoder.conceal())
-        return samples_of(self.decoder.conceal())
 
 
 Due: TypeAlias = Sequence[tuple[_Heard, Playout]]
@@ -132,20 +109,12 @@ class Hearing:
 
     def _take(self, payload: bytes, now: float) -> None:
         packet = decode_audio_any(payload)
-        if packet.codec is not AudioCodec.OPUS or packet.source is MediaSource.RAW:
-            self._unreadable += 1
-            return
         if isinstance(packet, AudioPacket):
             self._take_unnumbered(packet, len(payload), now)
             return
         device, data = self._opened(packet, payload)
         heard = self._stream(packet.stream, device)
-        if heard is None:
-            self._unreadable += 1
-            return
-        arrival = heard.buffer.put(
-            number=packet.number, timestamp=packet.timestamp, data=data, level=packet.level, now=now
-        )
+        arrival = heard.receiver.receive(attrs.evolve(packet, data=data, encrypted=False), now)
         if arrival is not Arrival.REPEATED:
             heard.quality.note(packet.number, packet.timestamp, len(payload), now)
 
@@ -162,19 +131,17 @@ class Hearing:
     def _take_unnumbered(self, packet: AudioPacket, size: int, now: float) -> None:
         """One of version 1. Without numbers nothing tells several senders apart, or what was lost."""
         if self._keys is not None or self._sole is None:
-            self._unreadable += 1
-            return
+            raise MediaDecryptionError("a packet of nobody in particular")
         heard = self._stream(None, self._sole)
-        assert heard is not None
-        heard.buffer.put_unnumbered(packet.data, now)
+        heard.receiver.receive(packet, now)
         heard.quality.received += 1
         heard.quality.bytes += size
 
-    def _stream(self, stream: int | None, device: str | None) -> _Heard | None:
+    def _stream(self, stream: int | None, device: str | None) -> _Heard:
         heard = self._streams.get(stream)
         if heard is None:
             if len(self._streams) >= MAX_STREAMS:
-                return None
+                raise MediaFormatError("too many streams")
             heard = self._streams[stream] = _Heard(device)
         return heard
 
@@ -182,13 +149,18 @@ class Hearing:
 
     def due(self, now: float) -> Due:
         """What is to be played now, for :meth:`decode`. To be called once for each frame."""
-        return [(heard, heard.buffer.take(now)) for heard in self._streams.values()]
+        return [(heard, heard.receiver.take(now)) for heard in self._streams.values()]
 
     @staticmethod
     def decode(due: Due) -> "array[int]":
         """One frame of everything together; for a worker thread."""
-        frames = [samples for heard, playout in due if (samples := heard.decode(playout)) is not None]
-        return mixed(frames)
+        return mixed(
+            [
+                samples_of(heard.decoder.decode(playout))
+                for heard, playout in due
+                if playout.kind is not PlayoutKind.SILENCE
+            ]
+        )
 
     # -- how it went -----------------------------------------------------------------------------------
 
@@ -198,7 +170,7 @@ class Hearing:
 
     def interval(self) -> Interval:
         """What came since the last call of this method; for CallStats."""
-        reports = [heard.buffer.report() for heard in self._streams.values()]
+        reports = [heard.receiver.report() for heard in self._streams.values()]
         total = sum(heard.quality.bytes for heard in self._all)
         since, self._reported_bytes = total - self._reported_bytes, total
         return Interval(
@@ -213,7 +185,7 @@ class Hearing:
         delays = Delays()
         for heard in self._all:
             delays.add(heard.quality.delays)
-        counts = [heard.buffer.counts for heard in self._all]
+        counts = [heard.receiver.counts for heard in self._all]
         return HeardFigures(
             packets=sum(heard.quality.received for heard in self._all),
             bytes=sum(heard.quality.bytes for heard in self._all),
@@ -222,7 +194,7 @@ class Hearing:
             repeated=self._repeated + sum(count.repeated for count in counts),
             recovered=sum(count.recovered for count in counts),
             concealed=sum(count.concealed for count in counts),
-            unreadable=self._unreadable,
+            unreadable=self._unreadable + sum(heard.decoder.damaged for heard in self._all),
             delays=delays,
         )
 

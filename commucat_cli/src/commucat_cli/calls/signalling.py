@@ -66,6 +66,7 @@ _OF_REASON: Final = {
 }
 _OF_SYSTEM: Final = {
     "answered_elsewhere": Cause.ANSWERED_ELSEWHERE,
+    "declined": Cause.DECLINED,
     "declined_elsewhere": Cause.DECLINED,
     "disconnect": Cause.LOST,
     "idle": Cause.IDLE,

@@ -1,6 +1,6 @@
 """What this device says: one frame of sound every 20 ms in, a packet out, or none while nobody speaks.
 
-:meth:`Speaking.encode` runs in a worker thread; the rest is quick.
+:meth:`Speaking.open` and :meth:`Speaking.encode` are for worker threads; the rest is quick.
 """
 
 import random
@@ -11,18 +11,16 @@ import attrs
 
 from commucat_cli.calls.party_keys import PartyKeys
 from commucat_media import (
-    AUDIO_TICKS,
     AudioCodec,
     AudioPacket,
-    MediaSource,
     StreamPacket,
     encode_packet,
     encode_stream_packet,
     stream_header,
 )
-from commucat_media.opus import DTX_BYTES, OpusEncoder
-from commucat_media.packet import U32_MASK
-from commucat_media.pcm import SAMPLE_RATES, AudioFormat, level_of
+from commucat_media.opus import OpusEncoder
+from commucat_media.pcm import SAMPLE_RATES, AudioFormat
+from commucat_media.voice import VoiceSender
 from commucat_media.wav import Sound
 
 LOWEST_BITRATE: Final = 6_000
@@ -32,14 +30,6 @@ COMPLEXITY: Final = 5
 """Half the work of the highest one; for voice the difference is hardly heard."""
 MOST_EXPECTED_LOSS: Final = 30
 """Percent; beyond, error correction would take more than the voice itself."""
-
-
-@attrs.frozen
-class Spoken:
-    """An encoded frame, and how loud it is in -dBov."""
-
-    data: bytes = attrs.field(repr=False)
-    level: int
 
 
 def format_for(sound: Sound) -> AudioFormat:
@@ -56,34 +46,20 @@ class Speaking:
         self, pcm: bytes, audio: AudioFormat, *, bitrate: int, drop: float, seed: int | None
     ) -> None:
         """``pcm`` in the form of ``audio``, silence when it is over. ``drop``: percent of the packets that
-        are not sent, chosen by ``seed``."""
+        are not sent, chosen by ``seed``. ``bitrate`` in bit/s."""
         self.format = audio
         self._pcm = pcm
         self._place = 0
         self._drop = drop / 100
         # For repeatable experiments; it hides nothing.
         self._random = random.Random(seed)  # noqa: S311
-        self._encoder: OpusEncoder | None = None
+        self._sender: VoiceSender | None = None
         self._bitrate = bitrate
         self._expected_loss = 10
-        self._stream = int.from_bytes(secrets.token_bytes(4), "big")
-        self._number = 0
-        self._timestamp = int.from_bytes(secrets.token_bytes(4), "big")
-        self.frames = 0
-        """Of 20 ms so far."""
         self.packets = 0
-        """Made of them, those that were dropped on purpose included."""
+        """Made so far, those that were dropped on purpose included."""
         self.dropped = 0
         """Dropped on purpose."""
-
-    def open(self) -> None:
-        """Make the encoder; for a worker thread, as it looks for libopus.
-
-        Raises:
-            MediaLibraryMissingError: libopus is not installed.
-        """
-        if self._encoder is None:
-            self._encoder = OpusEncoder(self.format, bitrate=self._bitrate, complexity=COMPLEXITY)
 
     @property
     def over(self) -> bool:
@@ -100,59 +76,42 @@ class Speaking:
         self._bitrate = bitrate
         self._expected_loss = min(max(round(loss * 100), 1), MOST_EXPECTED_LOSS)
 
-    def encode(self) -> Spoken:
-        """The next frame; for a worker thread.
+    def open(self) -> None:
+        """Make the encoder.
 
         Raises:
             MediaLibraryMissingError: libopus is not installed.
         """
-        self.open()
-        assert self._encoder is not None
-        self._encoder.set_bitrate(self._bitrate)
-        self._encoder.set_expected_loss(self._expected_loss)
+        encoder = OpusEncoder(self.format, bitrate=self._bitrate, complexity=COMPLEXITY)
+        # At random, so that nobody takes the stream of an earlier call for this one.
+        self._sender = VoiceSender(stream=int.from_bytes(secrets.token_bytes(4), "big"), encoder=encoder)
+
+    def encode(self, *, missed: int = 0) -> list[StreamPacket]:
+        """The next frame, after ``missed`` ones in which nothing was said; as packets, mostly one.
+
+        Raises:
+            MediaError: the encoder failed.
+        """
+        assert self._sender is not None
+        encoder = self._sender.encoder
+        assert encoder is not None
+        encoder.set_bitrate(self._bitrate)
+        encoder.set_expected_loss(self._expected_loss)
         size = self.format.frame_bytes
         frame = self._pcm[self._place : self._place + size]
         self._place += size
-        frame += bytes(size - len(frame))
-        return Spoken(self._encoder.encode(frame), level_of(frame).dbov)
+        return self._sender.feed(self.format.silence * missed + frame + bytes(size - len(frame)))
 
-    def pause(self, frames: int) -> None:
-        """So many frames long nothing was said, because this process could not run."""
-        self._timestamp = (self._timestamp + frames * self._ticks) & U32_MASK
-        self.frames += frames
-
-    @property
-    def _ticks(self) -> int:
-        return AUDIO_TICKS * self.format.frame_ms // 1000
-
-    def packet(self, spoken: Spoken, keys: PartyKeys | None, *, numbered: bool) -> bytes | None:
-        """The payload of the next VoiceFrame; None when there is nothing to send."""
-        timestamp = self._timestamp
-        self._timestamp = (timestamp + self._ticks) & U32_MASK
-        self.frames += 1
-        if len(spoken.data) <= DTX_BYTES:
-            return None
+    def payload(self, packet: StreamPacket, keys: PartyKeys | None, *, numbered: bool) -> bytes | None:
+        """The payload of a packet's VoiceFrame, encrypted with ``keys``; None when it is dropped on
+        purpose."""
         self.packets += 1
-        number = self._number
-        self._number += 1
         if self._random.random() < self._drop:
             self.dropped += 1
             return None
         if not numbered:
-            return encode_packet(
-                AudioPacket(source=MediaSource.ENCODED, codec=AudioCodec.OPUS, data=spoken.data)
-            )
-        packet = StreamPacket(
-            source=MediaSource.ENCODED,
-            codec=AudioCodec.OPUS,
-            data=spoken.data,
-            stream=self._stream,
-            number=number & U32_MASK,
-            timestamp=timestamp,
-            encrypted=keys is not None,
-            level=spoken.level,
-        )
+            return encode_packet(AudioPacket(source=packet.source, codec=AudioCodec.OPUS, data=packet.data))
         if keys is None:
             return encode_stream_packet(packet)
-        header = stream_header(packet)
-        return header + keys.encrypt(header, spoken.data)
+        header = stream_header(attrs.evolve(packet, encrypted=True))
+        return header + keys.encrypt(header, packet.data)
