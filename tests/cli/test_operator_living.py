@@ -119,6 +119,7 @@ def test_unknown_devices_are_named(place: Place) -> None:
         ["sessions", "list"],
         ["sessions", "end"],
         ["groups", "list"],
+        ["calls"],
         ["stats"],
     ):
         code, out, err = place.operator(*command, "--device", "nobody'; DROP TABLE session; --")
@@ -353,6 +354,7 @@ def test_a_wrong_place_is_named_and_nothing_is_made(tmp_path: Path) -> None:
         ["sessions", "list"],
         ["queue", "show"],
         ["groups", "list"],
+        ["calls", "--all"],
         ["cleanup"],
         ["stats"],
         ["rotate-keys", "--handle", "alice"],

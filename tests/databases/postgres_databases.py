@@ -52,7 +52,7 @@ def clear(dsn: str) -> None:
     """Delete what a test left; everything else hangs on these rows."""
     # Faster than to create a database, or to truncate tables: both make dozens of files.
     tables = ("app_user", "relay_queue", "relay_payload", "server_secret", "readiness", "chat_group")
-    tables += ("cluster_node", "cluster_lease", "friend_requests", "operator_record")
+    tables += ("cluster_node", "cluster_lease", "friend_requests", "operator_record", "call_sessions")
     tables += ("federation_peer", "federation_peer_status", "federation_dead_letter", "idempotency", "outbox")
     deletions = "".join(f"DELETE FROM {table}; " for table in tables)
     # Inboxes of devices go with these.

@@ -10,9 +10,12 @@ from end_to_end.server_process import ServerProcess, server_process
 
 @contextmanager
 def cluster_of(
-    home: Path, dsn: str, count: int, *, options: tuple[str, ...] = ()
+    home: Path, dsn: str, count: int, *, options: tuple[str, ...] = (), config: str = ""
 ) -> Iterator[list[ServerProcess]]:
-    """``count`` nodes that have started; they share the server's identity and the first one's certificate."""
+    """``count`` nodes that have started; they share the server's identity and the first one's certificate.
+
+    ``config`` goes on in the section ``[server]``.
+    """
     seed = secrets.token_hex(32)
     with ExitStack() as stack:
         nodes: list[ServerProcess] = []
@@ -25,6 +28,7 @@ def cluster_of(
             if nodes:
                 key = nodes[0].ca_file.with_name("key.pem")
                 text += f'tls_cert = "{nodes[0].ca_file}"\ntls_key = "{key}"\n'
+            text += config
             nodes.append(
                 stack.enter_context(_node(folder, text, nodes[0].ca_file if nodes else None, options))
             )

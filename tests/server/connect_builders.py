@@ -31,6 +31,7 @@ from commucat_proto import (
     json_text,
 )
 from commucat_server.calls.forwarder import Forwarder
+from commucat_server.calls.limits import CallLimits
 from commucat_server.calls.service import CallService
 from commucat_server.config import ClearFrames
 from commucat_server.connect.context import ConnectContext, ConnectSettings
@@ -412,6 +413,7 @@ async def running_server(
     new_devices_per_hour: int = 1000,
     max_frame_len: int = 2**20,
     shared: Shared = ALONE,
+    calls: CallLimits | None = None,
     forwarding: dict[str, Any] | None = None,
 ) -> AsyncIterator[Server]:
     async with (
@@ -446,7 +448,16 @@ async def running_server(
         key = NoiseKeyVersion(
             version=1, keys=SERVER_KEYS, valid_after=0, rotates_at=NOW * 2, expires_at=NOW * 2
         )
-        calls = CallService(inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=60)
+        call_service = CallService(
+            storage=storage,
+            registry=registry,
+            inbox=inbox,
+            cluster=cluster,
+            ledger=ledger,
+            counters=counters,
+            clock=clock,
+            limits=calls or CallLimits(),
+        )
         context = ConnectContext(
             settings=ConnectSettings(**({"domain": DOMAIN} | limits | (settings or {}))),
             noise_keys=NoiseCatalogue(
@@ -463,9 +474,9 @@ async def running_server(
             inbox=inbox,
             cluster=cluster,
             presence=PresenceBoard(storage, registry, cluster, shared.bus, ttl=30, clock=clock),
-            calls=calls,
+            calls=call_service,
             forwarder=Forwarder(
-                board=calls.board,
+                board=call_service.board,
                 registry=registry,
                 inbox=inbox,
                 cluster=cluster,
@@ -479,7 +490,7 @@ async def running_server(
             clock=clock,
         )
         nursery.start_soon(context.presence.tell_peers)
-        nursery.start_soon(context.calls.run)
+        await nursery.start(context.calls.run)
         nursery.start_soon(reports.run, inbox.submit, inbox.settle)
         yield Server(context=context, nursery=nursery, handler=ConnectHandler(context), reports=reports)
         nursery.cancel_scope.cancel()

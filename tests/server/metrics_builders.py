@@ -16,7 +16,7 @@ def metrics_of(server: Server, **changes: Any) -> Metrics:
         "worker": 0,
         "counters": context.counters,
         "registry": context.registry,
-        "calls": context.calls.board,
+        "calls": context.calls,
         "storage": context.storage,
         "ledger": context.ledger,
         "loop_lag": LoopLag(),

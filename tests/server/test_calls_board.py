@@ -2,14 +2,9 @@
 
 import pytest
 
-from commucat_server.calls.board import (
-    IDLE_TIMEOUT,
-    MAX_CALLS,
-    Call,
-    CallBoard,
-    CallRefusedError,
-    offer_record,
-)
+from commucat_server.calls.board import IDLE_TIMEOUT, CallBoard
+from commucat_server.calls.call import Call, CallRefusedError, offer_record
+from commucat_server.calls.limits import CallLimits
 
 
 def reserve(board: CallBoard, call_id: str = "c", initiator: str = "alice", now: float = 0.0) -> Call:
@@ -29,7 +24,7 @@ def refusal(board: CallBoard, call_id: str, device_id: str, channel: int = 7) ->
 
 
 def test_id_is_taken_from_its_reservation_to_the_end() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = reserve(board)
     with pytest.raises(CallRefusedError) as caught:
         reserve(board, initiator="bob")
@@ -41,8 +36,8 @@ def test_id_is_taken_from_its_reservation_to_the_end() -> None:
 
 
 def test_calls_that_a_device_began_are_limited_and_being_called_does_not_count() -> None:
-    board = CallBoard(60.0)
-    for number in range(MAX_CALLS):
+    board = CallBoard(CallLimits())
+    for number in range(CallLimits().per_device):
         board.ring(reserve(board, f"c{number}"), ["bob"], 0.0)
     with pytest.raises(CallRefusedError) as caught:
         reserve(board, "one more")
@@ -52,7 +47,7 @@ def test_calls_that_a_device_began_are_limited_and_being_called_does_not_count()
 
 
 def test_only_participants_on_the_calls_channel_take_part() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = ringing(board, "bob")
 
     assert board.take_part("c", "bob", 7) is call
@@ -62,7 +57,7 @@ def test_only_participants_on_the_calls_channel_take_part() -> None:
 
 
 def test_decline_of_the_last_one_ends_the_call_and_of_one_among_many_does_not() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = ringing(board, "bob", "carol")
 
     assert not board.decline(call, "bob")
@@ -72,7 +67,7 @@ def test_decline_of_the_last_one_ends_the_call_and_of_one_among_many_does_not() 
 
 
 def test_ringing_ends_in_time_and_a_running_call_lives_while_it_is_heard() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = ringing(board, "bob")
     board.hear(call, 50.0)  # Statistics of the caller do not prolong the ringing.
     assert board.overdue(59.9) == ()
@@ -86,7 +81,7 @@ def test_ringing_ends_in_time_and_a_running_call_lives_while_it_is_heard() -> No
 
 
 def test_device_is_in_the_calls_it_began_or_accepted() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = ringing(board, "bob")
     assert board.joined_by("alice") == (call,)
     assert board.joined_by("bob") == ()
@@ -95,7 +90,7 @@ def test_device_is_in_the_calls_it_began_or_accepted() -> None:
 
 
 def test_offer_that_was_never_stored_runs_out_and_rings_no_more() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = reserve(board)
     assert board.joined_by("alice") == ()
     assert board.overdue(60.0) == (call,)
@@ -107,7 +102,7 @@ def test_offer_that_was_never_stored_runs_out_and_rings_no_more() -> None:
 
 
 def test_nothing_is_left_of_calls_that_are_over() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     for number in range(50):
         call = reserve(board, f"c{number}")
         board.ring(call, ["bob", "carol"], 0.0)
@@ -119,7 +114,7 @@ def test_nothing_is_left_of_calls_that_are_over() -> None:
 
 
 def test_record_of_a_large_call_is_bounded() -> None:
-    board = CallBoard(60.0)
+    board = CallBoard(CallLimits())
     call = ringing(board, *(f"device-{number}" for number in range(4999)))
 
     record = offer_record(call)
@@ -145,7 +140,7 @@ class Heard:
 
 
 def test_listener_hears_of_everybody_who_comes_and_goes_in_order() -> None:
-    board, heard = CallBoard(60.0), Heard()
+    board, heard = CallBoard(CallLimits()), Heard()
     board.listen(heard)
     call = ringing(board, "bob", "carol")
     board.accept(call, "bob", 1.0)
@@ -166,7 +161,7 @@ def test_listener_hears_of_everybody_who_comes_and_goes_in_order() -> None:
 
 
 def test_listener_hears_of_calls_of_other_nodes_and_of_no_offer_that_was_not_stored() -> None:
-    board, heard = CallBoard(60.0), Heard()
+    board, heard = CallBoard(CallLimits()), Heard()
     board.listen(heard)
     board.remove(reserve(board))
     assert heard.told == []

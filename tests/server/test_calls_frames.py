@@ -12,10 +12,12 @@ from commucat_ledger import Ledger, LedgerRecord
 from commucat_media import AudioCodec, AudioPacket, MediaSource, encode_packet
 from commucat_proto import SEND_ONLY, FrameType
 from commucat_server.calls.board import IDLE_TIMEOUT
+from commucat_server.calls.limits import CallLimits
 from server.connect_builders import Client, Person, Server, break_commits, running_server
 
 CHANNEL = 7
 CALL = "call-1"
+GRACE = CallLimits().grace
 ALICE = Person(handle="alice")
 BOB = Person(handle="bob")
 CAROL = Person(handle="carol")
@@ -241,13 +243,16 @@ async def test_media_of_a_call_reaches_those_in_it_and_is_never_stored(server: S
 
 
 async def test_disconnection_ends_the_call_for_the_others(
-    server: Server, records: list[dict[str, Any]]
+    server: Server, records: list[dict[str, Any]], mock_clock: trio.testing.MockClock
 ) -> None:
     alice, bob = await people(server, BOB)
     await offer(alice)
     await accept(bob)
 
     bob.stream.lose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert calls_on(server) == 1
+    mock_clock.jump(GRACE + 1)
 
     assert await told(alice, FrameType.CALL_END) == {
         "call_id": CALL,
@@ -266,7 +271,9 @@ async def test_newer_session_or_somebody_only_called_ends_nothing(server: Server
     await server.connect(ALICE)
     await trio.testing.wait_all_tasks_blocked()
 
-    assert calls_on(server) == 1
+    call = server.context.calls.board.find(CALL)
+    assert call is not None
+    assert call.away == {}
 
 
 async def test_call_that_nobody_takes_ends_by_time(
@@ -299,6 +306,7 @@ async def test_silent_call_ends_and_media_keeps_it(
         await accept(bob)
         mock_clock.jump(IDLE_TIMEOUT - 5)
         await ask(alice, FrameType.VOICE_FRAME, VOICE)
+        await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(IDLE_TIMEOUT - 5)
         await trio.testing.wait_all_tasks_blocked()
         assert calls_on(server) == 1

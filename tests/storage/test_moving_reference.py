@@ -32,10 +32,8 @@ LITERALS = {
 }
 # Those that refer to something, or take one of a few words.
 WORDS = {"user_id": "user-a", "device_id": "a", "issuer_device_id": "a", "redeemed_device_id": "a"}
-WORDS |= {"mode": "full_duplex", "kind": "audio", "direction": "send", "call_id": "call"}
 # What makes a second row possible, where that is not another first column.
 DIFFERENT = {
-    "call_media_tracks": ["direction = 'receive'"],
     "friend_requests": ["id = 'other'", "from_user_id = 'other'"],
     "device_rotation_audit": ["rotation_id = 'other'", "new_public_key = '\\x01'"],
 }

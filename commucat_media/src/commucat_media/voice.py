@@ -3,8 +3,8 @@
 Three parts, so that codecs can run in worker threads while packets are handled elsewhere:
 
 - :class:`VoiceSender` encodes; it belongs to one thread at a time.
-- :class:`VoiceReceiver` takes packets as they arrive and says, every frame, what to play. It is quick and runs
-  no codec, so it stays where packets arrive.
+- :class:`VoiceReceiver` takes packets as they arrive and says, every frame, what to play. It is quick and
+  runs no codec, so it stays where packets arrive.
 - :class:`VoiceDecoder` makes sound of what the receiver says; it belongs to one thread at a time.
 
 None of them reads a clock.

@@ -24,7 +24,7 @@ def encode_voice_message(
 ) -> VoiceMessage:
     """Cut raw sound into frames, the last one filled up with silence, and encode them.
 
-    Without an encoder they stay raw. The encoder should be new, and not use DTX: every frame of a message is kept.
+    Without an encoder they stay raw. The encoder should be new, and without DTX: every frame is kept.
 
     Raises:
         MediaCodecError: libopus failed, or the encoder is closed.

@@ -207,6 +207,7 @@ async def _serve_services(
             storage=storage,
             pairing=services.pairing,
             devices=services.devices,
+            calls=services.calls,
             attachments=attachments,
             token=services.configured_token,
         ),
@@ -251,7 +252,7 @@ async def _serve_services(
             local = trio.socket.from_stdlib_socket(relay[1])
             nursery.start_soon(relay[0].serve, local, handler.upstreams, config.timeouts.write_stall)
         nursery.start_soon(services.presence.tell_peers)
-        nursery.start_soon(services.calls.run)
+        await nursery.start(services.calls.run)
         nursery.start_soon(services.limits.messages.run)
         nursery.start_soon(services.reports.run, services.inbox.submit, services.inbox.settle)
         nursery.start_soon(storage.wait_failed)

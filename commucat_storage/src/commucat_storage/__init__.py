@@ -9,6 +9,7 @@ embedded backend, which needs nothing installed or configured.
 from commucat_storage.admission import Admission, AdmissionKind, Admitted
 from commucat_storage.attachments import Attachment, AttachmentQuotaError
 from commucat_storage.bus import ALL_NODES, MISSED, NodeBus
+from commucat_storage.calls import CallRow, CallStore, MediaTrack
 from commucat_storage.errors import (
     AdmissionRefusal,
     AdmissionRefusedError,
@@ -143,6 +144,8 @@ __all__ = [
     "AlreadyExistsError",
     "Attachment",
     "AttachmentQuotaError",
+    "CallRow",
+    "CallStore",
     "CertificateRow",
     "ChangeGroup",
     "ClaimedPairing",
@@ -178,6 +181,7 @@ __all__ = [
     "JoinRoom",
     "KeyEvent",
     "KnownDevice",
+    "MediaTrack",
     "NamedDevice",
     "Node",
     "NodeBus",

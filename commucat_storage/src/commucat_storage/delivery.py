@@ -124,7 +124,12 @@ class Delivery:
             stranger = sender != "" and self._audiences.is_stranger(
                 sender, inbox, channel, message.on_behalf, group
             )
-            reason = self._lack_of_room(inbox, len(message.payload), stranger)
+            if stranger and message.known_only:
+                reason = RefusalReason.STRANGER
+            elif device_id in message.busy:
+                reason = RefusalReason.BUSY
+            else:
+                reason = self._lack_of_room(inbox, len(message.payload), stranger)
         if reason is None:
             accepting.append((device_id, inbox, stranger))
         elif "@" in device_id:

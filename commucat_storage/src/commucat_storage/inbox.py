@@ -46,6 +46,10 @@ class RefusalReason(enum.Enum):
     """The recipient is of another server, to which this one sends nothing."""
     NOT_FEDERATED = "not_federated"
     """The recipient is of another server, and messages of this kind stay within one."""
+    BUSY = "busy"
+    """The recipient was named as one that takes none of these now."""
+    STRANGER = "stranger"
+    """The sender is a stranger to the recipient, see :attr:`QUOTA`, and the message is not for those."""
 
 
 @attrs.frozen(kw_only=True)
@@ -111,6 +115,10 @@ class Submission:
     known here. Such a notice reaches those who are no members any more, too; the sender need not be one."""
     local: bool = False
     """Whether recipients of other servers refuse it with ``not_federated``."""
+    busy: frozenset[str] = frozenset()
+    """Recipients that refuse it with ``busy``; of devices that are no recipients nothing is said."""
+    known_only: bool = False
+    """Whether recipients to which the sender is a stranger refuse it."""
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from commucat_storage.admission import Admission, Admitted
 from commucat_storage.attachments import AttachmentStore
+from commucat_storage.calls import CallStore
 from commucat_storage.errors import CommitFailedError
 from commucat_storage.federation import FederationStore
 from commucat_storage.friends import FriendStore
@@ -44,6 +45,7 @@ class Storage(
     FriendStore,
     FederationStore,
     AttachmentStore,
+    CallStore,
     MeteredStorage,
     OperatingStorage,
     abc.ABC,

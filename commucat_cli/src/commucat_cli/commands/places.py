@@ -58,6 +58,7 @@ PLACES: Final[dict[str, Place]] = {
     "sessions": Place(f"{_OPERATOR}.sessions", "sessions_app"),
     "queue": Place(f"{_OPERATOR}.queue", "queue_app"),
     "groups": Place(f"{_OPERATOR}.groups", "groups_app"),
+    "calls": Place(f"{_OPERATOR}.calls", "calls"),
     "peers": Place(f"{_OPERATOR}.peers", "peers_app"),
     "cleanup": Place(f"{_OPERATOR}.cleanup", "cleanup"),
     "stats": Place(f"{_OPERATOR}.stats", "stats"),

@@ -2,71 +2,36 @@
 
 ::
 
-    reserve ──stored──► ringing ──somebody accepts──► running
-       │                   │                             │
-    release        all decline, CallEnd,         CallEnd, nothing heard
-                   ring timeout, disconnect      for long, disconnect
+    reserve ──stored──► ringing ──somebody accepts──► running ◄──comes back──┐
+       │                   │                             │  └──session ends──► away
+    release        all decline, CallEnd,         CallEnd, nothing heard         │
+                   ring timeout                  for long, nobody else ◄──time is over
 
-A call that is over is forgotten. A restart of the server forgets all of them: what is lost is
-the end that the server would have announced, no message.
+A call that is over is forgotten. What a restart has to know is in the store, see
+:mod:`commucat_server.calls.rows`.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
-import attrs
-
+from commucat_server.calls.call import Call, CallRefusedError
+from commucat_server.calls.limits import CallLimits
 from commucat_server.calls.listener import CallListener
+from commucat_storage import CallRow
 
-MAX_CALLS = 4
-"""Calls that one device may have begun. Being called does not count: strangers could fill the places."""
-GRACE = 30.0
+REMOTE_GRACE = 30.0
 """Seconds that a call of another node stays known beyond its time, for that node to announce the end."""
 IDLE_TIMEOUT = 600.0
 """Seconds without media, statistics, transport updates or answers after which a running call is over."""
 
 
-class CallRefusedError(Exception):
-    """A call frame that does not fit the calls there are; ``kind`` is for the Error frame."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-
-
-@attrs.define(eq=False, kw_only=True)
-class Call:
-    """One call. Devices are either in it, or invited and ringing."""
-
-    call_id: str
-    channel: int
-    initiator: str
-    mode: str
-    video: bool
-    began: float
-    deadline: float
-    joined: set[str]
-    invited: set[str] = attrs.Factory(set)
-    stored: bool = False
-    """The offer is on disk and was delivered; nobody else can know of the call before."""
-    accepted: bool = False
-    home: bool = True
-    """It was begun at this node, which ends it when its time is over."""
-    heard: bool = False
-    """Something of it was heard here since other nodes were told so."""
-
-    @property
-    def participants(self) -> set[str]:
-        return self.joined | self.invited
-
-
 class CallBoard:
     """All calls, by id and by the devices in them. Times are seconds of one monotonic clock."""
 
-    def __init__(self, ring_timeout: float) -> None:
-        self._ring_timeout = ring_timeout
+    def __init__(self, limits: CallLimits) -> None:
+        self.limits = limits
         self._calls: dict[str, Call] = {}
         self._of_device: dict[str, set[Call]] = {}
+        self._busy: set[str] = set()
         self._listeners: list[CallListener] = []
 
     def listen(self, listener: CallListener) -> None:
@@ -76,19 +41,32 @@ class CallBoard:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def ringing(self) -> int:
+        """How many calls nobody has accepted yet."""
+        return sum(not call.accepted for call in self._calls.values())
+
+    # -- beginning -------------------------------------------------------------------------------------
+
     def reserve(
         self, call_id: str, *, channel: int, initiator: str, mode: str, video: bool, now: float
     ) -> Call:
         """Take the id while the offer is being stored.
 
         Raises:
-            CallRefusedError: ``call_exists``, ``too_many_calls``.
+            CallRefusedError: ``call_exists``, ``too_many_calls``, ``server_busy``.
         """
         if call_id in self._calls:
             raise CallRefusedError("call_exists", "a call with this id exists")
-        begun = sum(call.initiator == initiator for call in self._of_device.get(initiator, ()))
-        if begun >= MAX_CALLS:
-            raise CallRefusedError("too_many_calls", f"a device may have begun {MAX_CALLS} calls at once")
+        most = self.limits.per_device
+        begun = sum(
+            call.initiator == initiator or initiator in call.joined
+            for call in self._of_device.get(initiator, ())
+        )
+        if begun >= most:
+            raise CallRefusedError("too_many_calls", f"a device may be in {most} calls at once")
+        if len(self._calls) >= self.limits.total:
+            raise CallRefusedError("server_busy", "the server has as many calls as it may have; try later")
         call = Call(
             call_id=call_id,
             channel=channel,
@@ -96,11 +74,10 @@ class CallBoard:
             mode=mode,
             video=video,
             began=now,
-            deadline=now + self._ring_timeout,
+            deadline=now + self.limits.ring_timeout,
             joined={initiator},
         )
-        self._calls[call_id] = call
-        self._index(initiator, call)
+        self._enter(call)
         return call
 
     def ring(self, call: Call, recipients: Iterable[str], now: float) -> None:
@@ -108,12 +85,9 @@ class CallBoard:
         if self._calls.get(call.call_id) is not call:
             return
         call.stored = True
-        call.deadline = now + self._ring_timeout
-        call.invited = set(recipients) - {call.initiator}
-        for device_id in call.invited:
-            self._index(device_id, call)
-        for listener in self._listeners:
-            listener.on_joined(call, call.initiator)
+        call.deadline = call.ring_until = now + self.limits.ring_timeout
+        self.invite(call, recipients)
+        self._tell_joined(call, call.initiator)
 
     def adopt(
         self, call_id: str, *, channel: int, initiator: str, mode: str, video: bool, now: float
@@ -132,29 +106,61 @@ class CallBoard:
             mode=mode,
             video=video,
             began=now,
-            deadline=now + self._ring_timeout,
+            deadline=now + self.limits.ring_timeout,
+            ring_until=now + self.limits.ring_timeout,
             joined={initiator},
             stored=True,
             home=False,
         )
-        self._calls[call_id] = call
-        self._index(initiator, call)
-        for listener in self._listeners:
-            listener.on_joined(call, initiator)
+        self._enter(call)
+        self._tell_joined(call, initiator)
+        return call
+
+    def restore(self, row: CallRow, *, home: bool, now: float, wall: float) -> Call:
+        """The call of a row of the store, as it was there. ``wall``: Unix seconds, as the row counts.
+
+        One that is known keeps what is known of it, and becomes this node's if ``home`` says so.
+        """
+        known = self._calls.get(row.call_id)
+        if known is not None:
+            known.home |= home
+            return known
+        began = now - max(0.0, wall - row.started_at)
+        accepted = row.answered_at is not None
+        ring_until = min(began, now) + self.limits.ring_timeout
+        call = Call(
+            call_id=row.call_id,
+            channel=row.channel,
+            initiator=row.initiator,
+            mode=row.mode,
+            video=row.video,
+            began=began,
+            deadline=now + IDLE_TIMEOUT if accepted else ring_until,
+            ring_until=ring_until,
+            joined=set(row.joined),
+            invited=set(row.ringing),
+            came=set(row.accepted),
+            gone=set(row.gone),
+            stored=True,
+            accepted=accepted,
+            home=home,
+            recovered=True,
+            group_id=row.group_id,
+            started_at=row.started_at,
+            answered_at=row.answered_at,
+        )
+        self._enter(call)
+        for device_id in sorted(call.joined):
+            self._tell_joined(call, device_id)
         return call
 
     def invite(self, call: Call, devices: Iterable[str]) -> None:
         """It rings at these, too."""
-        for device_id in set(devices) - call.participants:
+        for device_id in set(devices) - call.participants - call.gone:
             call.invited.add(device_id)
-            self._index(device_id, call)
+            self._of_device.setdefault(device_id, set()).add(call)
 
-    def heard(self) -> tuple[Call, ...]:
-        """Calls of which something was heard here since the last time this was asked."""
-        calls = tuple(call for call in self._calls.values() if call.heard)
-        for call in calls:
-            call.heard = False
-        return calls
+    # -- looking ---------------------------------------------------------------------------------------
 
     def find(self, call_id: str) -> Call | None:
         """The call, also one whose offer is still being stored."""
@@ -175,28 +181,105 @@ class CallBoard:
             raise CallRefusedError("bad_request", "the call is on another channel")
         return call
 
+    def joined_by(self, device_id: str) -> tuple[Call, ...]:
+        """Calls that the device is in, not those that only ring there or are not stored yet."""
+        mine = self._of_device.get(device_id, ())
+        return tuple(call for call in mine if call.stored and device_id in call.joined)
+
+    def busy(self) -> frozenset[str]:
+        """Devices that are in so many calls that no other rings there."""
+        return frozenset(self._busy)
+
+    def heard(self) -> tuple[Call, ...]:
+        """Calls of which something was heard here since the last time this was asked."""
+        calls = tuple(call for call in self._calls.values() if call.heard)
+        for call in calls:
+            call.heard = False
+        return calls
+
+    def overdue(self, now: float) -> tuple[Call, ...]:
+        """Calls that rang too long, or of which nothing was heard for too long, or in which only one is left.
+
+        Also those whose offer never got to the disk because its session broke off before.
+        """
+        return tuple(
+            call
+            for call in self._calls.values()
+            if call.over_at + (0.0 if call.home else REMOTE_GRACE) <= now
+        )
+
+    def absent(self, now: float) -> tuple[tuple[Call, str], ...]:
+        """Calls of this node with a device each that has been away for too long."""
+        return tuple(
+            (call, device_id)
+            for call in self._calls.values()
+            if call.home and call.away
+            for device_id, until in call.away.items()
+            if until <= now
+        )
+
+    # -- coming and going ------------------------------------------------------------------------------
+
+    def make_room(self, call: Call, device_id: str) -> None:
+        """A place in the call for a device whose answer is being stored.
+
+        Raises:
+            CallRefusedError: ``call_full``, ``too_many_calls``.
+        """
+        if device_id in call.joined:
+            return
+        most = self.limits.participants
+        if len(call.joined | call.coming) >= most and device_id not in call.coming:
+            raise CallRefusedError("call_full", f"{most} devices are in the call, as many as may be")
+        if len(self.joined_by(device_id)) >= self.limits.per_device:
+            raise CallRefusedError(
+                "too_many_calls", f"a device may be in {self.limits.per_device} calls at once"
+            )
+        call.coming.add(device_id)
+
     def accept(self, call: Call, device_id: str, now: float) -> None:
         """An invited device comes in; once more changes nothing."""
+        call.coming.discard(device_id)
         if device_id in call.invited:
             call.invited.discard(device_id)
             call.joined.add(device_id)
+            call.came.add(device_id)
             call.accepted = True
-            for listener in self._listeners:
-                listener.on_joined(call, device_id)
+            self._tell_joined(call, device_id)
         self.hear(call, now)
 
-    def decline(self, call: Call, device_id: str) -> bool:
-        """A device does not want, or not any more; True when the call is over by that."""
+    def decline(self, call: Call, device_id: str, reason: str = "decline") -> bool:
+        """A device does not want, or not any more; True when the call is over by that, for this reason."""
+        if self._calls.get(call.call_id) is not call:
+            return False
+        call.coming.discard(device_id)
         call.invited.discard(device_id)
+        call.away.pop(device_id, None)
+        call.gone.add(device_id)
         self._unindex(device_id, call)
         if device_id in call.joined:
             call.joined.discard(device_id)
+            self._note(device_id)
             for listener in self._listeners:
                 listener.on_left(call, device_id)
-        if len(call.participants) > 1:
+        if len(call.participants) > 1 and call.joined:
             return False
-        self.remove(call)
+        self.remove(call, reason, device_id)
         return True
+
+    def leave_alone(self, device_id: str) -> None:
+        """The device's session has ended: places that it asked for are free."""
+        for call in self._of_device.get(device_id, ()):
+            call.coming.discard(device_id)
+
+    def go_away(self, call: Call, device_id: str, now: float) -> None:
+        """A device that is in the call is not connected; it may come back for a while."""
+        if device_id in call.joined:
+            call.away.setdefault(device_id, now + self.limits.grace)
+
+    def come_back(self, call: Call, device_id: str) -> bool:
+        """It is connected again; False if it was not away."""
+        return call.away.pop(device_id, None) is not None
 
     def hear(self, call: Call, now: float) -> None:
         """Something came from somebody in the call."""
@@ -204,34 +287,26 @@ class CallBoard:
             call.heard = True
             call.deadline = now + IDLE_TIMEOUT
 
-    def remove(self, call: Call) -> bool:
+    def remove(self, call: Call, reason: str = "", device_id: str = "") -> bool:
         """The call is over; False if it was already."""
         if self._calls.get(call.call_id) is not call:
             return False
         del self._calls[call.call_id]
-        for device_id in call.participants:
-            self._unindex(device_id, call)
+        call.end_reason, call.ended_by = reason, device_id
+        for each in call.participants:
+            self._unindex(each, call)
+            self._note(each)
         if call.stored:
             for listener in self._listeners:
                 listener.on_over(call)
         return True
 
-    def joined_by(self, device_id: str) -> tuple[Call, ...]:
-        """Calls that the device is in, not those that only ring there or are not stored yet."""
-        mine = self._of_device.get(device_id, ())
-        return tuple(call for call in mine if call.stored and device_id in call.joined)
+    # -- the index -------------------------------------------------------------------------------------
 
-    def overdue(self, now: float) -> tuple[Call, ...]:
-        """Calls that rang too long, or of which nothing was heard for too long.
-
-        Also those whose offer never got to the disk because its session broke off before.
-        """
-        return tuple(
-            call for call in self._calls.values() if call.deadline + (0.0 if call.home else GRACE) <= now
-        )
-
-    def _index(self, device_id: str, call: Call) -> None:
-        self._of_device.setdefault(device_id, set()).add(call)
+    def _enter(self, call: Call) -> None:
+        self._calls[call.call_id] = call
+        for device_id in call.participants:
+            self._of_device.setdefault(device_id, set()).add(call)
 
     def _unindex(self, device_id: str, call: Call) -> None:
         calls = self._of_device.get(device_id)
@@ -240,16 +315,19 @@ class CallBoard:
             if not calls:
                 del self._of_device[device_id]
 
+    def _tell_joined(self, call: Call, device_id: str) -> None:
+        self._note(device_id)
+        for listener in self._listeners:
+            listener.on_joined(call, device_id)
 
-def offer_record(call: Call) -> dict[str, Any]:
-    """What the ledger keeps of an offer. Of a large group only the first devices, in the order of their ids,
-    because a record has a size limit."""
-    participants = sorted(call.participants)
-    return {
-        "channel_id": call.channel,
-        "initiator": call.initiator,
-        "participants": participants[:100],
-        "participant_count": len(participants),
-        "mode": call.mode,
-        "video": call.video,
-    }
+    def _note(self, device_id: str) -> None:
+        """In how many calls the device is has changed."""
+        if len(self.joined_by(device_id)) >= self.limits.busy_from:
+            self._busy.add(device_id)
+        else:
+            self._busy.discard(device_id)
+
+    def recount(self) -> None:
+        """The limits have changed."""
+        for device_id in (*self._of_device, *tuple(self._busy)):
+            self._note(device_id)

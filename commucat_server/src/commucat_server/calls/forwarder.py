@@ -14,7 +14,8 @@ import trio
 from commucat_media import MediaPacketError, StreamPacket, decode_audio_any, decode_video_any, to_version_1
 from commucat_proto import FrameTemplate, FrameType
 from commucat_proto.calls import ReceiveSelection, StreamKind
-from commucat_server.calls.board import Call, CallBoard
+from commucat_server.calls.board import CallBoard
+from commucat_server.calls.call import Call
 from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
 from commucat_server.calls.forwarding.room import MediaPacket, Refused
 from commucat_server.calls.forwarding.stream import Participant, Stream

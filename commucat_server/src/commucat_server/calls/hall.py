@@ -8,7 +8,7 @@ import attrs
 
 from commucat_proto import FrameType
 from commucat_proto.calls import CallTransportUpdate, DeviceStreams
-from commucat_server.calls.board import Call
+from commucat_server.calls.call import Call
 from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.forwarding.room import Room, Word
 from commucat_server.calls.forwarding.stream import Stream

@@ -101,7 +101,7 @@ def api_context(
             worker=config.worker,
             counters=services.counters,
             registry=services.registry,
-            calls=services.calls.board,
+            calls=services.calls,
             storage=storage,
             ledger=ledger,
             loop_lag=services.loop_lag,

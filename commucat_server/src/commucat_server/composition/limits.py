@@ -3,7 +3,9 @@
 import attrs
 
 from commucat_server.blobs.attachments import AttachmentFolder, AttachmentLimits
-from commucat_server.config import ServerConfig
+from commucat_server.calls.limits import CallLimits
+from commucat_server.calls.service import CallService
+from commucat_server.config import FromStrangers, ServerConfig
 from commucat_server.identity.devices import Devices
 from commucat_server.identity.pairing import Pairing, PairingPolicy
 from commucat_server.security.admin import ConfiguredToken
@@ -31,6 +33,21 @@ def attachment_limits(config: ServerConfig) -> AttachmentLimits:
     )
 
 
+def call_limits(config: ServerConfig) -> CallLimits:
+    """What calls may take."""
+    section = config.calls
+    return CallLimits(
+        ring_timeout=float(config.limits.ring_timeout),
+        grace=float(section.grace),
+        per_device=section.per_device,
+        participants=section.participants,
+        total=section.total,
+        call_waiting=section.call_waiting,
+        strangers=section.from_strangers is FromStrangers.RING,
+        keep=section.keep,
+    )
+
+
 def take_limits(
     config: ServerConfig,
     *,
@@ -38,6 +55,7 @@ def take_limits(
     storage: Storage,
     pairing: Pairing,
     devices: Devices,
+    calls: CallService,
     attachments: AttachmentFolder | None,
     token: ConfiguredToken,
 ) -> None:
@@ -47,6 +65,8 @@ def take_limits(
     inbox.stranger_rows, inbox.stranger_bytes = limits.stranger_rows, limits.stranger_bytes
     pairing.policy = attrs.evolve(pairing_policy(config), domain=domain)
     devices.devices_per_user = limits.devices_per_user
+    # How long a call rings is also how long its frames are stored, and needs a restart.
+    calls.take_limits(attrs.evolve(call_limits(config), ring_timeout=calls.limits.ring_timeout))
     if attachments is not None:
         attachments.limits = attachment_limits(config)
     token.set(config.admin.token)

@@ -8,7 +8,7 @@ from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
-from commucat_server.composition.limits import pairing_policy
+from commucat_server.composition.limits import call_limits, pairing_policy
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admin_tokens import AdminTokens
 from commucat_server.identity.admissions import AdmissionPolicy
@@ -94,7 +94,14 @@ async def build_services(
     )
     inbox = Inbox(storage, registry, counters, reports)
     calls = CallService(
-        inbox=inbox, cluster=cluster, ledger=ledger, clock=clock, ring_timeout=limits.ring_timeout
+        storage=storage,
+        registry=registry,
+        inbox=inbox,
+        cluster=cluster,
+        ledger=ledger,
+        counters=counters,
+        clock=clock,
+        limits=call_limits(config),
     )
     forwarder = Forwarder(
         board=calls.board, registry=registry, inbox=inbox, cluster=cluster, counters=counters

@@ -4,6 +4,7 @@ sections, strictly, and says in one line what is wrong. Nothing is silently igno
 
 from commucat_server.config.access_sections import AdminSection, ProxyHeader, ProxySection, RateLimitSection
 from commucat_server.config.address import BindAddress
+from commucat_server.config.calls_section import CallsSection, FromStrangers
 from commucat_server.config.errors import ConfigError, FlagError
 from commucat_server.config.load import ServerConfig, load_config
 from commucat_server.config.networks import Networks
@@ -28,11 +29,13 @@ __all__ = [
     "CLEAR_MAX_FRAME",
     "AdminSection",
     "BindAddress",
+    "CallsSection",
     "ChannelsSection",
     "ClearFrames",
     "ConfigError",
     "CryptoSection",
     "FlagError",
+    "FromStrangers",
     "LedgerMode",
     "LedgerSection",
     "LimitsSection",

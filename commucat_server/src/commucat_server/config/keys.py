@@ -8,6 +8,7 @@ import attrs
 
 from commucat_server.config import (
     access_sections,
+    calls_section,
     federation_section,
     rotation_section,
     sections,
@@ -36,6 +37,7 @@ SECTIONS: Final[dict[str, type]] = {
     "telemetry": telemetry_section.TelemetrySection,
     "pairing": sections.PairingSection,
     "rotation.device": sections.DeviceRotationSection,
+    "calls": calls_section.CallsSection,
     "federation": federation_section.FederationSection,
 }
 KEYS: Final[frozenset[str]] = frozenset(

@@ -10,6 +10,7 @@ import cattrs
 
 from commucat_server.config import (
     access_sections,
+    calls_section,
     federation_section,
     rotation_section,
     sections,
@@ -60,6 +61,7 @@ class ServerConfig:
     telemetry: telemetry_section.TelemetrySection
     pairing: sections.PairingSection
     rotation_device: sections.DeviceRotationSection
+    calls: calls_section.CallsSection
     federation: federation_section.FederationSection
     warnings: tuple[str, ...] = ()
     """Lines to log at warning once, at start."""

@@ -71,6 +71,8 @@ _TITLES = {
     RefusalReason.ALREADY_MEMBER: "already a member of the group",
     RefusalReason.UNKNOWN_DOMAIN: "nothing is sent to the server of this domain",
     RefusalReason.NOT_FEDERATED: "frames of this type stay within one server",
+    RefusalReason.BUSY: "in a call, and takes no other",
+    RefusalReason.STRANGER: "calls are taken only from devices that the recipient knows",
 }
 
 _Quick: TypeAlias = Callable[[Origin, Frame], Request | None]

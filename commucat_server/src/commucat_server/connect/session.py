@@ -151,7 +151,9 @@ class EstablishedSession:
                 self._context.cluster.ended(self._live)
                 with trio.move_on_after(self._context.settings.drain_timeout, shield=True):
                     await self._context.presence.leave(self._live.device_id)
-                    await self._context.calls.disconnected(self._live.device_id)
+                    # Meanwhile the device may have come back.
+                    if self._context.registry.receiver(self._live.device_id) is None:
+                        await self._context.calls.disconnected(self._live.device_id)
         if self._clear:
             await linger(self._stream)
 
@@ -167,6 +169,7 @@ class EstablishedSession:
             arrival.end()
         if self._live.receives:
             self._context.bus.note_session(self._live.device_id, self._live.token_hash)
+            self._context.calls.connected(self._live.device_id)
 
     async def _greet(self) -> None:
         """Tell the client what it needs to begin, and the others that it is here."""

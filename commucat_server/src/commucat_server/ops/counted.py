@@ -89,6 +89,24 @@ COUNTED: Final[tuple[tuple[str, str, str, Callable[[Counters], float]], ...]] = 
     ("commucat_device_rotations", "counter", "Devices that changed their key.", lambda c: c.device_rotations),
     # -- beyond the reference server
     (
+        "commucat_calls_recovered_total",
+        "counter",
+        "Calls taken over from a process that is no more.",
+        lambda c: c.calls_recovered,
+    ),
+    (
+        "commucat_calls_orphaned_total",
+        "counter",
+        "Of these, ended because nobody came back.",
+        lambda c: c.calls_orphaned,
+    ),
+    (
+        "commucat_call_writes_failed_total",
+        "counter",
+        "Attempts to store calls that failed.",
+        lambda c: c.call_writes_failed,
+    ),
+    (
         "commucat_federation_outbox_dead_total",
         "counter",
         "Messages that other servers refused for good.",

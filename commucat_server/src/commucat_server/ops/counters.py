@@ -8,6 +8,8 @@ RTT_BOUNDS = (5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
 """Milliseconds."""
 LOSS_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 """Parts of 1."""
+CALL_BOUNDS = (5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0)
+"""Seconds."""
 
 
 def count(table: dict[str, int], name: str, amount: int = 1) -> None:
@@ -73,6 +75,16 @@ class Counters:
     handshake_refusals: dict[str, int] = attrs.Factory(dict)
     """Handshakes that failed, by what their peer was told."""
     calls_begun: int = 0
+    calls_ended: dict[str, int] = attrs.Factory(dict)
+    """By reason: what the device that ended it said, or ``timeout``, ``disconnect``."""
+    call_seconds: Timings = attrs.Factory(lambda: Timings(CALL_BOUNDS))
+    """From the offer to the end."""
+    calls_recovered: int = 0
+    """Calls of an earlier process, or of a node that is no more, that were taken over."""
+    calls_orphaned: int = 0
+    """Of these, the ones that ended because their devices did not come back."""
+    call_writes_failed: int = 0
+    """Attempts to store calls that failed."""
     voice_frames: int = 0
     video_frames: int = 0
     media_audio: int = 0

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from commucat_ledger import Ledger
-from commucat_server.calls.board import CallBoard
+from commucat_server.calls.service import CallService
 from commucat_server.federation.figures import PeerFigures
 from commucat_server.ops.counted import COUNTED
 from commucat_server.ops.counters import Counters
@@ -53,7 +53,7 @@ class Sources:
     worker: int
     counters: Counters
     registry: Registry
-    calls: CallBoard
+    calls: CallService
     storage: Storage
     ledger: Ledger
     loop_lag: LoopLag
@@ -122,7 +122,7 @@ class _ServerCollector(Collector):
         yield _one("commucat_connections_active", "gauge", "Sessions that are open.", len(sources.registry))
         for name, kind, text, read in COUNTED:
             yield _one(name, kind, text, read(counters))
-        yield _one("commucat_calls_active", "gauge", "Calls that ring or go on.", len(sources.calls))
+        yield from self._calls()
         yield from self._tables(counters)
         yield from self._queue()
         yield from self._peers()
@@ -156,6 +156,20 @@ class _ServerCollector(Collector):
         )
         answers = {str(status): number for status, number in counters.http_answers.items()}
         yield _by("commucat_http_answers_total", "counter", "Answers to requests.", "status", answers)
+
+    def _calls(self) -> Iterator[Metric]:
+        calls, counters = self._sources.calls, self._sources.counters
+        yield _one("commucat_calls_active", "gauge", "Calls that ring or go on.", len(calls.board))
+        yield _one("commucat_calls_ringing", "gauge", "Calls that ring.", calls.board.ringing)
+        yield _one("commucat_calls_unstored", "gauge", "Calls to be stored as they are.", calls.rows.waiting)
+        yield _by(
+            "commucat_calls_ended_total", "counter", "Calls that ended.", "reason", counters.calls_ended
+        )
+        yield _times(
+            "commucat_call_duration_seconds",
+            "How long calls took, from the offer to the end.",
+            [({}, counters.call_seconds)],
+        )
 
     def _queue(self) -> Iterator[Metric]:
         sources, queue = self._sources, self._sources.queue

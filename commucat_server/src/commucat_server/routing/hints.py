@@ -73,16 +73,21 @@ class CallChange(enum.Enum):
     DECLINED = "declined"
     HEARD = "heard"
     """It goes on."""
+    AWAY = "away"
+    """A device that is in it is not connected any more; it has some time to come back."""
+    BACK = "back"
     OVER = "over"
 
 
 @attrs.frozen
 class CallMoved:
-    """A change of a call; ``device_id`` is who accepted or declined, and empty otherwise."""
+    """A change of a call; ``device_id`` is whose it is, and empty for one of the server itself."""
 
     call_id: str
     change: CallChange
     device_id: str = ""
+    reason: str = ""
+    """Why a device declined, or the call is over."""
 
 
 @attrs.frozen
@@ -140,8 +145,10 @@ def encode_hint(hint: Hint) -> bytes:
             return json_text.dumps({"peers": list(devices)})
         case CallRings():
             return json_text.dumps({**attrs.asdict(hint), "ring": list(hint.invited), "invited": None})
-        case CallMoved(call_id, change, device_id):
-            return json_text.dumps({"call": call_id, "change": change.value, "device": device_id})
+        case CallMoved(call_id, change, device_id, reason):
+            return json_text.dumps(
+                {"call": call_id, "change": change.value, "device": device_id, "reason": reason}
+            )
         case CallMedia(call_id, sender, node, devices, frame_type, payload):
             names = list(devices)
             value: dict[str, Any] = {
@@ -189,7 +196,7 @@ def decode_hint(data: bytes) -> Hint | None:
             case {"domain": str(domain), "heard": bool(heard)}:
                 return PeerNews(domain, heard)
             case {"call": str(call_id), "change": str(change), "device": str(device_id)}:
-                return CallMoved(call_id, CallChange(change), device_id)
+                return CallMoved(call_id, CallChange(change), device_id, str(value.get("reason", "")))
             case {
                 "ring": list(invited),
                 "call_id": str(call_id),

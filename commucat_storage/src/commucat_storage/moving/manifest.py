@@ -9,7 +9,7 @@ import attrs
 from blake3 import blake3
 
 from commucat_storage.moving.errors import DamagedBackupError, MoveError
-from commucat_storage.moving.tables import TABLES, Table
+from commucat_storage.moving.tables import NOT_MOVED, TABLES, Table
 
 FORMAT: Final = 1
 """Raised when an older program could no longer read what a newer one writes."""
@@ -112,6 +112,8 @@ def _refuse_unknown(manifest: Manifest) -> None:
     """The digest matches, so whoever wrote it meant it: then it is another version, or a forgery."""
     known = {table.name: table for table in TABLES}
     for name, entry in manifest.tables.items():
+        if name in NOT_MOVED:
+            continue  # Carried once, and not any more.
         # Nothing is lost with a table that had other columns once, and no rows.
         if name not in known or (known[name].of_columns(entry.columns) is None and entry.rows):
             raise MoveError(

@@ -434,41 +434,13 @@ TABLES: Final = (
         order="user_id",
         sqlite=False,
     ),
-    Table(
-        name="call_sessions",
-        columns=(
-            *_text("call_id"),
-            Column("channel_id", Kind.DECIMAL),
-            *_text("group_id", optional=True),
-            *_text("initiator_device", "mode"),
-            Column("participants", Kind.TEXTS),
-            Column("accepted", Kind.TEXTS),
-            *_moments("started_at"),
-            *_moments("answered_at", "ended_at", optional=True),
-            *_text("end_reason", "ended_by", optional=True),
-            *_moments("last_update"),
-        ),
-        order="call_id",
-        sqlite=False,
-    ),
-    Table(
-        name="call_media_tracks",
-        columns=(
-            *_text("call_id", "device_id", "kind", "direction"),
-            *_text("codec", optional=True),
-            Column("bitrate", Kind.INT, optional=True),
-            Column("params", Kind.JSON_VALUE),
-            Column("stats", Kind.JSON_VALUE),
-            *_moments("created_at", "updated_at"),
-        ),
-        order="call_id, device_id, kind, direction",
-        sqlite=False,
-    ),
 )
 """In an order in which each row's references exist already."""
 
 NOT_MOVED: Final = {
     "session": "every device makes a new session, with a new token, when it connects",
+    "call_sessions": "kept for a short time, for the server that holds the calls",
+    "call_media_tracks": "of those calls",
     "readiness": "proves that the disk takes writes; says nothing",
     "schema_migration": "each database has its own migrations",
     "cluster": "the domain and the id of the cluster travel beside the tables",

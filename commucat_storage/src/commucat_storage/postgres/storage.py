@@ -20,6 +20,7 @@ from commucat_storage.metering import PoolState, QueueState
 from commucat_storage.operating import OperatorRecord
 from commucat_storage.postgres import accounts, admit, devices, expiry, federation, key_events, reads
 from commucat_storage.postgres.attachments import PostgresAttachments
+from commucat_storage.postgres.calls import PostgresCalls
 from commucat_storage.postgres.cluster import PostgresNodes
 from commucat_storage.postgres.connection import Connection, connect, translate
 from commucat_storage.postgres.device_store import PostgresDevices
@@ -144,6 +145,7 @@ class PostgresStorage(
     PostgresFriends,
     PostgresFederation,
     PostgresAttachments,
+    PostgresCalls,
     PostgresOperating,
     JournaledStorage[Work],
 ):

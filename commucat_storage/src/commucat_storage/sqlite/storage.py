@@ -30,6 +30,7 @@ from commucat_storage.records import (
 )
 from commucat_storage.sqlite import accounts, admit, devices, expiry, federation, key_events, reads
 from commucat_storage.sqlite.attachments import SqliteAttachments
+from commucat_storage.sqlite.calls import SqliteCalls
 from commucat_storage.sqlite.connection import connect_writer, translate
 from commucat_storage.sqlite.device_store import SqliteDevices
 from commucat_storage.sqlite.federation_store import SqliteFederation
@@ -98,6 +99,7 @@ class SqliteStorage(
     SqliteFriends,
     SqliteFederation,
     SqliteAttachments,
+    SqliteCalls,
     SqliteOperating,
     JournaledStorage[Work],
 ):

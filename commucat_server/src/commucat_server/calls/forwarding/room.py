@@ -19,7 +19,7 @@ from commucat_proto.calls.messages import CallUpdate
 from commucat_server.calls.forwarding import video
 from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.forwarding.speakers import LOUDEST, Speakers, loudness_of_size
-from commucat_server.calls.forwarding.stream import Participant, Stream
+from commucat_server.calls.forwarding.stream import SILENT_AFTER, Participant, Stream
 
 MediaPacket: TypeAlias = AudioPacket | VideoPacket | StreamPacket
 
@@ -136,9 +136,15 @@ class Room:
         stream = self._stream_of(sender, kind, packet, now)
         if isinstance(stream, Refused):
             return stream
+        comes_back = now - stream.heard >= SILENT_AFTER
         stream.heard = now
         if kind is StreamKind.VIDEO:
-            self._see(sender, stream, packet, now)
+            if comes_back or now >= sender.next_aim:
+                video.aim(sender, self._participants.values(), now)
+            if isinstance(packet, StreamPacket) and packet.key_frame:
+                video.admit(stream)
+            if sender.key_frame_wanted:
+                self._request(sender, now)
         else:
             self._hear(sender, packet, now)
         self._report(sender, now)
@@ -218,17 +224,10 @@ class Room:
 
     def _begin(self, stream: Stream, now: float) -> None:
         if stream.kind is StreamKind.VIDEO:
-            self._aim(stream.owner, now)
+            # Without asking: its first packet may be a key frame.
+            video.aim(stream.owner, self._participants.values(), now)
         else:
             self._place_audio()
-
-    def _see(self, sender: Participant, stream: Stream, packet: MediaPacket, now: float) -> None:
-        if now >= sender.next_aim:
-            self._aim(sender, now)
-        if isinstance(packet, StreamPacket) and packet.key_frame:
-            video.admit(stream)
-        if sender.key_frame_wanted:
-            self._request(sender, now)
 
     def _hear(self, sender: Participant, packet: MediaPacket, now: float) -> None:
         if isinstance(packet, StreamPacket):

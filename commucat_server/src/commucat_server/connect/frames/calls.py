@@ -6,6 +6,7 @@ State changes when the frame is on disk: what was refused, or failed, has not ha
 
 from typing import Any, TypeVar
 
+import attrs
 import trio
 
 from commucat_proto import CodecError, Frame
@@ -19,7 +20,7 @@ from commucat_proto.calls import (
     SelectedCandidatePair,
     decode_call_message,
 )
-from commucat_server.calls.board import Call, CallRefusedError, offer_record
+from commucat_server.calls.call import Call, CallRefusedError
 from commucat_server.connect.frames import media
 from commucat_server.connect.frames.request import (
     MAX_ID_LEN,
@@ -32,7 +33,7 @@ from commucat_server.connect.frames.request import (
 )
 from commucat_server.connect.frames.transient import transient
 from commucat_server.ops.counters import count
-from commucat_storage import Outcome, SubmissionOutcome
+from commucat_storage import Outcome, Submission, SubmissionOutcome
 
 _Message = TypeVar("_Message", bound=CallMessage)
 
@@ -44,7 +45,9 @@ async def offer(origin: Origin, frame: Frame, settle: Settle) -> Request:
         raise RefusedFrameError("bad_request", "from must be the sender's own device")
     _must_receive(origin)
     calls = origin.context.calls
-    await calls.room()
+    await calls.audit.room()
+    if calls.rows.behind:
+        raise RefusedFrameError("server_busy", "the server cannot note calls at this time; try later")
     try:
         call = calls.board.reserve(
             message.call_id,
@@ -59,13 +62,16 @@ async def offer(origin: Origin, frame: Frame, settle: Settle) -> Request:
 
     def done(outcome: Outcome | None) -> None:
         if isinstance(outcome, SubmissionOutcome) and outcome.accepted:
-            calls.ring(call, (device for device, _ in outcome.accepted))
-            calls.record("offer", call.call_id, offer_record(call))
-            origin.context.counters.calls_begun += 1
+            calls.ring(call, (device for device, _ in outcome.accepted), message.media)
         else:
             calls.board.remove(call)
 
-    return _durable(origin, frame, {"call_id": message.call_id}, done)
+    request = _durable(origin, frame, {"call_id": message.call_id}, done)
+    assert isinstance(request.operation, Submission)
+    request.operation = attrs.evolve(
+        request.operation, busy=calls.board.busy(), known_only=not calls.limits.strangers
+    )
+    return request
 
 
 async def answer(origin: Origin, frame: Frame, settle: Settle) -> Request:
@@ -78,24 +84,30 @@ async def answer(origin: Origin, frame: Frame, settle: Settle) -> Request:
         raise RefusedFrameError("not_participant", "only those who were called answer")
     calls = origin.context.calls
     reason = message.reason.value if message.reason is not None else None
+    if message.accept:
+        try:
+            calls.board.make_room(call, device_id)
+        except CallRefusedError as exc:
+            raise RefusedFrameError(exc.kind, str(exc)) from exc
 
     def done(outcome: Outcome | None) -> None:
+        call.coming.discard(device_id)
         if not (isinstance(outcome, SubmissionOutcome) and outcome.accepted):
             return
-        if calls.board.find(call.call_id) is not call:
-            return  # It ended while the answer was on its way to the disk.
+        if calls.board.find(call.call_id) is not call or device_id not in call.participants:
+            return  # It ended, or rings no more there, while the answer was on its way to the disk.
         data: dict[str, Any] = {"device": device_id, "accept": message.accept}
         if message.accept:
-            calls.accept(call, device_id)
             media = message.media
+            calls.accept(call, device_id, origin.live.user_id, media)
             data["mode"] = media.mode.value if media is not None else call.mode
             data["video"] = media.video is not None if media is not None else call.video
             data["accepted"] = len(call.joined)
         else:
             data["reason"] = reason
-        calls.record("answer", call.call_id, data)
-        if not message.accept and calls.decline(call, device_id):
-            calls.record_end(call, device_id, reason or "decline")
+        calls.audit.record("answer", call.call_id, data)
+        if not message.accept:
+            calls.decline(call, device_id, origin.live.user_id, message.reason)
 
     ack: dict[str, Any] = {"call_id": message.call_id, "accept": message.accept}
     if reason is not None:
@@ -131,6 +143,7 @@ async def stats(origin: Origin, frame: Frame, settle: Settle) -> Request:
     for stream in (message.audio, message.video):
         if stream is not None and 0.0 <= stream.packet_loss <= 1.0:
             origin.context.counters.transport_loss.note(stream.packet_loss)
+    origin.context.calls.note_stats(call, origin.device_id, message)
     return _in_call(origin, frame, call, {"call_id": message.call_id, "direction": message.direction.value})
 
 
@@ -169,7 +182,7 @@ def _must_receive(origin: Origin) -> None:
 
 async def _call_of(origin: Origin, frame: Frame, call_id: str, settle: Settle) -> Call:
     calls = origin.context.calls
-    await calls.room()
+    await calls.audit.room()
     call = calls.board.find(call_id)
     if call is not None and not call.stored:
         await settle()  # The caller's own offer went before, in the same breath.

@@ -16,7 +16,7 @@ from commucat_proto.calls import (
     ReceiveSelection,
 )
 from commucat_proto.calls.messages import CallUpdate
-from commucat_server.calls.board import Call
+from commucat_server.calls.call import Call
 from commucat_server.calls.forwarder import READERS
 from commucat_server.calls.forwarding.room import MediaPacket
 from commucat_server.connect.frames.messages import must_fit
@@ -25,7 +25,7 @@ from commucat_server.connect.frames.transient import transient
 from commucat_storage import Outcome, Resolve
 
 COMPLAINT_INTERVAL: Final = 1.0
-"""Seconds between two Errors to one session about sound, or video, of no use: hundreds may come in a second."""
+"""Seconds between two Errors to one session about sound, or about video: hundreds may come in a second."""
 
 MEDIA_UPDATES: Final = (ReceiveSelection, KeyFrameRequest, ActiveSpeakers, DeviceStreams, CongestionReport)
 _OLD_READERS: Final[Mapping[FrameType, Callable[[bytes], MediaPacket]]] = {
