@@ -85,11 +85,20 @@ class PartyKeys:
             raise UnprovedError(str(exc)) from exc
         await directory.check_sender(found.opened)
         sender = found.opened.content.sender
-        # A frame that comes twice brings the same key; with another decryptor, packets could be played again.
-        if self._known.get(sender) != found.key:
-            self._known[sender] = found.key
-            self._decryptors[sender] = MediaDecryptor(found.key)
+        self.accept_key(sender, found.key)
         return sender
+
+    @property
+    def own_key(self) -> bytes:
+        """What opens the packets of this device."""
+        return self._own
+
+    def accept_key(self, device: str, key: bytes) -> None:
+        """Packets that ``key`` opens are of ``device``, which was proved."""
+        # A frame that comes twice brings the same key; with another decryptor, packets could be played again.
+        if self._known.get(device) != key:
+            self._known[device] = key
+            self._decryptors[device] = MediaDecryptor(key)
 
     def forget(self, device: str) -> None:
         """Nothing of it is to be heard any more."""

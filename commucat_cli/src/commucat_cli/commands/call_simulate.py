@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from commucat_cli.commands.options import JsonOption
 from commucat_cli.commands.outcome import finish
+from commucat_cli.commands.results import print_values
 from commucat_cli.errors import CliError
 from commucat_cli.terminal import print_now
 from commucat_media import MediaError
@@ -34,15 +36,16 @@ def call_simulate(
         int,
         typer.Argument(parser=frame_count, metavar="FRAMES", help="Frames of 20 ms to encode and decode."),
     ] = 64,
+    as_json: JsonOption = False,
 ) -> None:
     """Encode and decode a tone with Opus, without a server, and check that every frame has its length.
 
     Prints simulated_frames=N encoded_bytes=M.
     """
-    finish(lambda: _simulate(frames))
+    finish(lambda: _simulate(frames, as_json))
 
 
-def _simulate(frames: int) -> int:
+def _simulate(frames: int, as_json: bool) -> int:
     audio = AudioFormat()
     encoded = 0
     try:
@@ -55,6 +58,9 @@ def _simulate(frames: int) -> int:
                     raise CliError(f"frame {number} came back with {len(heard)} of {audio.frame_bytes} bytes")
     except MediaError as exc:
         raise CliError(str(exc)) from exc
+    if as_json:
+        print_values({"simulated_frames": frames, "encoded_bytes": encoded}, as_json=True)
+        return 0
     # On one line, as scripts of the reference server's tool know it.
     print_now(f"simulated_frames={frames} encoded_bytes={encoded}")
     return 0
