@@ -179,7 +179,7 @@ class OpusDecoder(_Codec):
         self._out = (ctypes.c_int16 * (audio_format.frame_samples * audio_format.channels))()
 
     def decode(self, data: bytes) -> bytes:
-        """Decode one packet; an empty one conceals a loss (CCP-1 specification, "Audio").
+        """Decode one packet; an empty one conceals a loss (as CCP-1 has it).
 
         Raises:
             MediaCodecError: damaged, or not as long as the frames of this stream; the decoder has not moved.

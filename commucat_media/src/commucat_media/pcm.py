@@ -1,6 +1,6 @@
 """Raw sound: interleaved signed 16-bit little-endian samples, their loudness, and what is made into them.
 
-The form is that of the codec ``raw_pcm`` (CCP-1 specification, "Audio").
+The form is that of the codec ``raw_pcm`` (as CCP-1 has it).
 """
 
 import math

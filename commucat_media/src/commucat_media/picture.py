@@ -1,6 +1,6 @@
 """A raw picture: I420, the planes Y, U and V one after another without padding.
 
-The form is that of the codec ``raw_i420`` (CCP-1 specification, "Video").
+The form is that of the codec ``raw_i420`` (as CCP-1 has it).
 """
 
 from typing import Final

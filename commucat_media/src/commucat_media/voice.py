@@ -197,7 +197,7 @@ class VoiceDecoder:
         return playout.data
 
     def _conceal(self) -> bytes:
-        # Raw sound has no model of what may come next (CCP-1 specification, "Audio").
+        # Raw sound has no model of what may come next (as CCP-1 has it).
         return self.format.silence if self._codec is AudioCodec.RAW_PCM else self._decoder().conceal()
 
     def _decoder(self) -> OpusDecoder:

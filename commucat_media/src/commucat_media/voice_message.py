@@ -9,7 +9,7 @@ from commucat_media.pcm import AudioFormat
 
 @attrs.frozen(kw_only=True)
 class VoiceMessage:
-    """The frames of a message (CCP-1 specification, "Audio"). How they travel is the sender's choice."""
+    """The frames of a message (as CCP-1 has it). How they travel is the sender's choice."""
 
     format: AudioFormat
     codec: AudioCodec
