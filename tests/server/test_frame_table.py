@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from commucat_proto import MAX_FRAME_LEN, FrameType
+from commucat_server.calls.limits import CallLimits
 from commucat_server.security.messages import MessageLimits
 from proto.frame_builders import CONTROL_TYPES, UNREADABLE, raw_frame
 from server.connect_builders import NOW, break_commits
@@ -149,6 +150,26 @@ async def many_calls(scene: Stage, _: pytest.MonkeyPatch) -> None:
         await ask(scene.alice, FrameType.CALL_OFFER, PLAIN, call)
 
 
+async def all_calls_there_may_be(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    calls = scene.server.context.calls
+    calls.take_limits(CallLimits(total=len(calls.board)))
+
+
+async def call_without_room(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    scene.server.context.calls.take_limits(CallLimits(participants=1))
+
+
+async def call_of_somebody_busy(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    scene.server.context.calls.take_limits(CallLimits(call_waiting=False))
+    scene.channel = PLAIN
+
+
+async def call_of_a_stranger(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    scene.server.context.calls.take_limits(CallLimits(strangers=False))
+    scene.channel = 40
+    await scene.alice.join(scene.channel, DAVE.device_id)
+
+
 async def call_that_is_not_there(scene: Stage, _: pytest.MonkeyPatch) -> None:
     scene.call = "nobody's"
 
@@ -191,6 +212,10 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "already_member": (member_already,),
     "call_exists": (same_call_again,),
     "too_many_calls": (many_calls,),
+    "server_busy": (all_calls_there_may_be,),
+    "call_full": (call_without_room,),
+    "busy": (call_of_somebody_busy,),
+    "stranger": (call_of_a_stranger,),
     "call_unknown": (call_that_is_not_there,),
     "not_participant": (call_of_others,),
     "bad_media": (media_without_a_header,),
