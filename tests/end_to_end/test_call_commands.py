@@ -8,11 +8,13 @@ import signal
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
 from cli.call_builders import write_speech
+from commucat_cli.calls.likeness import Likeness
 from end_to_end.call_people import answering, call, likeness, talking
 from end_to_end.client_people import Person, error_line, login
 from end_to_end.server_process import ServerProcess, server_process
@@ -47,6 +49,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         assert "Traceback" not in server.log.read_text()
 
 
+def check_sound(found: Likeness, figures: dict[str, Any]) -> None:
+    """What was heard is what was said, but for what had to be made up: voice that was lost or came too late.
+
+    Other speech has a correlation of 0.3.
+    """
+    made_up = figures["frames_concealed"] * 0.02 / SECONDS
+    assert found.correlation > 0.75 - 3 * made_up, (found, figures)
+    if made_up < 0.1:
+        assert -500 < found.delay_ms < 1500, (found, figures)
+
+
 @pytest.mark.parametrize("drop", [0, 5, 20])
 def test_what_is_said_is_heard_in_spite_of_lost_packets(world: World, tmp_path: Path, drop: int) -> None:
     heard, answer = tmp_path / "heard.wav", write_speech(tmp_path / "answer.wav", SECONDS, 16_000, seed=2)
@@ -70,14 +83,12 @@ def test_what_is_said_is_heard_in_spite_of_lost_packets(world: World, tmp_path: 
     assert received["packets_lost"] <= sent["packets_dropped"] + missing
     if drop == 20:
         assert received["packets_lost"] >= sent["packets_dropped"] / 2
-        assert received["frames_recovered"] > 0
+        assert received["frames_recovered"] + received["frames_concealed"] > 0
     assert received["packets_unreadable"] == 0
     assert 0 <= received["jitter_mean_ms"] <= received["jitter_p99_ms"] + 1
 
-    found = likeness(heard, SECONDS)
-    assert found.correlation > (0.5 if drop < 20 else 0.4), found
-    assert -500 < found.delay_ms < 1500, found
-    assert likeness(back, SECONDS, seed=2).correlation > 0.5
+    check_sound(likeness(heard, SECONDS), received)
+    check_sound(likeness(back, SECONDS, seed=2), sent)
 
 
 def test_three_in_a_call_hear_the_others_together(world: World, tmp_path: Path) -> None:
@@ -95,9 +106,8 @@ def test_three_in_a_call_hear_the_others_together(world: World, tmp_path: Path) 
     assert all(each["encrypted"] for each in figures.values())
     # Bob says nothing, and hears two at once.
     assert figures["bob"]["packets_received"] > figures["alice"]["packets_received"]
-    assert likeness(records["alice"], SECONDS, seed=3).correlation > 0.4
-    assert likeness(records["carol"], SECONDS).correlation > 0.4
-    assert likeness(records["bob"], SECONDS, seed=3).correlation > 0.2
+    check_sound(likeness(records["alice"], SECONDS, seed=3), figures["alice"])
+    check_sound(likeness(records["carol"], SECONDS), figures["carol"])
 
 
 def test_a_declined_call(world: World) -> None:

@@ -16,6 +16,7 @@ from commucat_cli.calls.speaking import Speaking, format_for
 from commucat_cli.calls.wav_writer import WavWriter
 from commucat_cli.errors import CliError
 from commucat_media import MediaError, StreamPacket
+from commucat_media.bitrate import BitrateController
 from commucat_media.pcm import AudioFormat
 from commucat_media.wav import Sound, read_wav
 from commucat_proto import FrameType
@@ -35,6 +36,10 @@ MOST_BEHIND: Final = 0.3
 """Seconds by which the clock may be behind because this process could not run; then there is a pause."""
 TAIL: Final = 0.5
 """Seconds after the last word, for what is on its way, before a call that has no other end is over."""
+ENOUGH_BITRATE: Final = 14_000
+"""Bit/s below which losses do not push the voice: it would have no room for error correction any more."""
+MOST_REPORTS: Final = 64
+"""Reports of others that are kept until the next second."""
 WRITE_EVERY: Final = 50
 """Frames between two writes to the recording."""
 
@@ -71,7 +76,10 @@ class Conversation:
         self._unwritten = array("h")
         self._begun = trio.Event()
         self._sent_bytes = self._reported_bytes = 0
-        self._worst_loss = 0.0
+        self._losses: list[float] = []
+        self._control = BitrateController(
+            lowest=min(plan.bitrate, ENOUGH_BITRATE), highest=plan.bitrate
+        )
         self._said_at: float | None = None
         self.speakers: tuple[str, ...] = ()
         """Who speaks, the loudest first, as the server says."""
@@ -136,8 +144,12 @@ class Conversation:
         packets, heard = await trio.to_thread.run_sync(self._work, due, missed)
         for packet in packets:
             payload = self._speaking.payload(packet, self._keys, numbered=self._numbered)
-            if payload is not None and self._send is not None and self._send(FrameType.VOICE_FRAME, payload):
-                self._sent_bytes += len(payload)
+            if payload is not None and self._send is not None:
+                if self._send(FrameType.VOICE_FRAME, payload):
+                    self._sent_bytes += len(payload)
+                else:
+                    self._control.congested(trio.current_time())
+                    self._adapt()
         if self._writer is not None:
             self._unwritten.extend(heard)
             if len(self._unwritten) >= WRITE_EVERY * FORMAT.frame_samples:
@@ -183,7 +195,8 @@ class Conversation:
 
     def take_stats(self, stats: CallStats) -> None:
         if stats.direction is StreamDirection.RECEIVE and stats.audio is not None:
-            self._worst_loss = max(self._worst_loss, min(max(stats.audio.packet_loss, 0.0), 1.0))
+            # A peer may report as often as it likes; nothing is kept for long.
+            self._losses = [*self._losses[-MOST_REPORTS:], stats.audio.packet_loss]
 
     def take_update(self, update: CallTransportUpdate) -> None:
         match update.update:
@@ -193,12 +206,15 @@ class Conversation:
                     self._hearing.own(device, audio)
             case ActiveSpeakers(devices=devices):
                 self.speakers = devices
-            case CongestionReport(dropped=dropped):
+            case CongestionReport(dropped=dropped, bitrate=bitrate):
                 self.congestion += dropped
+                self._control.congested(trio.current_time(), bitrate)
+                self._adapt()
 
     def stats(self, call_id: str) -> Sequence[CallStats]:
         if self._speaking is None or self._hearing is None:
             return ()
+        self._hear_reports()
         heard = self._hearing.interval()
         sent, self._reported_bytes = self._sent_bytes - self._reported_bytes, self._sent_bytes
         now = int(time.time())
@@ -222,6 +238,18 @@ class Conversation:
             ),
         )
 
+    def _hear_reports(self) -> None:
+        """Of what others reported in the last second, the worst counts: their reports do not tell who they
+        are."""
+        if self._losses:
+            self._control.report("others", max(self._losses), trio.current_time())
+            self._losses = []
+            self._adapt()
+
+    def _adapt(self) -> None:
+        assert self._speaking is not None
+        self._speaking.aim_at(self._control.bitrate, self._control.loss(trio.current_time()))
+
     # -- how it went -----------------------------------------------------------------------------------
 
     def figures(self, seconds: float | None) -> Mapping[str, str | int | float | None]:
@@ -232,6 +260,7 @@ class Conversation:
         return {
             "packets_sent": self._speaking.packets - self._speaking.dropped,
             "packets_dropped": self._speaking.dropped,
+            "bitrate_aimed": self._speaking.bitrate,
             "bitrate_sent": round(8 * self._sent_bytes / seconds),
             "congestion": self.congestion,
             **_heard(heard, seconds),
