@@ -77,9 +77,7 @@ class Conversation:
         self._begun = trio.Event()
         self._sent_bytes = self._reported_bytes = 0
         self._losses: list[float] = []
-        self._control = BitrateController(
-            lowest=min(plan.bitrate, ENOUGH_BITRATE), highest=plan.bitrate
-        )
+        self._control = BitrateController(lowest=min(plan.bitrate, ENOUGH_BITRATE), highest=plan.bitrate)
         self._said_at: float | None = None
         self.speakers: tuple[str, ...] = ()
         """Who speaks, the loudest first, as the server says."""

@@ -1,11 +1,11 @@
 """How much a recording is like what was played, and how much later it comes. No input or output.
 
 Both are brought to 8 kHz. Pieces of what was played, where it is loud, are looked for in the recording by
-normalised cross-correlation: first at 1 kHz over all delays that may be, then at 8 kHz around the best one.
+normalised cross-correlation: first at 1 kHz over all delays that may be, then at 8 kHz around the best ones.
 That needs no Fourier transform, and a delay that changes during a call shows as pieces that differ.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import mul
 from typing import Final
@@ -20,6 +20,8 @@ PIECE: Final = 0.6
 """Seconds of each piece."""
 _LENGTH: Final = round(PIECE * RATE)
 MAX_PIECES: Final = 12
+CANDIDATES: Final = 12
+"""Places that are looked at closely: the rough search cannot tell the periods of a voice apart for sure."""
 LOUD: Final = 0.25
 """Part of the loudest piece's level below which a piece is taken for silence, which is like everything."""
 
@@ -60,13 +62,13 @@ def compare(played: Sequence[float], recorded: Sequence[float], *, max_delay: fl
     for start in _loud_pieces(ours):
         piece = rough_ours.piece(start // COARSE, _LENGTH // COARSE)
         places = range((start - reach) // COARSE, (start + reach) // COARSE + 1)
-        rough = _best(piece, rough_theirs, places)
-        if rough is not None:
-            middle = rough[0] * COARSE
-            around = range(middle - 2 * COARSE, middle + 2 * COARSE + 1)
-            exact = _best(ours.piece(start, _LENGTH), theirs, around)
-            if exact is not None:
-                found.append((exact[0] - start, exact[1]))
+        rough = sorted(_fits(piece, rough_theirs, places), reverse=True)[:CANDIDATES]
+        around = {
+            place for _, middle in rough for place in range((middle - 1) * COARSE, (middle + 1) * COARSE + 1)
+        }
+        exact = max(_fits(ours.piece(start, _LENGTH), theirs, sorted(around)), default=None)
+        if exact is not None:
+            found.append((exact[1] - start, exact[0]))
     if not found:
         return None
     delays = sorted(delay / RATE * 1000 for delay, _ in found)
@@ -116,18 +118,13 @@ def _loud_pieces(played: _Wave) -> list[int]:
     return [start for start in starts if loudest > 0 and levels[start] >= LOUD * loudest]
 
 
-def _best(piece: Sequence[float], among: _Wave, places: Iterable[int]) -> tuple[int, float] | None:
-    """Where the piece fits best, and how well; None when there is nothing but silence."""
+def _fits(piece: Sequence[float], among: _Wave, places: Iterable[int]) -> Iterator[tuple[float, int]]:
+    """How well the piece fits (the correlation) at each of these places; silent ones are left out."""
     own, length = sum(map(mul, piece, piece)), len(piece)
-    best: tuple[int, float] | None = None
     for place in places:
         if place < 0 or place + length > len(among.samples):
             continue
         there = among.energy(place, length)
         # Differences of sums are not exact: a millionth of the piece is silence.
-        if own <= 0 or there <= own * 1e-6:
-            continue
-        correlation = sum(map(mul, piece, among.piece(place, length))) / (own * there) ** 0.5
-        if best is None or correlation > best[1]:
-            best = place, correlation
-    return best
+        if own > 0 and there > own * 1e-6:
+            yield sum(map(mul, piece, among.piece(place, length))) / (own * there) ** 0.5, place
