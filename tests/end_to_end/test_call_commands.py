@@ -217,6 +217,28 @@ def test_a_full_disk_ends_the_call(world: World) -> None:
         bob.end()
 
 
+def test_a_call_outlives_its_server(tmp_path: Path) -> None:
+    speech = write_speech(tmp_path / "speech.wav", 0.5)
+    with server_process(tmp_path) as server:
+        alice, bob = login(server, "alice"), login(server, "bob")
+        options = ("call", "--to", bob.device_id, "--play", str(speech), "--duration", "3600")
+        with answering(bob) as called, talking(alice, *options) as calling:
+            calling.wait_for("is in the call")
+            called.wait_for("in a call with")
+            server.kill()
+            calling.wait_for("trying again")
+            called.wait_for("trying again")
+            server.start()
+            calling.wait_for("connected again")
+            called.wait_for("connected again")
+            calling.running.process.send_signal(signal.SIGINT)
+            status, figures, errors = calling.end()
+            assert (status, figures["ended"]) == (0, "hung_up"), errors
+            # Whoever still was in the same call hears that it is over.
+            status, figures, errors = called.end()
+            assert (status, figures["ended"]) == (0, "ended"), errors
+
+
 # -- devices that know nothing of call-media ----------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ class WavWriter:
         self.samples = 0
         """Written so far."""
         try:
-            # Unbuffered: what does not fit the disk is told by the write itself, and nothing is left for later.
+            # Unbuffered: what does not fit the disk is told by the write itself, nothing is left for later.
             self._file: IO[bytes] = path.open("wb", buffering=0)
         except OSError as exc:
             raise self._failure(exc) from exc
