@@ -83,6 +83,29 @@ FEDERATION = {
     "catchup_per_s",
     "catchup_seconds",
 } | SERVER
+CALLS = (
+    percentiles_of("media_ms")
+    | percentiles_of("message_us")
+    | {
+        "streams",
+        "packets_per_s",
+        "forwarded_per_s",
+        "media_lost",
+        "media_repeated",
+        "media_refused",
+        "media_damaged",
+        "sent_late_ms_max",
+        "cpu_us_per_forwarded_packet",
+        "streams_per_core",
+        "most_forwarded_per_s",
+        "step_calls",
+        "step_forwarded_per_s",
+        "step_loss",
+        "step_media_ms_p99",
+        "step_message_us_p99",
+    }
+    | SERVER
+)
 CHURN = {
     "fresh_msg_per_s",
     "again_msg_per_s",
@@ -246,6 +269,32 @@ def test_federation(operator: Operator) -> None:
     ]
 
 
+def test_calls(operator: Operator) -> None:
+    options = {
+        "calls": 2,
+        "parties": 3,
+        "seconds": 1.0,
+        "rate": 20.0,
+        "size": 60,
+        "messages": 20.0,
+        "overload": 3,
+        "step_seconds": 0.5,
+        "processes": 2,
+    }
+    figures = measured(operator, "calls", **options)
+    assert figures.keys() == COMMON | options.keys() | CALLS
+    assert figures["acknowledged"] == 20 + 10
+    assert figures["streams"] == 2 * 3 * 2
+    assert figures["media_refused"] == figures["media_damaged"] == figures["media_repeated"] == 0
+    # Voice may be dropped on a busy machine, but not most of it.
+    assert figures["media_lost"] < 2 * 3 * 2 * 20 / 2
+    assert figures["step_calls"] in ([2, 3], [2])
+    assert figures["media_ms_p50"] > 0
+    assert figures["streams_per_core"] > 0
+    names = [client["name"] for client in figures["clients"]]
+    assert names[:4] == ["sender", "receiver", "party-1", "party-2"]
+
+
 def test_churn(operator: Operator) -> None:
     options = {"connects": 20, "at_once": 4, "processes": 2, "messages": 200, "size": 50, "window": 20}
     figures = measured(operator, "churn", warmup=10, rounds=2, **options)
@@ -255,7 +304,7 @@ def test_churn(operator: Operator) -> None:
 
 
 def test_every_figure_is_explained() -> None:
-    produced = COMMON | RELAY | OFFLINE | LATENCY | CONNECT | IDLE | FANOUT | FEDERATION | CHURN
+    produced = COMMON | RELAY | OFFLINE | LATENCY | CONNECT | IDLE | FANOUT | FEDERATION | CALLS | CHURN
     percentiles = [name for name in produced if re.search(r"_(p\d+(_\d)?|max)$", name)]
     stems = {re.sub(r"_(p\d+(_\d)?|max)$", "", name) for name in percentiles}
     assert undocumented((produced - set(percentiles)) | stems) == set()
@@ -425,6 +474,10 @@ def working_directory(pid: str) -> str:
         ["federation", "--messages", "0"],
         ["federation", "--backlog", "-1"],
         ["fanout", "--members", "5000"],
+        ["calls", "--parties", "1"],
+        ["calls", "--seconds", "nan"],
+        ["calls", "--calls", "100", "--seconds", "3600"],
+        ["calls", "--calls", "100", "--parties", "64", "--seconds", "1", "--processes", "1"],
         ["churn", "--connects", "0"],
         ["all", "--runs", "0"],
         ["sideways"],

@@ -41,6 +41,11 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def tell(text: str) -> None:
+    """Write one line about what happens to standard error."""
+    _to_stderr(one_line(text))
+
+
 def warn(text: str) -> None:
     """Write one warning line to standard error."""
     _to_stderr(f"warning: {one_line(text)}")

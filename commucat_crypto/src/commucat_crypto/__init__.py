@@ -1,9 +1,9 @@
 """Keys, certificates and handshakes of CommuCat.
 
-The package computes and checks: Noise handshakes XK, IK and X and their transport
-messages, Ed25519 device keys and event signatures, device certificates, the
-handshake proof of CCP-1, and the post-quantum hybrid. It does no I/O and reads no
-clock; randomness comes from the operating system unless the caller passes it.
+The package computes and checks: Noise handshakes XK, IK and X and their transport messages, Ed25519 device
+keys and event signatures, device certificates, the handshake proof of CCP-1, the encryption of media
+packets, and the post-quantum hybrid. It does no I/O and reads no clock; randomness comes from the operating
+system unless the caller passes it.
 """
 
 from .certificates import CERTIFICATE_LIFETIME, DeviceCertificate
@@ -20,6 +20,8 @@ from .errors import (
     CertificateIssuerError,
     CryptoError,
     InvalidKeyError,
+    MediaDecryptionError,
+    MediaReplayError,
     NoiseError,
     PqDecapsulationError,
     PqEncapsulationError,
@@ -30,6 +32,13 @@ from .errors import (
     SignatureError,
 )
 from .hybrid import HybridRole, HybridSession, combine_secrets, derive_key_material, derive_message_key
+from .media_encryption import (
+    MEDIA_HEADER_LEN,
+    MEDIA_KEY_LEN,
+    MEDIA_TAG_LEN,
+    MediaDecryptor,
+    MediaEncryptor,
+)
 from .noise_handshake import HANDSHAKE_OVERHEAD, NoiseHandshake, NoisePattern
 from .noise_key_statement import NoiseKeyStatement
 from .noise_transport import MAX_NOISE_MESSAGE, MAX_NOISE_PLAINTEXT, TAG_LEN, NoiseTransport
@@ -58,6 +67,9 @@ __all__ = [
     "HANDSHAKE_OVERHEAD",
     "MAX_NOISE_MESSAGE",
     "MAX_NOISE_PLAINTEXT",
+    "MEDIA_HEADER_LEN",
+    "MEDIA_KEY_LEN",
+    "MEDIA_TAG_LEN",
     "TAG_LEN",
     "CertificateError",
     "CertificateIssuerError",
@@ -70,6 +82,10 @@ __all__ = [
     "InvalidKeyError",
     "KemEncapsulation",
     "KemKeyPair",
+    "MediaDecryptionError",
+    "MediaDecryptor",
+    "MediaEncryptor",
+    "MediaReplayError",
     "NoiseError",
     "NoiseHandshake",
     "NoiseKeyStatement",

@@ -50,6 +50,18 @@ class NoiseError(CryptoError):
     code = "NoiseFailure"
 
 
+class MediaDecryptionError(CryptoError):
+    """A media packet is not what its sender encrypted."""
+
+    code = "MediaDecryption"
+
+
+class MediaReplayError(MediaDecryptionError):
+    """A media packet has come before, or is older than the window in which that can be told."""
+
+    code = "MediaReplay"
+
+
 class PqError(CryptoError):
     """Base of the failures of the post-quantum module."""
 

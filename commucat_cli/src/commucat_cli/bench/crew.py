@@ -14,6 +14,7 @@ from commucat_cli.bench.jobs import (
     ConnectTask,
     HoldTask,
     Load,
+    PartyJob,
     Ready,
     ReceiverJob,
     ReceiverReport,
@@ -22,18 +23,25 @@ from commucat_cli.bench.jobs import (
     SenderReport,
     SendTask,
     Server,
+    TalkTask,
     decode_line,
     encode_line,
 )
 from commucat_cli.bench.payload import RUN_LEN
 from commucat_cli.bench.server_process import ServerUnderLoad, clean_environment
 
-Job = SenderJob | ReceiverJob | ConnectorJob
-Task = SendTask | ReceiveTask | ConnectTask | HoldTask
+Job = SenderJob | ReceiverJob | ConnectorJob | PartyJob
+Task = SendTask | ReceiveTask | ConnectTask | HoldTask | TalkTask
 Report = TypeVar("Report")
 
-_ROLES = {SenderJob: "send", ReceiverJob: "receive", ConnectorJob: "connect"}
-_WORDS = {SendTask: b"send ", ReceiveTask: b"receive ", ConnectTask: b"connect ", HoldTask: b"hold "}
+_ROLES = {SenderJob: "send", ReceiverJob: "receive", ConnectorJob: "connect", PartyJob: "talk"}
+_WORDS = {
+    SendTask: b"send ",
+    ReceiveTask: b"receive ",
+    ConnectTask: b"connect ",
+    HoldTask: b"hold ",
+    TalkTask: b"talk ",
+}
 
 
 class ClientProcess:

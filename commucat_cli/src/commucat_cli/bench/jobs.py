@@ -61,6 +61,14 @@ class ConnectorJob:
 
 
 @attrs.frozen(kw_only=True)
+class PartyJob:
+    """Be all devices of calls between ``parties`` devices each."""
+
+    server: Server
+    parties: int
+
+
+@attrs.frozen(kw_only=True)
 class Load:
     """Messages of one task; sender and receivers get the same."""
 
@@ -110,6 +118,19 @@ class HoldTask:
 
 
 @attrs.frozen(kw_only=True)
+class TalkTask:
+    """In ``calls`` calls, each device sends ``packets`` voice packets of ``size`` bytes, ``rate`` a
+    second."""
+
+    run: str
+    """Hexadecimal; tells these packets from all others."""
+    calls: int
+    packets: int
+    rate: float
+    size: int
+
+
+@attrs.frozen(kw_only=True)
 class Ready:
     """A process waits for its next line."""
 
@@ -155,6 +176,25 @@ class ReceiverReport:
     damaged: int
     arrivals: list[float]
     """When the last device of this process had each message, 0 for never; empty unless asked for."""
+
+
+@attrs.frozen(kw_only=True)
+class TalkReport:
+    """What all devices of a process heard together."""
+
+    effort: Effort
+    expected: int
+    """Packets that should have come, over all receivers."""
+    received: int
+    repeated: int
+    """Packets that came again, or after a later one of the same sender."""
+    damaged: int
+    latencies: list[list[int]]
+    """Pairs: steps (``percentiles.STEP``) from when packets were due, and how many took so long."""
+    refused: int
+    """Error frames."""
+    latest: float
+    """Seconds after its time at which the latest packet left; the sender's own fault."""
 
 
 @attrs.frozen(kw_only=True)

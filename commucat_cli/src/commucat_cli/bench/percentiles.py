@@ -1,7 +1,7 @@
 """Figures out of many: percentiles of one run, median and range of several runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9}
 """What is reported of a latency, beside its maximum."""
@@ -29,6 +29,35 @@ def latency_figures(name: str, seconds: Sequence[float], *, unit: float = 1e6) -
         for label, percent in PERCENTILES.items()
     }
     figures[f"{name}_max"] = round(ordered[-1] * unit, 1) if ordered else None
+    return figures
+
+
+STEP = 1e-4
+"""Seconds; of latencies that are too many to be kept each, it is only counted how many there are in each
+step."""
+
+
+def step_of(seconds: float) -> int:
+    """The step that a latency is counted in."""
+    return max(round(seconds / STEP), 0)
+
+
+def counted_latency_figures(
+    name: str, steps: Mapping[int, int], *, unit: float = 1e3
+) -> dict[str, float | None]:
+    """As :func:`latency_figures`, of how many there were in each step."""
+    total = sum(steps.values())
+    ranks = {
+        label: max(math.ceil(round(percent / 100 * total, 6)), 1) for label, percent in PERCENTILES.items()
+    }
+    figures: dict[str, float | None] = {f"{name}_{label}": None for label in (*PERCENTILES, "max")}
+    seen = 0
+    for step in sorted(steps):
+        seen += steps[step]
+        for label, rank in ranks.items():
+            if figures[f"{name}_{label}"] is None and seen >= rank:
+                figures[f"{name}_{label}"] = round(step * STEP * unit, 2)
+        figures[f"{name}_max"] = round(step * STEP * unit, 2)
     return figures
 
 

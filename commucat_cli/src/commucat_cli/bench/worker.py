@@ -1,4 +1,4 @@
-"""The program of a client process: ``python -m commucat_cli.bench.worker send|receive|connect``.
+"""The program of a client process: ``python -m commucat_cli.bench.worker send|receive|connect|talk``.
 
 Started by the coordinator, which speaks to it over standard input and output (``jobs.py``). It waits for
 nothing but that and the server, so it needs no event loop, and ends when the coordinator does.
@@ -11,17 +11,20 @@ from typing import Any, BinaryIO
 import attrs
 
 from commucat_cli.bench.clients.connector import Connector
+from commucat_cli.bench.clients.party import Party
 from commucat_cli.bench.clients.receiver import Receiver
 from commucat_cli.bench.clients.sender import Sender
 from commucat_cli.bench.jobs import (
     ConnectorJob,
     ConnectTask,
     HoldTask,
+    PartyJob,
     Ready,
     ReceiverJob,
     ReceiveTask,
     SenderJob,
     SendTask,
+    TalkTask,
     decode_line,
     encode_line,
 )
@@ -43,6 +46,7 @@ ROLES = {
     "send": Role(client=Sender, job=SenderJob, tasks={"send": SendTask}),
     "receive": Role(client=Receiver, job=ReceiverJob, tasks={"receive": ReceiveTask}),
     "connect": Role(client=Connector, job=ConnectorJob, tasks={"connect": ConnectTask, "hold": HoldTask}),
+    "talk": Role(client=Party, job=PartyJob, tasks={"talk": TalkTask}),
 }
 
 

@@ -27,6 +27,8 @@ _REFUSALS = {
     "storage": "the server could not store it",
     "disk_low": "the server's disk is full",
     "too_large": "the message is too large",
+    "not_federated": "it is on another server, where this does not go",
+    "busy": "it is in another call",
 }
 
 

@@ -1,6 +1,7 @@
 """The channel two devices meet on, without having talked about it."""
 
 import struct
+from collections.abc import Iterable
 
 from blake3 import blake3
 
@@ -17,8 +18,13 @@ def derive_channel(one: str, other: str, attempt: int = 0) -> int:
     little-endian, and UTF-8) and ``attempt`` (u32, little-endian). A number that one of them
     uses for another conversation is given up for the next ``attempt``.
     """
+    return derive_call_channel((one, other), attempt)
+
+
+def derive_call_channel(devices: Iterable[str], attempt: int = 0) -> int:
+    """The same for any number of devices: for two the channel on which they exchange messages, too."""
     hasher = blake3(_CONTEXT)
-    for device_id in sorted((one.encode(), other.encode())):
+    for device_id in sorted(device.encode() for device in devices):
         hasher.update(_U32.pack(len(device_id)) + device_id)
     hasher.update(_U32.pack(attempt))
     return 1 + int.from_bytes(hasher.digest()[:4], "little") % _CHANNELS

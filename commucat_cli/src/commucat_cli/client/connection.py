@@ -108,6 +108,12 @@ class Connection:
         self._stream.wake()
         return sequence
 
+    @property
+    def queued(self) -> int:
+        """Bytes of frames that wait for the network: what is only good at once is better not added to
+        many."""
+        return self._queued_bytes
+
     async def room(self) -> None:
         """Wait until the network has taken enough of what is queued.
 

@@ -130,10 +130,12 @@ class InboxReader:
                 await self._on_report(report)
         elif (told := friend_notice(frame)) is not None:
             self._notice(told)
+        elif frame.type is FrameType.CALL_OFFER:
+            self._notice(f"{_caller(frame)} called; answer takes calls while no listen runs")
+        elif frame.type in (FrameType.CALL_ANSWER, FrameType.CALL_END):
+            return  # of a call that nobody here is in
         else:
-            self._notice(
-                f"a {frame.type.wire_name} frame was left out: this client has no groups and no calls"
-            )
+            self._notice(f"a {frame.type.wire_name} frame was left out: this client has no groups")
 
     async def _take_message(self, frame: Frame, epoch: str, directory: PeerDirectory) -> None:
         try:
@@ -185,6 +187,11 @@ class InboxReader:
         ids = [(message.sender, message.message_id) for message in batch]
         await trio.to_thread.run_sync(self._profile.state.settle, cursor, ids)
         connection.confirm(number)
+
+
+def _caller(frame: Frame) -> str:
+    caller = frame.control.get("from") if isinstance(frame.control, Mapping) else None
+    return f"device {caller}" if isinstance(caller, str) and is_address(caller) else "somebody"
 
 
 def _open_with(payload: bytes, keys: ProfileKeys, domain: str) -> Opened:

@@ -21,12 +21,14 @@ async def keep_connected(
     receives: bool,
     notice: Notice,
     reported: bool = False,
+    capabilities: tuple[str, ...] = (),
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     via: Via | None = None,
 ) -> None:
     """Run ``work`` with a session; if that is lost, connect again and run it anew, until it returns.
 
-    ``receives`` and ``reported``: see :func:`open_session`. ``via`` None: the way that was chosen at login.
+    ``receives``, ``reported`` and ``capabilities``: see :func:`open_session`. ``via`` None: the way that was
+    chosen at login.
 
     Raises:
         CliError: what connecting again does not cure.
@@ -40,7 +42,12 @@ async def keep_connected(
     while True:
         try:
             async with open_session(
-                profile, receives=receives, reported=reported, timeouts=timeouts, via=via
+                profile,
+                receives=receives,
+                reported=reported,
+                capabilities=capabilities,
+                timeouts=timeouts,
+                via=via,
             ) as connection:
                 connection.on_complaint = complain
                 directory = PeerDirectory(profile.state, profile.account().device_ca, connection)

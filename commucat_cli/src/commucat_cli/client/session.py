@@ -49,12 +49,14 @@ async def open_session(
     *,
     receives: bool,
     reported: bool = False,
+    capabilities: tuple[str, ...] = (),
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     via: Via | None = None,
     keys: ProfileKeys | None = None,
 ) -> AsyncIterator[Connection]:
     """A session of this device. One that does not receive leaves the inbox and other sessions alone.
-    ``reported``: the server is to report what becomes of the messages. ``keys``: instead of the profile's.
+    ``reported``: the server is to report what becomes of the messages. ``capabilities``: further ones.
+    ``keys``: instead of the profile's.
 
     ``via`` None: the way that was chosen at login.
 
@@ -79,6 +81,7 @@ async def open_session(
             DELIVERY_ACK,
             *(() if receives else (SEND_ONLY,)),
             *((DELIVERY_STATUS,) if reported else ()),
+            *capabilities,
         ),
         resume=Resume(cursor.epoch, cursor.ack) if cursor is not None else None,
     )

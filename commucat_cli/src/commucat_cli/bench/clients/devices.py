@@ -50,7 +50,7 @@ def moved(target: LoadTarget, url: str) -> LoadTarget:
     return attrs.evolve(target, address=ServerAddress.parse(url))
 
 
-def new_device(target: LoadTarget, name: str, capability: str = DELIVERY_ACK) -> ClientParameters:
+def new_device(target: LoadTarget, name: str, *capabilities: str) -> ClientParameters:
     """A user with one device."""
     return ClientParameters(
         domain=target.domain,
@@ -59,7 +59,7 @@ def new_device(target: LoadTarget, name: str, capability: str = DELIVERY_ACK) ->
         device_keys=DeviceKeyPair.generate(),
         static=StaticKeyPair.generate(),
         user=UserHint(handle=name),
-        capabilities=(capability,),
+        capabilities=capabilities or (DELIVERY_ACK,),
     )
 
 

@@ -13,7 +13,17 @@ from commucat_cli.bench.plan import Plan
 from commucat_cli.bench.report.markdown import comparison, page
 from commucat_cli.bench.report.plots import PlotsUnavailableError, draw
 from commucat_cli.bench.result import Result
-from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Federation, Idle, Latency, Offline, Relay
+from commucat_cli.bench.scenarios import (
+    Calls,
+    Churn,
+    Connect,
+    Fanout,
+    Federation,
+    Idle,
+    Latency,
+    Offline,
+    Relay,
+)
 from commucat_cli.errors import CliError
 
 FULL: tuple[Plan, ...] = (
@@ -24,6 +34,7 @@ FULL: tuple[Plan, ...] = (
     Offline(messages=1_000_000, kill=True),
     Fanout(),
     Federation(messages=50_000),
+    Calls(seconds=60.0, overload=40),
     Churn(),
 )
 """The sizes of the targets."""
@@ -35,6 +46,7 @@ QUICK: tuple[Plan, ...] = (
     Offline(messages=5000, warmup=500, kill=True),
     Fanout(members=30, messages=5, rate=10.0, sustained=10),
     Federation(messages=2000, warmup=200, backlog=3000),
+    Calls(parties=3, seconds=2.0, messages=50.0, overload=2, step_seconds=1.0),
     Churn(connects=100, messages=3000, warmup=500),
 )
 """To see whether everything works; the figures mean little."""

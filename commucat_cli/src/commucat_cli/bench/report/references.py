@@ -187,4 +187,13 @@ REFERENCES = (
         target=0.9,
         unit="",
     ),
+    Reference(
+        label="I. message beside a call of eight, p99",
+        result="calls",
+        figure="message_us_p99",
+        sign="≤",
+        target=5,
+        unit="ms",
+        scale=1000,
+    ),
 )

@@ -1,5 +1,6 @@
 """The scenarios of a benchmark, each a :class:`~commucat_cli.bench.plan.Plan`."""
 
+from commucat_cli.bench.scenarios.calls import Calls
 from commucat_cli.bench.scenarios.churn import Churn
 from commucat_cli.bench.scenarios.connect import Connect
 from commucat_cli.bench.scenarios.fanout import Fanout
@@ -9,4 +10,4 @@ from commucat_cli.bench.scenarios.latency import Latency
 from commucat_cli.bench.scenarios.offline import Offline
 from commucat_cli.bench.scenarios.relay import Relay
 
-__all__ = ["Churn", "Connect", "Fanout", "Federation", "Idle", "Latency", "Offline", "Relay"]
+__all__ = ["Calls", "Churn", "Connect", "Fanout", "Federation", "Idle", "Latency", "Offline", "Relay"]

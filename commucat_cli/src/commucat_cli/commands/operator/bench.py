@@ -10,7 +10,17 @@ import typer
 
 from commucat_cli.bench import Plan
 from commucat_cli.bench.report.all import measure_all
-from commucat_cli.bench.scenarios import Churn, Connect, Fanout, Federation, Idle, Latency, Offline, Relay
+from commucat_cli.bench.scenarios import (
+    Calls,
+    Churn,
+    Connect,
+    Fanout,
+    Federation,
+    Idle,
+    Latency,
+    Offline,
+    Relay,
+)
 from commucat_cli.bench.scenarios.federation import BACKLOG
 from commucat_cli.bench.server_process import Store
 from commucat_cli.bench.terminated import measure_until_terminated, until_terminated
@@ -19,13 +29,19 @@ from commucat_cli.commands.operator.bench_options import (
     AtOnce,
     Backlog,
     Burst,
+    CallCount,
     Connects,
     Dsn,
     Duration,
     Kill,
     Members,
     Messages,
+    MessagesBeside,
     Out,
+    Overload,
+    PacketSize,
+    PacketsPerSecond,
+    Parties,
     PerSecond,
     Processes,
     Profile,
@@ -41,9 +57,11 @@ from commucat_cli.commands.operator.bench_options import (
     SinglesPerSecond,
     Size,
     Stall,
+    StepSeconds,
     StoreProfile,
     Sustained,
     SustainedWindow,
+    TalkSeconds,
     TlsCa,
     Warmup,
     WarmupSeconds,
@@ -219,6 +237,45 @@ def federation(
 ) -> None:
     plan = Federation(messages=messages, size=size, window=window, warmup=warmup, backlog=backlog)
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall), as_json)
+
+
+@bench_app.command(
+    "calls", help="Voice of calls, and messages of others meanwhile; then more calls than it can do."
+)
+def calls(
+    calls: CallCount = 1,
+    parties: Parties = 8,
+    seconds: TalkSeconds = 10.0,
+    rate: PacketsPerSecond = 50.0,
+    size: PacketSize = 80,
+    messages: MessagesBeside = 100.0,
+    overload: Overload = 0,
+    step_seconds: StepSeconds = 5.0,
+    processes: Processes = 2,
+    runs: Runs = 1,
+    server: Server = None,
+    tls_ca: TlsCa = None,
+    stall: Stall = 30.0,
+    profile: Profile = StoreProfile.EMBEDDED,
+    workers: Workers = 1,
+    dsn: Dsn = None,
+    as_json: AsJson = False,
+) -> None:
+    try:
+        plan = Calls(
+            calls=calls,
+            parties=parties,
+            seconds=seconds,
+            rate=rate,
+            size=size,
+            messages=messages,
+            overload=overload,
+            step_seconds=step_seconds,
+            processes=processes,
+        )
+    except CliError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--calls") from exc
+    _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
 @bench_app.command("churn", help="The relay after many connects and disconnects, and on a fresh server.")

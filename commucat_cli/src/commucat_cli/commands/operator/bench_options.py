@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from commucat_cli.bench.payload import HEADER_LEN
+from commucat_cli.bench.scenarios.calls import MAX_CALLS, MAX_PARTIES, MAX_SECONDS
 from commucat_cli.bench.scenarios.connect import MAX_AT_ONCE
 from commucat_cli.bench.scenarios.fanout import MAX_MEMBERS
 from commucat_cli.bench.scenarios.idle import MAX_SESSIONS
@@ -118,6 +119,35 @@ SinglesPerSecond: TypeAlias = Annotated[
 Sustained: TypeAlias = Annotated[int, typer.Option(min=1, max=100_000, help="Messages at once.")]
 SustainedWindow: TypeAlias = Annotated[
     int, typer.Option(min=1, max=100_000, help="Of these, not acknowledged at any time.")
+]
+CallCount: TypeAlias = Annotated[int, typer.Option("--calls", min=1, max=MAX_CALLS, help="Calls at once.")]
+Parties: TypeAlias = Annotated[
+    int, typer.Option(min=2, max=MAX_PARTIES, help="Devices in each call; all speak all the time.")
+]
+TalkSeconds: TypeAlias = Annotated[
+    float, typer.Option(callback=finite, min=0.1, max=MAX_SECONDS, help="How long the calls last.")
+]
+PacketsPerSecond: TypeAlias = Annotated[
+    float, typer.Option(callback=finite, min=1, max=1000, help="Voice packets a second of each device.")
+]
+PacketSize: TypeAlias = Annotated[
+    int, typer.Option(min=40, max=1400, help="Bytes of each voice packet with its header.")
+]
+MessagesBeside: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        callback=finite, min=0.1, max=10_000, help="Messages a second of two other devices, meanwhile."
+    ),
+]
+Overload: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        min=0, max=MAX_CALLS, help="Then more and more calls, at most so many, until packets get lost."
+    ),
+]
+StepSeconds: TypeAlias = Annotated[
+    float,
+    typer.Option(callback=finite, min=0.1, max=600, help="Seconds of each of these steps."),
 ]
 Quick: TypeAlias = Annotated[bool, typer.Option("--quick", help="Small sizes, to try it out in a minute.")]
 Out: TypeAlias = Annotated[Path, typer.Option(metavar="DIR", help="Where a folder for this report is made.")]
