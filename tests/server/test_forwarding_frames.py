@@ -7,10 +7,12 @@ from typing import Any
 
 import attrs
 import pytest
+import trio.testing
 
 from commucat_media import encode_packet, encode_stream_packet, to_version_1
 from commucat_proto import CALL_MEDIA, DELIVERY_ACK, Frame, FrameType
 from commucat_server.calls.permits import CHECK_INTERVAL
+from commucat_server.routing.hints import CallMedia
 from commucat_server.routing.media_queue import STALE_AFTER
 from commucat_storage import Resolve
 from server.connect_builders import Client, Person, Server, running_server
@@ -381,3 +383,34 @@ async def test_media_without_a_call_is_passed_along_the_route_in_version_1(serve
     await bob.join(CHANNEL, ALICE.device_id)
     assert set(await bob.answer(bob.send(FrameType.VIDEO_FRAME, CHANNEL, old))) == {"ack"}
     assert (await alice.next_of(FrameType.VIDEO_FRAME)).payload == old
+
+
+async def test_media_of_another_node_is_chosen_here(server: Server) -> None:
+    alice, bob, carol = await in_call(server, NEW, OLD, NEW)
+    carol.stream.close()
+    while server.context.registry.receiver(CAROL.device_id) is not None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    payload = encode_stream_packet(sound(9))
+
+    def arrive(payload: bytes, call_id: str = CALL, sender: str = CAROL.device_id, *devices: Person) -> None:
+        names = tuple(each.device_id for each in devices or (ALICE, BOB))
+        server.context.cluster._take(
+            CallMedia(call_id, sender, "another node", names, FrameType.VOICE_FRAME, payload)
+        )
+
+    arrive(payload)
+    assert (await update(alice, "streams"))["device"] == CAROL.device_id
+    assert (await alice.next_of(FrameType.VOICE_FRAME)).payload == payload
+    assert (await bob.next_of(FrameType.VOICE_FRAME)).payload == to_version_1(payload)
+
+    arrive(b"\x07")
+    arrive(payload, "no call")
+    arrive(payload, CALL, DAVE.device_id)
+    assert server.context.counters.media_dropped == {"malformed": 1, "unknown_call": 1, "not_in_call": 1}
+
+    # The sender's node says whom it may send to.
+    last = encode_stream_packet(sound(9, 1))
+    arrive(last, CALL, CAROL.device_id, ALICE)
+    assert (await alice.next_of(FrameType.VOICE_FRAME)).payload == last
+    assert "ack" in await bob.answer(bob.send(FrameType.LEAVE, CHANNEL + 1, {}))
+    assert bob._frames == []
