@@ -227,3 +227,15 @@ async def test_a_call_that_was_over_already_is_not_taken(tmp_path: Path) -> None
         notices: list[str] = []
         assert await take(it, await offer_of(it, keys_of("bob", 2)), notices) is None
         assert notices == []
+
+
+async def test_an_offer_that_names_devices_which_do_not_exist_does_not_end_the_waiting(
+    tmp_path: Path,
+) -> None:
+    async with line(tmp_path) as it:
+        notices: list[str] = []
+        offer = await offer_of(it, keys_of("bob", 2))
+        assert await take(it, attrs.evolve(offer, to=(it.own, "nobody")), notices) is None
+        [notice] = notices
+        assert "knows no device nobody" in notice
+        assert it.sent(FrameType.CALL_ANSWER) == []
