@@ -17,10 +17,12 @@ from commucat_proto.calls import ReceiveSelection, StreamKind
 from commucat_server.calls.board import CallBoard
 from commucat_server.calls.call import Call
 from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
+from commucat_server.calls.forwarding.pressure import Pressure
 from commucat_server.calls.forwarding.room import MediaPacket, Refused
 from commucat_server.calls.forwarding.stream import Participant, Stream
 from commucat_server.calls.hall import Hall
 from commucat_server.calls.permits import Permit
+from commucat_server.calls.rounds import MediaRounds
 from commucat_server.ops.counters import Counters, count
 from commucat_server.routing import media_queue
 from commucat_server.routing.cluster import Cluster
@@ -79,6 +81,8 @@ class Forwarder:
         self._clock = clock
         self._allowance = Allowance(forwarded_bytes) if forwarded_bytes else None
         self._keep_for_sound = VIDEO_STOPS_AT * forwarded_bytes
+        self._pressure = Pressure()
+        self.rounds = MediaRounds(inbox.outflow, self._was_late)
         self._halls: dict[str, Hall] = {}
         self._places: dict[int, dict[str, Place]] = {}
         board.listen(self)
@@ -202,6 +206,11 @@ class Forwarder:
         return sum(hall.room.streams for hall in self._halls.values())
 
     @property
+    def shed(self) -> float:
+        """Part of the media that is left out because the server has too much to do, 0 to 1."""
+        return self._pressure.share
+
+    @property
     def paused(self) -> int:
         """Devices that have paused the video of others."""
         return sum(hall.room.paused for hall in self._halls.values())
@@ -223,6 +232,11 @@ class Forwarder:
         hall.tell(now)
         if isinstance(stream, Refused):
             self.drop(stream.value)
+            return
+        if self._pressure.sheds(stream.kind is StreamKind.VIDEO):
+            self.drop("overload")
+            hall.room.shed(stream, now)
+            hall.tell(now)
             return
         if stream.readers:
             self._send(hall, stream, stream.readers, frame_type, payload, packet, recipients, now)
@@ -263,7 +277,9 @@ class Forwarder:
                 self.drop("server_limit")
                 hall.lose(receiver.device_id, stream, 1, stream.gated, now)
             elif seat.session.media(queued, self._clock, seat.lost):
+                self.rounds.add(seat.session)
                 passed += 1
+        self.rounds.count(passed, now)
         counters.media_bytes += passed * size
         if video:
             counters.media_video += passed
@@ -274,6 +290,9 @@ class Forwarder:
         assert self._allowance is not None
         enough = self._allowance.refill(now) >= (self._keep_for_sound if video else 0.0)
         return enough and self._allowance.take(size, now)
+
+    def _was_late(self, seconds: float) -> None:
+        self._pressure.look(seconds, self._clock())
 
     def _lost(self, device_id: str, stream: Flowing, packets: int, broken: bool) -> None:
         """A receiver's queue dropped something."""

@@ -186,6 +186,12 @@ class _ServerCollector(Collector):
         yield _one(
             "commucat_call_receivers_paused", "gauge", "Devices that have paused video.", forwarder.paused
         )
+        yield _one(
+            "commucat_call_media_shed_ratio",
+            "gauge",
+            "Part of the media that is left out while the server has too much to do.",
+            forwarder.shed,
+        )
         yield _by(
             "commucat_call_media_dropped_total",
             "counter",

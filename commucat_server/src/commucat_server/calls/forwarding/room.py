@@ -162,6 +162,14 @@ class Room:
             self._aim(sender, now)
         self._report(sender, now)
 
+    def shed(self, stream: Stream, now: float) -> None:
+        """A packet of the stream goes to nobody: the server has too much to do."""
+        if stream.gated:
+            for receiver in (*stream.readers, *stream.plain_readers):
+                self.lost(receiver.device_id, stream, 0, True, now)
+        stream.owner.dropped += 1
+        self._report(stream.owner, now)
+
     def take_words(self) -> list[Word]:
         """What participants are to be told since the last call, in this order."""
         words, self._words = self._words, []
