@@ -59,6 +59,16 @@ def test_only_participants_on_the_calls_channel_take_part() -> None:
     assert refusal(board, "x", "bob") == "call_unknown"
 
 
+def test_a_call_that_is_not_stored_yet_is_unknown_also_to_its_caller() -> None:
+    """Nobody has heard of it, and its room is not there: another session of the caller may be faster."""
+    board = CallBoard(CallLimits())
+    call = reserve(board)
+    assert refusal(board, "c", "alice") == "call_unknown"
+
+    board.ring(call, ["bob"], 0.0)
+    assert board.take_part("c", "alice", 7) is call
+
+
 def test_decline_of_the_last_one_ends_the_call_and_of_one_among_many_does_not() -> None:
     board = CallBoard(CallLimits())
     call = ringing(board, "bob", "carol")

@@ -1,5 +1,7 @@
 """Who gets which packet of a call: streams and their owners, layers, speakers, limits, and what is told."""
 
+from typing import Any
+
 import pytest
 
 from commucat_proto.calls import (
@@ -12,8 +14,9 @@ from commucat_proto.calls import (
     SelectedVideo,
     StreamKind,
 )
+from commucat_server.calls.forwarding import video
 from commucat_server.calls.forwarding.limits import ForwardingLimits
-from commucat_server.calls.forwarding.room import MAX_NUMBERS, Refused
+from commucat_server.calls.forwarding.room import MAX_NUMBERS, SETTLEMENTS, Refused
 from commucat_server.calls.forwarding.speakers import QUIET_AFTER
 from commucat_server.calls.forwarding.stream import SILENT_AFTER, Stream
 from server.forwarding_builders import (
@@ -375,3 +378,27 @@ def test_what_a_busy_server_leaves_out_waits_for_a_key_frame_and_its_sender_is_t
     assert isinstance(sounding, Stream)
     scene.room.shed(sounding, scene.now)
     assert scene.send("a", sound(2, 2)) == {"b", "c"}
+
+
+def test_a_flood_of_selections_is_followed_by_its_last_one_and_costs_little(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def aim(*args: Any) -> None:
+        nonlocal looks
+        looks += 1
+        real_aim(*args)
+
+    real_aim = video.aim
+    monkeypatch.setattr(video, "aim", aim)
+    scene.send("alice", picture(1, key=True))
+    scene.send("alice", sound(2))
+    for step in range(10_000):
+        scene.room.select("bob", only() if step % 2 else ReceiveSelection(audio=False), scene.now)
+    scene.room.select("bob", only(("alice", 0)), scene.now)
+
+    assert looks <= 3 * (SETTLEMENTS + 1)
+    scene.now += 2 / SETTLEMENTS
+    assert scene.send("alice", sound(2, 1)) == {"bob", "carol"}
+    assert scene.send("alice", picture(1, 1, key=True)) == {"bob", "carol"}

@@ -1,6 +1,7 @@
 """Our end of a TCP connection, and writes that do not wait: order, full buffers, ends of every kind."""
 
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -59,6 +60,17 @@ async def test_what_the_kernel_does_not_take_goes_first_at_the_next_write() -> N
             nursery.start_soon(server.send_all, b"third")
             assert await read(client, len(LARGE) + 11) == LARGE + b"secondthird"
         assert server.send_now(b"free again")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not limit what waits")
+async def test_little_waits_in_the_kernel_for_a_peer_that_does_not_read() -> None:
+    """Media would grow old there, and messages come behind them; else the kernel takes 4 MB."""
+    async with connected() as (_, server):
+        sent = 0
+        while server.send_now(bytes(1_200)):
+            sent += 1_200
+
+        assert sent < 512 * 1024
 
 
 async def test_a_peer_that_is_gone_breaks_reads_and_writes() -> None:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,3 +194,35 @@ def fresh(
     names = take()
     assert all(scene.now - numbers[name][3] <= STALE_AFTER for name in names)
     return names
+
+
+class Watched(MediaPacket):
+    """A packet that counts how often it is looked at."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __getattribute__(self, name: str) -> object:
+        Watched.looks += 1
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("key", [True, False])
+@pytest.mark.parametrize("gated", [True, False])
+def test_what_waits_makes_nothing_slower(key: bool, gated: bool) -> None:
+    """Many who send small packets to one that does not read: thousands wait, and each packet that comes, or
+    goes stale, costs as much as with few."""
+    scene = Scene()
+    flows = [Flow(f"{number}", gated=gated, rank=3 if gated else 0) for number in range(20)]
+    template = FrameTemplate(FrameType.VIDEO_FRAME, 7, b"")
+    Watched.looks = 0
+    packets = 0
+    for _ in range(200):
+        scene.now += 1 / 400
+        for flow in flows:
+            packet = Watched(template, 150, flow, rank=flow.rank, key_frame=key, arrived=scene.now)
+            scene.queue.put(packet)
+            packets += 1
+
+    assert scene.lost
+    assert Watched.looks < 40 * packets

@@ -175,7 +175,8 @@ class CallBoard:
             CallRefusedError: ``call_unknown``, ``not_participant``, ``bad_request``.
         """
         call = self._calls.get(call_id)
-        if call is None:
+        # The caller, too, may do nothing before the offer is on disk: another of its sessions might.
+        if call is None or not call.stored:
             raise CallRefusedError("call_unknown", "there is no such call, or it is over")
         if device_id not in call.joined and device_id not in call.invited:
             raise CallRefusedError("not_participant", "only those who take part in a call may do this")

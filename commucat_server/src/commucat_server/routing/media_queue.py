@@ -15,6 +15,8 @@ MEDIA_BYTES: Final = 512 * 1024
 """Bytes of media that wait for one receiver: half a second of eight pictures at 1 Mbit/s."""
 STALE_AFTER: Final = 0.4
 """Seconds after which a packet is not worth sending: the receiver's own buffer holds less."""
+RANKS: Final = 4
+"""Sound, and three layers of video."""
 TURN_BYTES: Final = 16 * 1024
 """Bytes of media in one write, and what may wait on its way out for more to follow: a message that comes now
 waits behind no more than this, or one picture."""
@@ -29,7 +31,7 @@ class Flowing(Protocol):
 
 
 class MediaPacket:
-    """One packet for any number of receivers. ``rank``: 0 for sound, 1 and more for the layers of video."""
+    """One packet for any number of receivers. ``rank``: 0 for sound, 1 to 3 for the layers of video."""
 
     __slots__ = ("arrived", "key_frame", "rank", "size", "stream", "template")
 
@@ -56,25 +58,39 @@ Lost = Callable[[Flowing, int, bool], None]
 of no use."""
 
 
+class _Waiting:
+    """A place in the queue. Empty once its packet was dropped for the sake of one before it."""
+
+    __slots__ = ("number", "packet")
+
+    def __init__(self, number: int, packet: MediaPacket) -> None:
+        self.number: Final = number
+        self.packet: MediaPacket | None = packet
+
+
 class MediaQueue:
     """Of one receiver. Sound goes before video, and each in the order in which it came.
+
+    However much waits, each call takes as long as what it adds or removes: many who send to many that do not
+    read must not keep the server busy.
 
     Args:
         clock: seconds, the one by which packets have arrived.
         lost: told of what is dropped.
     """
 
-    __slots__ = ("_audio", "_bytes", "_clock", "_lost", "_video")
+    __slots__ = ("_bytes", "_chains", "_clock", "_count", "_length", "_lost", "_ranks")
 
     def __init__(self, clock: Callable[[], float], lost: Lost) -> None:
         self._clock = clock
         self._lost = lost
-        self._audio: deque[MediaPacket] = deque()
-        self._video: deque[MediaPacket] = deque()
-        self._bytes = 0
+        self._ranks: tuple[deque[_Waiting], ...] = tuple(deque() for _ in range(RANKS))
+        # Of each stream whose packets build upon each other, what waits.
+        self._chains: dict[Flowing, deque[_Waiting]] = {}
+        self._bytes = self._length = self._count = 0
 
     def __len__(self) -> int:
-        return len(self._audio) + len(self._video)
+        return self._length
 
     @property
     def bytes(self) -> int:
@@ -83,53 +99,86 @@ class MediaQueue:
 
     def put(self, packet: MediaPacket) -> bool:
         """Queue a packet; False if that one itself was dropped."""
-        queue = self._video if packet.rank else self._audio
-        queue.append(packet)
+        self._count += 1
+        waiting = _Waiting(self._count, packet)
+        self._ranks[packet.rank].append(waiting)
+        if packet.stream.gated:
+            self._chains.setdefault(packet.stream, deque()).append(waiting)
+        self._length += 1
         self._bytes += packet.size
-        self._drop_stale(packet.arrived)
-        while self._bytes > MEDIA_BYTES and len(self) > 1:
+        if self._length > 1:
+            self._drop_stale(packet.arrived)
+        while self._bytes > MEDIA_BYTES and self._length > 1:
             self._drop(self._least())
-        return bool(queue) and queue[-1] is packet
+        return waiting.packet is not None
 
     def take(self, limit: int = TURN_BYTES) -> Iterator[FrameTemplate]:
         """Remove what goes out now: packets of at most ``limit`` bytes together, or a single longer one."""
         self._drop_stale(self._clock())
         first = True
-        for queue in (self._audio, self._video):
-            while queue and (first or queue[0].size <= limit):
-                packet = queue.popleft()
-                self._bytes -= packet.size
-                limit -= packet.size
-                first = False
-                yield packet.template
-            if queue:
+        while self._length:
+            queue = self._first()
+            packet = queue[0].packet
+            assert packet is not None
+            if not first and packet.size > limit:
                 return
+            self._remove(queue)
+            limit -= packet.size
+            first = False
+            yield packet.template
+
+    def _first(self) -> deque[_Waiting]:
+        """Where the packet stands that goes out first; there is one."""
+        audio, *video = self._waiting()
+        if audio:
+            return audio
+        return min((queue for queue in video if queue), key=lambda queue: queue[0].number)
+
+    def _least(self) -> deque[_Waiting]:
+        """Where the packet stands that is dropped first: the oldest of the highest layer, or sound."""
+        return next(queue for queue in reversed(self._waiting()) if queue)
+
+    def _waiting(self) -> tuple[deque[_Waiting], ...]:
+        """The queues, each with a packet at its head."""
+        for queue in self._ranks:
+            while queue and queue[0].packet is None:
+                queue.popleft()
+        return self._ranks
 
     def _drop_stale(self, now: float) -> None:
-        for queue in (self._audio, self._video):
-            while queue and now - queue[0].arrived > STALE_AFTER:
-                self._drop(queue[0])
+        for queue in self._ranks:
+            while queue and ((oldest := queue[0].packet) is None or now - oldest.arrived > STALE_AFTER):
+                if oldest is None:
+                    queue.popleft()
+                else:
+                    self._drop(queue)
 
-    def _least(self) -> MediaPacket:
-        """What is dropped first: the oldest of the highest layer."""
-        return max(self._video, key=lambda each: each.rank) if self._video else self._audio[0]
+    def _drop(self, queue: deque[_Waiting]) -> None:
+        """Drop the packet at the head, and what cannot be used without it."""
+        stream = self._remove(queue).stream
+        dropped, chain = 1, self._chains.get(stream)
+        # What builds upon another key frame is as good as before.
+        while chain and (follower := chain[0].packet) is not None and not follower.key_frame:
+            self._forget(chain.popleft())
+            dropped += 1
+        if chain is not None and not chain:
+            del self._chains[stream]
+        self._lost(stream, dropped, stream.gated and not chain)
 
-    def _drop(self, packet: MediaPacket) -> None:
-        """Drop a packet and what cannot be used without it."""
-        queue = self._video if packet.rank else self._audio
-        dropped, kept = 0, []
-        # What waits before it, or builds upon another key frame, is as good as before.
-        found, broken = False, packet.stream.gated
-        for each in queue:
-            follows = found and each.stream is packet.stream
-            if follows and each.key_frame:
-                broken = False
-            if each is packet or (follows and broken):
-                found = True
-                dropped += 1
-                self._bytes -= each.size
-            else:
-                kept.append(each)
-        queue.clear()
-        queue.extend(kept)
-        self._lost(packet.stream, dropped, broken)
+    def _remove(self, queue: deque[_Waiting]) -> MediaPacket:
+        """Take the packet at the head out; nothing of its stream waits before it."""
+        waiting = queue.popleft()
+        packet = self._forget(waiting)
+        chain = self._chains.get(packet.stream)
+        if chain is not None:
+            chain.popleft()
+            if not chain:
+                del self._chains[packet.stream]
+        return packet
+
+    def _forget(self, waiting: _Waiting) -> MediaPacket:
+        packet, waiting.packet = waiting.packet, None
+        assert packet is not None
+        self._length -= 1
+        self._bytes -= packet.size
+        return packet

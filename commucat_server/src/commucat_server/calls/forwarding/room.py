@@ -17,7 +17,7 @@ from commucat_proto.calls import (
 )
 from commucat_proto.calls.messages import CallUpdate
 from commucat_server.calls.forwarding import video
-from commucat_server.calls.forwarding.limits import ForwardingLimits
+from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
 from commucat_server.calls.forwarding.speakers import LOUDEST, Speakers, loudness_of_size
 from commucat_server.calls.forwarding.stream import SILENT_AFTER, Participant, Stream
 
@@ -27,6 +27,9 @@ MAX_NUMBERS: Final = 256
 """Stream numbers that one device may use in one call, one after another: they stay its own."""
 MAX_NUMBERS_OF_CALL: Final = 16_384
 """The same for all devices together, those included that have left and come again."""
+SETTLEMENTS: Final = 50
+"""Selections in a second that are followed at once. Each costs a look at every pair of participants, so of
+more than that the newest are followed together, with a packet a moment later."""
 REPORT_INTERVAL: Final = 1.0
 """Seconds between two words to a sender about packets that were dropped."""
 
@@ -62,6 +65,8 @@ class Room:
         self._speakers = Speakers()
         self._words: list[Word] = []
         self._count = 0
+        self._settlements = Allowance(SETTLEMENTS)
+        self._unsettled = False
 
     # -- who is here ----------------------------------------------------------------------------------
 
@@ -112,8 +117,7 @@ class Room:
     def select(self, device_id: str, selection: ReceiveSelection, now: float) -> None:
         """From now on the device is to be sent this."""
         self._participants[device_id].select(selection)
-        self._aim_all(now)
-        self._place_audio()
+        self._settle(now)
 
     def ask_key_frame(self, device_id: str, now: float) -> None:
         """A participant wants a key frame of this one; asked for as soon as one is due."""
@@ -133,6 +137,8 @@ class Room:
             return Refused.NOT_IN_CALL
         if not sender.may_send(kind, size, now):
             return Refused.FLOOD
+        if self._unsettled:
+            self._settle(now)
         stream = self._stream_of(sender, kind, packet, now)
         if isinstance(stream, Refused):
             return stream
@@ -249,6 +255,13 @@ class Room:
             told = tuple(each.device_id for each in self._receivers() if each.reads_streams)
             if told:
                 self._words.append(Word(told, ActiveSpeakers(devices=speaking)))
+
+    def _settle(self, now: float) -> None:
+        """Follow what devices have selected, unless that was done too often a moment ago."""
+        self._unsettled = not self._settlements.take(1, now)
+        if not self._unsettled:
+            self._aim_all(now)
+            self._place_audio()
 
     def _aim_all(self, now: float) -> None:
         for sender in self._participants.values():
