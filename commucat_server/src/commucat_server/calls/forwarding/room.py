@@ -2,11 +2,11 @@
 
 import enum
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 
-from commucat_media import AudioPacket, StreamPacket, VideoPacket
+from commucat_media import StreamPacket
 from commucat_proto.calls import (
     ActiveSpeakers,
     CongestionReport,
@@ -17,11 +17,10 @@ from commucat_proto.calls import (
 )
 from commucat_proto.calls.messages import CallUpdate
 from commucat_server.calls.forwarding import video
+from commucat_server.calls.forwarding.conversion import Codec, MediaPacket, stands_alone
 from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.forwarding.speakers import LOUDEST, Speakers, loudness_of_size
 from commucat_server.calls.forwarding.stream import SILENT_AFTER, Participant, Stream
-
-MediaPacket: TypeAlias = AudioPacket | VideoPacket | StreamPacket
 
 MAX_NUMBERS: Final = 256
 """Stream numbers that one device may use in one call, one after another: they stay its own."""
@@ -122,6 +121,16 @@ class Room:
             sender.key_frame_wanted = True
             self._request(sender, now)
 
+    def asked(self) -> set[tuple[Stream, Codec]]:
+        """The streams that somebody gets in a codec of its choice, and that."""
+        return {
+            (stream, codec)
+            for sender in self._participants.values()
+            for kind in StreamKind
+            for stream in sender.sent(kind)
+            for codec in stream.asking
+        }
+
     # -- packets --------------------------------------------------------------------------------------
 
     def receive(
@@ -141,7 +150,7 @@ class Room:
         if kind is StreamKind.VIDEO:
             if comes_back or now >= sender.next_aim:
                 video.aim(sender, self._participants.values(), now)
-            if isinstance(packet, StreamPacket) and packet.key_frame:
+            if stands_alone(packet):
                 video.admit(stream)
             if sender.key_frame_wanted:
                 self._request(sender, now)
