@@ -106,9 +106,15 @@ class VideoTranscoder:
         MediaLibraryMissingError: PyAV is not installed.
     """
 
-    def __init__(self, video_format: VideoFormat) -> None:
-        """``video_format`` is the target; its size is the largest resolution of the call's profile."""
+    def __init__(self, video_format: VideoFormat, *, follow_size: bool = False) -> None:
+        """``video_format`` is the target; its size is the largest resolution of the call's profile.
+
+        ``follow_size``: encoded pictures of any size with no more pixels keep theirs, as those of lower
+        layers do; a change of it begins with a key frame. Otherwise only that one size is taken.
+        """
         self.format = video_format
+        self._follow_size = follow_size
+        self._bound = video_format
         self._encoder = VideoEncoder(video_format)
         self._decoder: VideoDecoder | None = None
 
@@ -141,11 +147,19 @@ class VideoTranscoder:
         if shown is None:
             return None
         if (shown.width, shown.height) != (self.format.width, self.format.height):
+            self._follow(shown)
+        return _with_picture(packet, self._encoder.encode(shown), self.format.codec)
+
+    def _follow(self, shown: Picture) -> None:
+        fits = shown.width * shown.height <= self._bound.width * self._bound.height
+        if not (self._follow_size and fits):
             raise MediaCodecError(
                 f"a picture of {shown.width}x{shown.height}; "
                 f"only {self.format.width}x{self.format.height} is transcoded"
             )
-        return _with_picture(packet, self._encoder.encode(shown), self.format.codec)
+        self._encoder.close()
+        self.format = attrs.evolve(self.format, width=shown.width, height=shown.height)
+        self._encoder = VideoEncoder(self.format)
 
     def close(self) -> None:
         """Free the native memory at once; otherwise it goes with the object."""
@@ -156,7 +170,7 @@ class VideoTranscoder:
     def _decoder_of(self, codec: VideoCodec) -> VideoDecoder:
         if self._decoder is None or self._decoder.codec is not codec:
             # Larger ones could not be transcoded anyway. Codecs count in blocks of up to 64 pixels.
-            width, height = -(-self.format.width // 64) * 64, -(-self.format.height // 64) * 64
+            width, height = -(-self._bound.width // 64) * 64, -(-self._bound.height // 64) * 64
             self._decoder = VideoDecoder(codec, max_pixels=width * height)
         return self._decoder
 

@@ -16,13 +16,16 @@ from commucat_proto import FrameTemplate, FrameType
 from commucat_proto.calls import ReceiveSelection, StreamKind
 from commucat_server.calls.board import CallBoard
 from commucat_server.calls.call import Call
+from commucat_server.calls.conversions import Conversions
+from commucat_server.calls.forwarding.conversion import MediaPacket, payload_of, stands_alone
 from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
 from commucat_server.calls.forwarding.pressure import Pressure
-from commucat_server.calls.forwarding.room import MediaPacket, Refused
+from commucat_server.calls.forwarding.room import Refused
 from commucat_server.calls.forwarding.stream import Participant, Stream
 from commucat_server.calls.hall import Hall
 from commucat_server.calls.permits import Permit
 from commucat_server.calls.rounds import MediaRounds
+from commucat_server.calls.transcoding import Job, Transcoding
 from commucat_server.ops.counters import Counters, count
 from commucat_server.routing import media_queue
 from commucat_server.routing.cluster import Cluster
@@ -40,6 +43,7 @@ READERS: Final[Mapping[FrameType, Callable[[bytes], MediaPacket]]] = {
     FrameType.VIDEO_FRAME: decode_video_any,
 }
 KINDS: Final = {FrameType.VOICE_FRAME: StreamKind.AUDIO, FrameType.VIDEO_FRAME: StreamKind.VIDEO}
+FRAMES: Final = {kind: frame_type for frame_type, kind in KINDS.items()}
 
 
 @attrs.define(eq=False)
@@ -56,6 +60,7 @@ class Forwarder:
     """One per server; a listener of its call board.
 
     Args:
+        transcoding: for receivers that ask for a codec; by default there is none.
         forwarded_bytes: of media to receivers, in a second; 0 means any number.
         clock: seconds, never backwards.
     """
@@ -69,6 +74,7 @@ class Forwarder:
         cluster: Cluster,
         counters: Counters,
         limits: ForwardingLimits | None = None,
+        transcoding: Transcoding | None = None,
         forwarded_bytes: int = 0,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -78,6 +84,7 @@ class Forwarder:
         self._cluster = cluster
         self._counters = counters
         self._limits = limits or ForwardingLimits()
+        self.transcoding = transcoding or Transcoding()
         self._clock = clock
         self._allowance = Allowance(forwarded_bytes) if forwarded_bytes else None
         self._keep_for_sound = VIDEO_STOPS_AT * forwarded_bytes
@@ -93,7 +100,13 @@ class Forwarder:
     def on_joined(self, call: Call, device_id: str) -> None:
         hall = self._halls.get(call.call_id)
         if hall is None:
-            hall = Hall(call, self._limits, self._registry, self._cluster, self._lost)
+            conversions = Conversions(
+                self.transcoding,
+                call.media_of,
+                partial(self._transcoded, call),
+                partial(self._not_transcoded, call),
+            )
+            hall = Hall(call, self._limits, self._registry, self._cluster, conversions, self._lost)
             self._halls[call.call_id] = hall
         hall.joined(device_id)
         places = self._places.setdefault(call.channel, {})
@@ -111,6 +124,7 @@ class Forwarder:
     def on_over(self, call: Call) -> None:
         hall = self._halls.pop(call.call_id, None)
         if hall is not None:
+            hall.conversions.close()
             for device_id in call.joined:
                 self._leave(hall, device_id)
 
@@ -190,6 +204,7 @@ class Forwarder:
         now, hall = self._clock(), self._halls[call.call_id]
         hall.look(now)
         hall.room.select(device_id, selection, now)
+        hall.conversions.release(hall.room)
         hall.tell(now)
 
     def ask_key_frame(self, call: Call, device_id: str) -> None:
@@ -240,6 +255,9 @@ class Forwarder:
             return
         if stream.readers:
             self._send(hall, stream, stream.readers, frame_type, payload, packet, recipients, now)
+        for codec, readers in stream.asking.items():
+            if not hall.conversions.put(stream, codec, readers, packet, recipients, now):
+                self._send(hall, stream, readers, frame_type, payload, packet, recipients, now)
         if stream.plain_readers:
             if isinstance(packet, StreamPacket):
                 if packet.encrypted:
@@ -265,7 +283,7 @@ class Forwarder:
             size,
             stream,
             rank=1 + stream.layer if video else 0,
-            key_frame=isinstance(packet, StreamPacket) and packet.key_frame,
+            key_frame=stands_alone(packet),
             arrived=now,
         )
         passed = 0
@@ -285,6 +303,28 @@ class Forwarder:
             counters.media_video += passed
         else:
             counters.media_audio += passed
+
+    def _transcoded(
+        self, call: Call, stream: Stream, receivers: tuple[Participant, ...], job: Job, packet: MediaPacket
+    ) -> None:
+        """A packet comes back from its transcoder."""
+        hall = self._halls.get(call.call_id)
+        if hall is None:
+            return
+        if job.convert:
+            count(self._counters.media_transcoded, packet.codec.name.lower())
+        payload = payload_of(packet)
+        frame_type = FRAMES[stream.kind]
+        self._send(hall, stream, receivers, frame_type, payload, packet, job.recipients, job.arrived)
+
+    def _not_transcoded(self, call: Call, stream: Stream, cause: str, broken: bool) -> None:
+        """A packet is lost before or in its transcoder; ``broken``: those that follow cannot be decoded."""
+        self.drop(cause)
+        hall = self._halls.get(call.call_id)
+        if broken and hall is not None:
+            now = self._clock()
+            hall.room.ask_key_frame(stream.owner.device_id, now)
+            hall.tell(now)
 
     def _allowed(self, size: int, video: bool, now: float) -> bool:
         assert self._allowance is not None

@@ -199,6 +199,16 @@ class _ServerCollector(Collector):
             "cause",
             counters.media_dropped,
         )
+        yield _one(
+            "commucat_call_transcoders", "gauge", "Transcoders at work.", forwarder.transcoding.running
+        )
+        yield _by(
+            "commucat_call_media_transcoded_total",
+            "counter",
+            "Media packets that were transcoded.",
+            "codec",
+            counters.media_transcoded,
+        )
         yield _times(
             "commucat_call_duration_seconds",
             "How long calls took, from the offer to the end.",
