@@ -84,7 +84,7 @@ class Conversion:
         """Take a packet; False if too many wait already."""
         try:
             self._to.send_nowait(job)
-        except (trio.WouldBlock, trio.BrokenResourceError):
+        except (trio.WouldBlock, trio.ClosedResourceError):
             return False
         self.pending += 1
         return True
@@ -106,6 +106,7 @@ class Conversion:
                     self._done(job, result)
         finally:
             self.closed = True
+            self._to.close()
             self._jobs.close()
             if transcoder is not None:
                 with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
