@@ -158,6 +158,8 @@ class Transcoding:
     def __init__(self, *, threads: int = 0, streams: int = 16) -> None:
         self._threads = CodecThreads(threads) if threads else None
         self._streams = streams
+        self.share = (streams + 1) // 2
+        """Transcoders that one call may have: no call leaves nothing to the others."""
         self._nursery: trio.Nursery | None = None
         self._refused: dict[str, str | None] = {}
         self.running = 0
