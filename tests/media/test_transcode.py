@@ -166,6 +166,12 @@ def test_smaller_pictures_keep_their_size_where_that_is_wanted() -> None:
 
     assert shapes == [(320, 180)] * 2 + [(160, 90)] * 2 + [(320, 180)] * 2
     assert flags == [True, False] * 3
+    small = VideoEncoder(VideoFormat(codec=VideoCodec.VP9, width=160, height=90)).encode(scene(0, 160, 90))
+    transcoder.transcode(VideoPacket(source=MediaSource.ENCODED, codec=VideoCodec.VP9, data=small.data))
+    # Raw pictures tell no size: they have the largest.
+    made = transcoder.transcode(numbered(raw_video(scene(number)), number))
+    assert made is not None
+    assert made.key_frame
     large = VideoEncoder(VideoFormat(codec=VideoCodec.VP9, width=640, height=360)).encode(scene(0, 640, 360))
     with pytest.raises(MediaCodecError, match="more than"):
         transcoder.transcode(VideoPacket(source=MediaSource.ENCODED, codec=VideoCodec.VP9, data=large.data))

@@ -307,6 +307,21 @@ async def test_there_are_so_many_transcoders_and_no_more(transcoding: Transcodin
     await booths[2].until(lambda: len(booths[2].got) == 1)
 
 
+async def test_no_call_has_more_than_half_of_them(booth: Booth) -> None:
+    booth.select("bob", AudioCodec.OPUS)
+    booth.select("carol", AudioCodec.OPUS)
+    booth.send(raw_sound(0))
+    booth.send(attrs.evolve(raw_sound(0), stream=2))
+
+    assert booth.transcoding.running == 1
+    assert booth.dropped == [(FULL, False)]
+    await booth.until(lambda: len(booth.got) == 1)
+    other = Booth(booth.transcoding)
+    other.select("bob", AudioCodec.OPUS)
+    other.send(raw_sound(0))
+    await other.until(lambda: len(other.got) == 1)
+
+
 async def test_a_transcoder_is_freed_when_nobody_asks(booth: Booth, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[codecs.Transcoder]] = []
     before = codecs.make

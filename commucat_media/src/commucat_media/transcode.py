@@ -139,27 +139,33 @@ class VideoTranscoder:
         if packet.source is MediaSource.HYBRID:
             return packet
         if packet.source is MediaSource.RAW:
-            picture = Picture(width=self.format.width, height=self.format.height, data=packet.data)
-            return _with_picture(packet, self._encoder.encode(picture), self.format.codec)
+            picture = Picture(width=self._bound.width, height=self._bound.height, data=packet.data)
+            return _with_picture(packet, self._encode(picture), self.format.codec)
         if packet.codec is self.format.codec:
             return packet
         shown = self._decoder_of(packet.codec).decode(packet.data)
         if shown is None:
             return None
-        if (shown.width, shown.height) != (self.format.width, self.format.height):
-            self._follow(shown)
-        return _with_picture(packet, self._encoder.encode(shown), self.format.codec)
+        return _with_picture(packet, self._encode(shown), self.format.codec)
 
-    def _follow(self, shown: Picture) -> None:
-        fits = shown.width * shown.height <= self._bound.width * self._bound.height
+    def _encode(self, picture: Picture) -> EncodedPicture:
+        if (picture.width, picture.height) != (self.format.width, self.format.height):
+            self._follow(picture)
+        return self._encoder.encode(picture)
+
+    def _follow(self, picture: Picture) -> None:
+        """Encode pictures of this size from now on."""
+        fits = picture.width * picture.height <= self._bound.width * self._bound.height
         if not (self._follow_size and fits):
             raise MediaCodecError(
-                f"a picture of {shown.width}x{shown.height}; "
+                f"a picture of {picture.width}x{picture.height}; "
                 f"only {self.format.width}x{self.format.height} is transcoded"
             )
+        # As it was set meanwhile: the bitrate is the encoder's.
+        wanted = attrs.evolve(self._encoder.format, width=picture.width, height=picture.height)
+        encoder = VideoEncoder(wanted)
         self._encoder.close()
-        self.format = attrs.evolve(self.format, width=shown.width, height=shown.height)
-        self._encoder = VideoEncoder(self.format)
+        self._encoder, self.format = encoder, wanted
 
     def close(self) -> None:
         """Free the native memory at once; otherwise it goes with the object."""

@@ -98,6 +98,9 @@ class Conversions:
         self._running.clear()
 
     def _begin(self, stream: Stream, codec: Codec) -> Conversion | None:
+        running = sum(not each.closed for each in self._running.values())
+        if running >= self._transcoding.share:
+            return None
         profile = self._profile_of(stream.owner.device_id)
         conversion = self._transcoding.begin(stream, codec, profile, partial(self._done, stream, codec))
         if conversion is not None:

@@ -84,7 +84,7 @@ class Conversion:
         """Take a packet; False if too many wait already."""
         try:
             self._to.send_nowait(job)
-        except (trio.WouldBlock, trio.BrokenResourceError):
+        except (trio.WouldBlock, trio.ClosedResourceError):
             return False
         self.pending += 1
         return True
@@ -106,6 +106,7 @@ class Conversion:
                     self._done(job, result)
         finally:
             self.closed = True
+            self._to.close()
             self._jobs.close()
             if transcoder is not None:
                 with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -157,6 +158,8 @@ class Transcoding:
     def __init__(self, *, threads: int = 0, streams: int = 16) -> None:
         self._threads = CodecThreads(threads) if threads else None
         self._streams = streams
+        self.share = (streams + 1) // 2
+        """Transcoders that one call may have: no call leaves nothing to the others."""
         self._nursery: trio.Nursery | None = None
         self._refused: dict[str, str | None] = {}
         self.running = 0
