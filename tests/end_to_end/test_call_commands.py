@@ -183,6 +183,12 @@ def test_messages_stay_in_the_inbox(world: World) -> None:
     assert [message["text"] for message in world.bob.listen(1)] == ["before"]
 
 
+def test_a_device_does_not_call_itself(world: World) -> None:
+    own = world.alice.device_id
+    done = world.alice.run("call", "--to", own)
+    assert error_line(done) == f"error: {own} is this device: it cannot call itself; name another with --to"
+
+
 def test_a_device_that_does_not_exist(world: World) -> None:
     done = world.alice.run("call", "--to", "nobody-of-that-name")
     assert error_line(done) == "error: the server knows no device nobody-of-that-name"

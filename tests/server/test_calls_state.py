@@ -448,7 +448,7 @@ async def test_no_call_begins_while_too_many_wait_for_the_store(
 async def test_thousands_that_nobody_takes_end_and_leave_nothing(
     tmp_path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
-    count = 3_000
+    count = 2_000
     async with serving(tmp_path, per_device=count) as server:
         alice, bob = await people(server, ALICE, BOB)
         calls = server.context.calls

@@ -10,6 +10,7 @@ import trio.testing
 
 from commucat_media import encode_packet, encode_stream_packet, to_version_1
 from commucat_proto import Frame, FrameType
+from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.permits import CHECK_INTERVAL
 from commucat_server.routing.hints import CallMedia
 from commucat_server.routing.media_queue import STALE_AFTER
@@ -138,6 +139,30 @@ async def test_a_forged_stream_is_dropped_and_counted(server: Server) -> None:
     await carol.next_of(FrameType.VOICE_FRAME)
     assert (await carol.next_of(FrameType.VOICE_FRAME)).payload == mine
     assert server.context.counters.media_dropped == {"forged": 1}
+
+
+async def test_what_is_refused_here_burdens_no_other_node(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood, or a forged stream, would fill the bus that carries the news of messages, too."""
+    alice, bob = await in_call(server, NEW, NEW)
+    voice(alice, 1)
+    await bob.next_of(FrameType.VOICE_FRAME)
+    forwarder = server.context.forwarder
+    place = forwarder.place(ALICE.device_id, CHANNEL)
+    assert place is not None
+    place.halls[0].call.joined.add("elsewhere")
+    place.permit.elsewhere = {"elsewhere": "another node"}
+    sent: list[bytes] = []
+    monkeypatch.setattr(forwarder._cluster, "send_media", lambda *what: sent.append(what[-1]))
+
+    payloads = [voice(alice, 1, number) for number in range(1, 600)]
+    last = alice.send(FrameType.LEAVE, CHANNEL + 1, {})
+    await alice.answer(last)
+
+    passed = ForwardingLimits().audio_packets - 1
+    assert sent == payloads[:passed]
+    assert server.context.counters.media_dropped["flood"] == len(payloads) - passed
 
 
 async def test_selection_and_pause_and_key_frames(server: Server) -> None:

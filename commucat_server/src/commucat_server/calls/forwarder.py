@@ -191,8 +191,9 @@ class Forwarder:
         recipients, elsewhere = place.permit.recipients, place.permit.elsewhere
         for hall in place.halls:
             self._board.hear(hall.call, now)
-            self._pass(hall, place.device_id, frame_type, payload, packet, recipients, now)
-            if elsewhere:
+            passed = self._pass(hall, place.device_id, frame_type, payload, packet, recipients, now)
+            # Other nodes have limits, too; but between here and there all words share one bus.
+            if passed and elsewhere:
                 self._pass_elsewhere(hall, place, frame_type, payload)
 
     def drop(self, cause: str) -> None:
@@ -241,18 +242,19 @@ class Forwarder:
         packet: MediaPacket,
         recipients: frozenset[str],
         now: float,
-    ) -> None:
+    ) -> bool:
+        """False if it is nothing that its sender may send, and goes to nobody."""
         hall.look(now)
         stream = hall.room.receive(sender, KINDS[frame_type], packet, len(payload), now)
         hall.tell(now)
         if isinstance(stream, Refused):
             self.drop(stream.value)
-            return
+            return False
         if self._pressure.sheds(stream.kind is StreamKind.VIDEO):
             self.drop("overload")
             hall.room.shed(stream, now)
             hall.tell(now)
-            return
+            return True
         if stream.readers:
             self._send(hall, stream, stream.readers, frame_type, payload, packet, recipients, now)
         for codec, readers in stream.asking.items():
@@ -261,9 +263,10 @@ class Forwarder:
         if stream.plain_readers:
             if isinstance(packet, StreamPacket):
                 if packet.encrypted:
-                    return  # To a client that cannot know it would be noise.
+                    return True  # To a client that cannot know it would be noise.
                 payload = to_version_1(payload)
             self._send(hall, stream, stream.plain_readers, frame_type, payload, packet, recipients, now)
+        return True
 
     def _send(
         self,
