@@ -100,6 +100,7 @@ CALLS = (
         "most_forwarded_per_s",
         "step_calls",
         "step_forwarded_per_s",
+        "step_cpu_us",
         "step_loss",
         "step_media_ms_p99",
         "step_message_us_p99",

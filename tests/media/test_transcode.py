@@ -146,6 +146,37 @@ def test_a_picture_of_another_size_is_an_error_of_the_codec() -> None:
         VideoTranscoder(VP8).transcode(packet)
 
 
+def test_smaller_pictures_keep_their_size_where_that_is_wanted() -> None:
+    transcoder, decoder = VideoTranscoder(VP8, follow_size=True), VideoDecoder(VideoCodec.VP8)
+    shapes: list[tuple[int, int]] = []
+    flags: list[bool] = []
+    number = 0
+    for width, height in ((320, 180), (160, 90), (320, 180)):
+        encoder = VideoEncoder(VideoFormat(codec=VideoCodec.VP9, width=width, height=height))
+        for _ in range(2):
+            data = encoder.encode(scene(number, width, height)).data
+            packet = VideoPacket(source=MediaSource.ENCODED, codec=VideoCodec.VP9, data=data)
+            made = transcoder.transcode(numbered(packet, number))
+            assert made is not None
+            shown = decoder.decode(made.data)
+            assert shown is not None
+            shapes.append((shown.width, shown.height))
+            flags.append(made.key_frame)
+            number += 1
+
+    assert shapes == [(320, 180)] * 2 + [(160, 90)] * 2 + [(320, 180)] * 2
+    assert flags == [True, False] * 3
+    small = VideoEncoder(VideoFormat(codec=VideoCodec.VP9, width=160, height=90)).encode(scene(0, 160, 90))
+    transcoder.transcode(VideoPacket(source=MediaSource.ENCODED, codec=VideoCodec.VP9, data=small.data))
+    # Raw pictures tell no size: they have the largest.
+    made = transcoder.transcode(numbered(raw_video(scene(number)), number))
+    assert made is not None
+    assert made.key_frame
+    large = VideoEncoder(VideoFormat(codec=VideoCodec.VP9, width=640, height=360)).encode(scene(0, 640, 360))
+    with pytest.raises(MediaCodecError, match="more than"):
+        transcoder.transcode(VideoPacket(source=MediaSource.ENCODED, codec=VideoCodec.VP9, data=large.data))
+
+
 def test_a_larger_picture_is_not_even_decoded() -> None:
     large = VideoEncoder(VideoFormat(codec=VideoCodec.VP9, width=640, height=360)).encode(scene(0, 640, 360))
     packet = VideoPacket(source=MediaSource.ENCODED, codec=VideoCodec.VP9, data=large.data)

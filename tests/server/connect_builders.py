@@ -493,6 +493,8 @@ async def running_server(
         )
         nursery.start_soon(context.presence.tell_peers)
         await nursery.start(context.calls.run)
+        nursery.start_soon(context.forwarder.rounds.run)
+        await nursery.start(context.forwarder.transcoding.run)
         nursery.start_soon(reports.run, inbox.submit, inbox.settle)
         yield Server(context=context, nursery=nursery, handler=ConnectHandler(context), reports=reports)
         nursery.cancel_scope.cancel()

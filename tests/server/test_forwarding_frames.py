@@ -1,79 +1,38 @@
 """Media of a call over the wire: past the journal, chosen for each receiver, and never before messages."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
+import trio.testing
 
 from commucat_media import encode_packet, encode_stream_packet, to_version_1
-from commucat_proto import CALL_MEDIA, DELIVERY_ACK, Frame, FrameType
+from commucat_proto import Frame, FrameType
 from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.permits import CHECK_INTERVAL
+from commucat_server.routing.hints import CallMedia
 from commucat_server.routing.media_queue import STALE_AFTER
 from commucat_storage import Resolve
-from server.connect_builders import Client, Person, Server, running_server
+from server.connect_builders import Person, Server, running_server
 from server.forwarding_builders import OLD_PICTURE, OLD_SOUND, picture, sound
-
-CHANNEL = 7
-CALL = "call-1"
-PEOPLE = [Person(handle=name) for name in ("alice", "bob", "carol", "dave")]
-ALICE, BOB, CAROL, DAVE = PEOPLE
-NEW = (DELIVERY_ACK, CALL_MEDIA)
-OLD = (DELIVERY_ACK,)
-
-
-async def in_call(server: Server, *capabilities: Sequence[str]) -> list[Client]:
-    """So many people as capabilities are given for, connected and in one group call that Alice began."""
-    people = PEOPLE[: len(capabilities)]
-    clients = [
-        await server.connect(person, capabilities=tuple(each))
-        for person, each in zip(people, capabilities, strict=True)
-    ]
-    alice, *others = clients
-    names = [each.device_id for each in people[1:]]
-    group = {"group_id": "group", "members": names, "roles": {}, "relay": True}
-    assert "ack" in await alice.answer(alice.send(FrameType.GROUP_CREATE, CHANNEL, group))
-    for each in others:
-        assert "ack" in await each.answer(each.send(FrameType.JOIN, CHANNEL, {"group_id": "group"}))
-    offer = {"call_id": CALL, "from": ALICE.device_id, "to": names}
-    assert "ack" in await alice.answer(alice.send(FrameType.CALL_OFFER, CHANNEL, offer))
-    for each in others:
-        await each.next_of(FrameType.CALL_OFFER)
-        assert "ack" in await say(each, FrameType.CALL_ANSWER, {"accept": True})
-    for each in clients:
-        # Everybody has read everything that the call's beginning brought.
-        await each.answer(each.send(FrameType.LEAVE, CHANNEL + 1, {}))
-        each._frames.clear()
-    return clients
-
-
-async def say(client: Client, frame_type: FrameType, value: dict[str, Any]) -> dict[str, Any]:
-    return await client.answer(client.send(frame_type, CHANNEL, {"call_id": CALL, **value}))
-
-
-def voice(client: Client, stream: int, number: int = 0, **more: Any) -> bytes:
-    payload = encode_stream_packet(sound(stream, number, **more))
-    client.send(FrameType.VOICE_FRAME, CHANNEL, payload)
-    return payload
-
-
-def video(client: Client, stream: int, number: int = 0, **more: Any) -> bytes:
-    payload = encode_stream_packet(picture(stream, number, **more))
-    client.send(FrameType.VIDEO_FRAME, CHANNEL, payload)
-    return payload
-
-
-async def update(client: Client, name: str) -> dict[str, Any]:
-    """The next TransportUpdate of this kind."""
-    while True:
-        value = (await client.next_of(FrameType.TRANSPORT_UPDATE)).control
-        assert isinstance(value, dict)
-        if value["update"] == name:
-            assert value["call_id"] == CALL
-            return value
+from server.forwarding_stage import (
+    ALICE,
+    BOB,
+    CALL,
+    CAROL,
+    CHANNEL,
+    DAVE,
+    NEW,
+    OLD,
+    Clock,
+    in_call,
+    say,
+    update,
+    video,
+    voice,
+)
 
 
 @asynccontextmanager
@@ -92,16 +51,6 @@ async def resolved(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     with monkeypatch.context() as patch:
         patch.setattr(storage, "enqueue_now", enqueue_now)
         yield asked
-
-
-@attrs.define
-class Clock:
-    """The forwarder's time, which stands still while the store's threads work."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -406,3 +355,34 @@ async def test_media_without_a_call_is_passed_along_the_route_in_version_1(serve
     await bob.join(CHANNEL, ALICE.device_id)
     assert set(await bob.answer(bob.send(FrameType.VIDEO_FRAME, CHANNEL, old))) == {"ack"}
     assert (await alice.next_of(FrameType.VIDEO_FRAME)).payload == old
+
+
+async def test_media_of_another_node_is_chosen_here(server: Server) -> None:
+    alice, bob, carol = await in_call(server, NEW, OLD, NEW)
+    carol.stream.close()
+    while server.context.registry.receiver(CAROL.device_id) is not None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    payload = encode_stream_packet(sound(9))
+
+    def arrive(payload: bytes, call_id: str = CALL, sender: str = CAROL.device_id, *devices: Person) -> None:
+        names = tuple(each.device_id for each in devices or (ALICE, BOB))
+        server.context.cluster._take(
+            CallMedia(call_id, sender, "another node", names, FrameType.VOICE_FRAME, payload)
+        )
+
+    arrive(payload)
+    assert (await update(alice, "streams"))["device"] == CAROL.device_id
+    assert (await alice.next_of(FrameType.VOICE_FRAME)).payload == payload
+    assert (await bob.next_of(FrameType.VOICE_FRAME)).payload == to_version_1(payload)
+
+    arrive(b"\x07")
+    arrive(payload, "no call")
+    arrive(payload, CALL, DAVE.device_id)
+    assert server.context.counters.media_dropped == {"malformed": 1, "unknown_call": 1, "not_in_call": 1}
+
+    # The sender's node says whom it may send to.
+    last = encode_stream_packet(sound(9, 1))
+    arrive(last, CALL, CAROL.device_id, ALICE)
+    assert (await alice.next_of(FrameType.VOICE_FRAME)).payload == last
+    assert "ack" in await bob.answer(bob.send(FrameType.LEAVE, CHANNEL + 1, {}))
+    assert bob._frames == []

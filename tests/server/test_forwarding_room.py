@@ -360,6 +360,26 @@ def test_packets_without_level_are_loud_by_their_size() -> None:
     assert scene.told(ActiveSpeakers)[-1][1] == ActiveSpeakers(devices=("bob",))
 
 
+def test_what_a_busy_server_leaves_out_waits_for_a_key_frame_and_its_sender_is_told() -> None:
+    scene = Scene()
+    scene.come("a", "b", "c")
+    assert scene.send("a", picture(1, key=True)) == {"b", "c"}
+    scene.send("a", sound(2))
+    scene.now += 2.0
+    stream = scene.room.receive("a", StreamKind.VIDEO, picture(1, 1), 100, scene.now)
+    assert isinstance(stream, Stream)
+    scene.room.shed(stream, scene.now)
+    scene.hear()
+    assert [to for to, _ in scene.told(KeyFrameRequest)] == ["a"]
+    assert scene.told(CongestionReport) == [("a", CongestionReport(device="a", dropped=1))]
+    assert scene.send("a", picture(1, 2)) == set()
+    assert scene.send("a", picture(1, 3, key=True)) == {"b", "c"}
+    sounding = scene.room.receive("a", StreamKind.AUDIO, sound(2, 1), 100, scene.now)
+    assert isinstance(sounding, Stream)
+    scene.room.shed(sounding, scene.now)
+    assert scene.send("a", sound(2, 2)) == {"b", "c"}
+
+
 def test_a_flood_of_selections_is_followed_by_its_last_one_and_costs_little(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,9 +106,15 @@ class VideoTranscoder:
         MediaLibraryMissingError: PyAV is not installed.
     """
 
-    def __init__(self, video_format: VideoFormat) -> None:
-        """``video_format`` is the target; its size is the largest resolution of the call's profile."""
+    def __init__(self, video_format: VideoFormat, *, follow_size: bool = False) -> None:
+        """``video_format`` is the target; its size is the largest resolution of the call's profile.
+
+        ``follow_size``: encoded pictures of any size with no more pixels keep theirs, as those of lower
+        layers do; a change of it begins with a key frame. Otherwise only that one size is taken.
+        """
         self.format = video_format
+        self._follow_size = follow_size
+        self._bound = video_format
         self._encoder = VideoEncoder(video_format)
         self._decoder: VideoDecoder | None = None
 
@@ -133,19 +139,33 @@ class VideoTranscoder:
         if packet.source is MediaSource.HYBRID:
             return packet
         if packet.source is MediaSource.RAW:
-            picture = Picture(width=self.format.width, height=self.format.height, data=packet.data)
-            return _with_picture(packet, self._encoder.encode(picture), self.format.codec)
+            picture = Picture(width=self._bound.width, height=self._bound.height, data=packet.data)
+            return _with_picture(packet, self._encode(picture), self.format.codec)
         if packet.codec is self.format.codec:
             return packet
         shown = self._decoder_of(packet.codec).decode(packet.data)
         if shown is None:
             return None
-        if (shown.width, shown.height) != (self.format.width, self.format.height):
+        return _with_picture(packet, self._encode(shown), self.format.codec)
+
+    def _encode(self, picture: Picture) -> EncodedPicture:
+        if (picture.width, picture.height) != (self.format.width, self.format.height):
+            self._follow(picture)
+        return self._encoder.encode(picture)
+
+    def _follow(self, picture: Picture) -> None:
+        """Encode pictures of this size from now on."""
+        fits = picture.width * picture.height <= self._bound.width * self._bound.height
+        if not (self._follow_size and fits):
             raise MediaCodecError(
-                f"a picture of {shown.width}x{shown.height}; "
+                f"a picture of {picture.width}x{picture.height}; "
                 f"only {self.format.width}x{self.format.height} is transcoded"
             )
-        return _with_picture(packet, self._encoder.encode(shown), self.format.codec)
+        # As it was set meanwhile: the bitrate is the encoder's.
+        wanted = attrs.evolve(self._encoder.format, width=picture.width, height=picture.height)
+        encoder = VideoEncoder(wanted)
+        self._encoder.close()
+        self._encoder, self.format = encoder, wanted
 
     def close(self) -> None:
         """Free the native memory at once; otherwise it goes with the object."""
@@ -156,7 +176,7 @@ class VideoTranscoder:
     def _decoder_of(self, codec: VideoCodec) -> VideoDecoder:
         if self._decoder is None or self._decoder.codec is not codec:
             # Larger ones could not be transcoded anyway. Codecs count in blocks of up to 64 pixels.
-            width, height = -(-self.format.width // 64) * 64, -(-self.format.height // 64) * 64
+            width, height = -(-self._bound.width // 64) * 64, -(-self._bound.height // 64) * 64
             self._decoder = VideoDecoder(codec, max_pixels=width * height)
         return self._decoder
 

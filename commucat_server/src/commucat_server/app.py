@@ -273,6 +273,8 @@ async def _serve_services(
             nursery.start_soon(serve_stun, datagrams, nat.responder)
         nursery.start_soon(services.presence.tell_peers)
         await nursery.start(services.calls.run)
+        nursery.start_soon(services.forwarder.rounds.run)
+        await nursery.start(services.forwarder.transcoding.run)
         nursery.start_soon(services.limits.messages.run)
         nursery.start_soon(services.reports.run, services.inbox.submit, services.inbox.settle)
         nursery.start_soon(storage.wait_failed)

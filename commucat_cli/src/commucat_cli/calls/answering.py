@@ -5,7 +5,7 @@ import time
 import attrs
 import trio
 
-from commucat_cli.calls.exchange import GONE, ask, join, knows_call_media, why
+from commucat_cli.calls.exchange import GONE, JoinRefusedError, ask, join, knows_call_media, why
 from commucat_cli.calls.party_keys import PartyKeys, UnprovedError
 from commucat_cli.calls.signalling import Call
 from commucat_cli.calls.talk import LinePlan
@@ -74,10 +74,15 @@ async def take_offer(
         await refuse(profile, connection, channel, offer, RejectReason.DECLINE)
         call.decline(RejectReason.DECLINE)
         return Answered(call=call, channel=channel, keys=keys, encrypted=encrypted)
-    await join(connection, channel, sorted(call.others))
     metadata: dict[str, JsonValue] = {"device": profile.keys.device_id}
-    if encrypted:
-        metadata["keys"] = dict(await keys.sealed_for(directory, call.others))
+    try:
+        await join(connection, channel, sorted(call.others))
+        if encrypted:
+            metadata["keys"] = dict(await keys.sealed_for(directory, call.others))
+    except (JoinRefusedError, PeerKeyError) as exc:
+        # Whoever calls may name anybody; that must not end this device's waiting.
+        notice(f"the call of device {caller} was not taken: {exc}")
+        return None
     accepting = CallAnswer(call_id=offer.call_id, accept=True, media=plan.media, metadata=metadata)
     answer = await ask(connection, channel, accepting)
     if answer.error is not None:

@@ -12,6 +12,10 @@ GONE = ("call_unknown", "not_participant")
 """Errors that say that there is no such call for this device (any more)."""
 
 
+class JoinRefusedError(CliError):
+    """The channel of a call cannot be used."""
+
+
 async def ask(connection: Connection, channel: int, message: CallMessage) -> Answer:
     """Send a call message and wait for the answer.
 
@@ -25,11 +29,12 @@ async def join(connection: Connection, channel: int, devices: Sequence[str]) -> 
     """Let this device's frames on the channel go to those in the call.
 
     Raises:
-        CliError: the server refuses, or the session ended.
+        JoinRefusedError: the server refuses.
+        CliError: the session ended.
     """
     answer = await connection.join(channel, sorted(devices))
     if answer.error is not None:
-        raise CliError(f"the server refuses channel {channel}: {why(answer)}")
+        raise JoinRefusedError(f"the server refuses channel {channel}: {why(answer)}")
 
 
 def why(answer: Answer) -> str:

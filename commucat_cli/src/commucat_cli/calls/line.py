@@ -20,7 +20,7 @@ from commucat_cli.client.connection import Connection
 from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Notice
 from commucat_cli.client.tasks import race
-from commucat_cli.errors import CliError
+from commucat_cli.errors import CliError, PeerKeyError
 from commucat_cli.profile import Profile
 from commucat_proto import CodecError, Frame, FrameType, json_text
 from commucat_proto.calls import (
@@ -256,7 +256,7 @@ class Line:
         assert self._keys is not None
         try:
             proved = await self._keys.learn(directory, answer.metadata)
-        except UnprovedError as exc:
+        except (UnprovedError, PeerKeyError) as exc:
             self._warn(f"an answer to the call was left out: {exc}")
             return
         device = proved or named_device(answer.metadata)

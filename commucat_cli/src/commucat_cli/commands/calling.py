@@ -12,6 +12,7 @@ from commucat_cli.calls.conversation import Conversation, SoundPlan
 from commucat_cli.calls.line import TEXTS, Line
 from commucat_cli.calls.signalling import Cause
 from commucat_cli.calls.talk import LinePlan
+from commucat_cli.client.addresses import normalized
 from commucat_cli.client.lasting import keep_connected
 from commucat_cli.client.tasks import race
 from commucat_cli.commands.options import warn_if_insecure
@@ -51,8 +52,9 @@ async def lead_call(wish: CallWish) -> int:
     conversation = Conversation(wish.sound)
     with open_profile(wish.profile) as profile, profile.reading_inbox():
         warn_if_insecure(profile.account().trust)
+        plan = attrs.evolve(wish.line, to=_callable(profile, wish.line.to))
         await conversation.prepare()
-        line = Line(profile, wish.line, conversation, tell=tell, warn=warn)
+        line = Line(profile, plan, conversation, tell=tell, warn=warn)
         conversation.connect(profile.keys.device_id, line.send_media)
         try:
             interrupted = await _Leading(wish, profile, line, conversation).run()
@@ -61,6 +63,21 @@ async def lead_call(wish: CallWish) -> int:
         if line.seconds is not None:
             print_values(summary(line, conversation), as_json=wish.as_json)
         return _judge(wish, line, interrupted=interrupted)
+
+
+def _callable(profile: Profile, to: tuple[str, ...]) -> tuple[str, ...]:
+    """The devices by the names that their server has for them.
+
+    Raises:
+        CliError: one of them is this device itself, or one that no call reaches.
+    """
+    names = tuple(dict.fromkeys(normalized(device, profile.account().domain) for device in to))
+    for name in names:
+        if name == profile.keys.device_id:
+            raise CliError("that is this profile's own device; a call goes to another one")
+        if "@" in name:
+            raise CliError(f"device {name} is on another server, where calls do not go")
+    return names
 
 
 class _Leading:

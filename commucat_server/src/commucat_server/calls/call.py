@@ -4,6 +4,8 @@ from typing import Any
 
 import attrs
 
+from commucat_proto.calls import CallMediaProfile
+
 _MOST_NAMED = 100
 """Devices that a record of the ledger names: it has a size limit."""
 
@@ -48,6 +50,8 @@ class Call:
     """Something of it was heard here since other nodes were told so."""
     recovered: bool = False
     """It was begun by a process that is no more."""
+    media: dict[str, CallMediaProfile] = attrs.Factory(dict)
+    """What devices have announced of their media, those that did it on this node."""
     group_id: str | None = None
     started_at: int = 0
     """Unix seconds; so are the other two."""
@@ -55,6 +59,11 @@ class Call:
     ended_at: int | None = None
     end_reason: str = ""
     ended_by: str = ""
+
+    def media_of(self, device_id: str) -> CallMediaProfile | None:
+        """What a device said that it sends, or else what the call was offered with; None if neither is
+        known here."""
+        return self.media.get(device_id) or self.media.get(self.initiator)
 
     @property
     def participants(self) -> set[str]:

@@ -16,11 +16,16 @@ from commucat_proto import FrameTemplate, FrameType
 from commucat_proto.calls import ReceiveSelection, StreamKind
 from commucat_server.calls.board import CallBoard
 from commucat_server.calls.call import Call
+from commucat_server.calls.conversions import Conversions
+from commucat_server.calls.forwarding.conversion import MediaPacket, payload_of, stands_alone
 from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
-from commucat_server.calls.forwarding.room import MediaPacket, Refused
+from commucat_server.calls.forwarding.pressure import Pressure
+from commucat_server.calls.forwarding.room import Refused
 from commucat_server.calls.forwarding.stream import Participant, Stream
 from commucat_server.calls.hall import Hall
 from commucat_server.calls.permits import Permit
+from commucat_server.calls.rounds import MediaRounds
+from commucat_server.calls.transcoding import Job, Transcoding
 from commucat_server.ops.counters import Counters, count
 from commucat_server.routing import media_queue
 from commucat_server.routing.cluster import Cluster
@@ -38,6 +43,7 @@ READERS: Final[Mapping[FrameType, Callable[[bytes], MediaPacket]]] = {
     FrameType.VIDEO_FRAME: decode_video_any,
 }
 KINDS: Final = {FrameType.VOICE_FRAME: StreamKind.AUDIO, FrameType.VIDEO_FRAME: StreamKind.VIDEO}
+FRAMES: Final = {kind: frame_type for frame_type, kind in KINDS.items()}
 
 
 @attrs.define(eq=False)
@@ -54,6 +60,7 @@ class Forwarder:
     """One per server; a listener of its call board.
 
     Args:
+        transcoding: for receivers that ask for a codec; by default there is none.
         forwarded_bytes: of media to receivers, in a second; 0 means any number.
         clock: seconds, never backwards.
     """
@@ -67,6 +74,7 @@ class Forwarder:
         cluster: Cluster,
         counters: Counters,
         limits: ForwardingLimits | None = None,
+        transcoding: Transcoding | None = None,
         forwarded_bytes: int = 0,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -76,9 +84,12 @@ class Forwarder:
         self._cluster = cluster
         self._counters = counters
         self._limits = limits or ForwardingLimits()
+        self.transcoding = transcoding or Transcoding()
         self._clock = clock
         self._allowance = Allowance(forwarded_bytes) if forwarded_bytes else None
         self._keep_for_sound = VIDEO_STOPS_AT * forwarded_bytes
+        self._pressure = Pressure()
+        self.rounds = MediaRounds(inbox.outflow, self._was_late)
         self._halls: dict[str, Hall] = {}
         self._places: dict[int, dict[str, Place]] = {}
         board.listen(self)
@@ -89,7 +100,13 @@ class Forwarder:
     def on_joined(self, call: Call, device_id: str) -> None:
         hall = self._halls.get(call.call_id)
         if hall is None:
-            hall = Hall(call, self._limits, self._registry, self._cluster, self._lost)
+            conversions = Conversions(
+                self.transcoding,
+                call.media_of,
+                partial(self._transcoded, call),
+                partial(self._not_transcoded, call),
+            )
+            hall = Hall(call, self._limits, self._registry, self._cluster, conversions, self._lost)
             self._halls[call.call_id] = hall
         hall.joined(device_id)
         places = self._places.setdefault(call.channel, {})
@@ -107,6 +124,7 @@ class Forwarder:
     def on_over(self, call: Call) -> None:
         hall = self._halls.pop(call.call_id, None)
         if hall is not None:
+            hall.conversions.close()
             for device_id in call.joined:
                 self._leave(hall, device_id)
 
@@ -187,6 +205,7 @@ class Forwarder:
         now, hall = self._clock(), self._halls[call.call_id]
         hall.look(now)
         hall.room.select(device_id, selection, now)
+        hall.conversions.release(hall.room)
         hall.tell(now)
 
     def ask_key_frame(self, call: Call, device_id: str) -> None:
@@ -201,6 +220,11 @@ class Forwarder:
     def streams(self) -> int:
         """Streams in all calls."""
         return sum(hall.room.streams for hall in self._halls.values())
+
+    @property
+    def shed(self) -> float:
+        """Part of the media that is left out because the server has too much to do, 0 to 1."""
+        return self._pressure.share
 
     @property
     def paused(self) -> int:
@@ -226,8 +250,16 @@ class Forwarder:
         if isinstance(stream, Refused):
             self.drop(stream.value)
             return False
+        if self._pressure.sheds(stream.kind is StreamKind.VIDEO):
+            self.drop("overload")
+            hall.room.shed(stream, now)
+            hall.tell(now)
+            return True
         if stream.readers:
             self._send(hall, stream, stream.readers, frame_type, payload, packet, recipients, now)
+        for codec, readers in stream.asking.items():
+            if not hall.conversions.put(stream, codec, readers, packet, recipients, now):
+                self._send(hall, stream, readers, frame_type, payload, packet, recipients, now)
         if stream.plain_readers:
             if isinstance(packet, StreamPacket):
                 if packet.encrypted:
@@ -254,7 +286,7 @@ class Forwarder:
             size,
             stream,
             rank=1 + stream.layer if video else 0,
-            key_frame=isinstance(packet, StreamPacket) and packet.key_frame,
+            key_frame=stands_alone(packet),
             arrived=now,
         )
         passed = 0
@@ -266,17 +298,44 @@ class Forwarder:
                 self.drop("server_limit")
                 hall.lose(receiver.device_id, stream, 1, stream.gated, now)
             elif seat.session.media(queued, self._clock, seat.lost):
+                self.rounds.add(seat.session)
                 passed += 1
+        self.rounds.count(passed, now)
         counters.media_bytes += passed * size
         if video:
             counters.media_video += passed
         else:
             counters.media_audio += passed
 
+    def _transcoded(
+        self, call: Call, stream: Stream, receivers: tuple[Participant, ...], job: Job, packet: MediaPacket
+    ) -> None:
+        """A packet comes back from its transcoder."""
+        hall = self._halls.get(call.call_id)
+        if hall is None:
+            return
+        if job.convert:
+            count(self._counters.media_transcoded, packet.codec.name.lower())
+        payload = payload_of(packet)
+        frame_type = FRAMES[stream.kind]
+        self._send(hall, stream, receivers, frame_type, payload, packet, job.recipients, job.arrived)
+
+    def _not_transcoded(self, call: Call, stream: Stream, cause: str, broken: bool) -> None:
+        """A packet is lost before or in its transcoder; ``broken``: those that follow cannot be decoded."""
+        self.drop(cause)
+        hall = self._halls.get(call.call_id)
+        if broken and hall is not None:
+            now = self._clock()
+            hall.room.ask_key_frame(stream.owner.device_id, now)
+            hall.tell(now)
+
     def _allowed(self, size: int, video: bool, now: float) -> bool:
         assert self._allowance is not None
         enough = self._allowance.refill(now) >= (self._keep_for_sound if video else 0.0)
         return enough and self._allowance.take(size, now)
+
+    def _was_late(self, seconds: float) -> None:
+        self._pressure.look(seconds, self._clock())
 
     def _lost(self, device_id: str, stream: Flowing, packets: int, broken: bool) -> None:
         """A receiver's queue dropped something."""

@@ -9,6 +9,7 @@ import attrs
 from commucat_proto import FrameType
 from commucat_proto.calls import CallTransportUpdate, DeviceStreams
 from commucat_server.calls.call import Call
+from commucat_server.calls.conversions import Conversions
 from commucat_server.calls.forwarding.limits import ForwardingLimits
 from commucat_server.calls.forwarding.room import Room, Word
 from commucat_server.calls.forwarding.stream import Stream
@@ -35,6 +36,7 @@ class Hall:
     Args:
         call: as the board has it.
         limits: of the room.
+        conversions: its transcoders.
         lost: told of a device, a stream of any of its calls, and what was dropped of it (see ``Lost``).
     """
 
@@ -44,10 +46,12 @@ class Hall:
         limits: ForwardingLimits,
         registry: Registry,
         cluster: Cluster,
+        conversions: Conversions,
         lost: Callable[[str, Flowing, int, bool], None],
     ) -> None:
         self.call = call
         self.room = Room(limits)
+        self.conversions = conversions
         self.seats: dict[str, Seat] = {}
         self.nodes: dict[str, str] = {}
         """Senders on other nodes, and these."""
@@ -69,6 +73,7 @@ class Hall:
             elif seat is None or seat.session is not session:
                 self.seats[device_id] = Seat(session, partial(self._lost, device_id))
                 self.room.arrive(device_id, reads_streams=session.call_media, now=now)
+        self.conversions.release(self.room)
 
     def joined(self, device_id: str) -> None:
         """The device is in the call; its session is looked for with the next packet."""
@@ -79,6 +84,7 @@ class Hall:
         self.seats.pop(device_id, None)
         self.nodes.pop(device_id, None)
         self.room.leave(device_id, now)
+        self.conversions.release(self.room)
 
     def lose(self, device_id: str, stream: Flowing, packets: int, broken: bool, now: float) -> None:
         """Packets of a stream, of this call or another, were dropped for a device."""

@@ -134,6 +134,7 @@ class CallService:
 
     def announce_media(self, call: Call, device_id: str, media: CallMediaProfile) -> None:
         """Note what the device says that it will send."""
+        call.media[device_id] = media
         self.rows.track(tracks.announced(call.call_id, device_id, media, int(self._clock())))
 
     def note_stats(self, call: Call, device_id: str, stats: CallStats) -> None:

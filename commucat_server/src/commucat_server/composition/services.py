@@ -8,6 +8,7 @@ from commucat_ledger import Ledger
 from commucat_proto import ServerParameters
 from commucat_server.calls.forwarder import Forwarder
 from commucat_server.calls.service import CallService
+from commucat_server.calls.transcoding import Transcoding
 from commucat_server.composition.limits import call_limits, forwarding_limits, pairing_policy
 from commucat_server.config import ServerConfig
 from commucat_server.identity.admin_tokens import AdminTokens
@@ -110,6 +111,7 @@ async def build_services(
         cluster=cluster,
         counters=counters,
         limits=forwarding_limits(config),
+        transcoding=Transcoding(threads=config.calls.transcoders, streams=config.calls.transcoded_streams),
         forwarded_bytes=config.calls.forwarded_bytes,
     )
 

@@ -69,3 +69,11 @@ class CallsSection:
         default=125_000_000, validator=between(0, 2**40), metadata=env("COMMUCAT_CALLS_FORWARDED_BYTES")
     )
     """Bytes of media a second that this process sends to receivers, 1 Gbit/s; 0: any number."""
+    transcoders: int = attrs.field(
+        default=2, validator=between(0, 256), metadata=env("COMMUCAT_CALLS_TRANSCODERS")
+    )
+    """Threads in which this process transcodes media for those who ask for it; 0: nothing is transcoded."""
+    transcoded_streams: int = attrs.field(
+        default=16, validator=between(1, 10_000), metadata=env("COMMUCAT_CALLS_TRANSCODED_STREAMS")
+    )
+    """Transcoders of this process at once: one for each stream and codec that is asked for."""

@@ -95,6 +95,8 @@ class Counters:
     """The payloads of both."""
     media_dropped: dict[str, int] = attrs.Factory(dict)
     """Media packets that were dropped, by cause; for a slow receiver counted for each."""
+    media_transcoded: dict[str, int] = attrs.Factory(dict)
+    """Media packets that were transcoded, by what they became."""
     transport_updates: dict[str, int] = attrs.Factory(dict)
     """By the ``update`` of the frame."""
     transport_rtt: Timings = attrs.Factory(lambda: Timings(RTT_BOUNDS))

@@ -186,12 +186,28 @@ class _ServerCollector(Collector):
         yield _one(
             "commucat_call_receivers_paused", "gauge", "Devices that have paused video.", forwarder.paused
         )
+        yield _one(
+            "commucat_call_media_shed_ratio",
+            "gauge",
+            "Part of the media that is left out while the server has too much to do.",
+            forwarder.shed,
+        )
         yield _by(
             "commucat_call_media_dropped_total",
             "counter",
             "Media packets that were dropped.",
             "cause",
             counters.media_dropped,
+        )
+        yield _one(
+            "commucat_call_transcoders", "gauge", "Transcoders at work.", forwarder.transcoding.running
+        )
+        yield _by(
+            "commucat_call_media_transcoded_total",
+            "counter",
+            "Media packets that were transcoded.",
+            "codec",
+            counters.media_transcoded,
         )
         yield _times(
             "commucat_call_duration_seconds",

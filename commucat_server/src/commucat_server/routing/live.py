@@ -244,7 +244,8 @@ class LiveSession:
         return True
 
     def media(self, packet: MediaPacket, clock: Callable[[], float], lost: Lost) -> bool:
-        """Queue a packet of a call, behind everything else; False if it was dropped.
+        """Queue a packet of a call, behind everything else; False if it was dropped. It goes out with
+        whatever is sent next, or with :meth:`send_media`.
 
         ``clock`` and ``lost`` are for the :class:`MediaQueue` that the first packet brings about.
         """
@@ -252,9 +253,12 @@ class LiveSession:
             return False
         if self._media is None:
             self._media = MediaQueue(clock, lost)
-        queued = self._media.put(packet)
-        self._wake()
-        return queued
+        return self._media.put(packet)
+
+    def send_media(self) -> None:
+        """Have the media that is queued sent."""
+        if self._media:
+            self._wake()
 
     def end_media(self) -> None:
         """The device is in no call any more."""

@@ -187,6 +187,7 @@ class Calls(Plan):
             "most_forwarded_per_s": round(best.forwarded_per_s, 1),
             "step_calls": [float(step.calls) for step in everything],
             "step_forwarded_per_s": [round(step.forwarded_per_s, 1) for step in everything],
+            "step_cpu_us": [share(step.cpu, step.received) or 0.0 for step in everything],
             "step_loss": [round(step.loss, 5) for step in everything],
             "step_media_ms_p99": [step.media_p99 for step in everything],
             "step_message_us_p99": [step.message_p99 for step in everything],

@@ -2,11 +2,11 @@
 
 import enum
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 
-from commucat_media import AudioPacket, StreamPacket, VideoPacket
+from commucat_media import StreamPacket
 from commucat_proto.calls import (
     ActiveSpeakers,
     CongestionReport,
@@ -17,11 +17,10 @@ from commucat_proto.calls import (
 )
 from commucat_proto.calls.messages import CallUpdate
 from commucat_server.calls.forwarding import video
+from commucat_server.calls.forwarding.conversion import Codec, MediaPacket, stands_alone
 from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
 from commucat_server.calls.forwarding.speakers import LOUDEST, Speakers, loudness_of_size
 from commucat_server.calls.forwarding.stream import SILENT_AFTER, Participant, Stream
-
-MediaPacket: TypeAlias = AudioPacket | VideoPacket | StreamPacket
 
 MAX_NUMBERS: Final = 256
 """Stream numbers that one device may use in one call, one after another: they stay its own."""
@@ -126,6 +125,16 @@ class Room:
             sender.key_frame_wanted = True
             self._request(sender, now)
 
+    def asked(self) -> set[tuple[Stream, Codec]]:
+        """The streams that somebody gets in a codec of its choice, and that."""
+        return {
+            (stream, codec)
+            for sender in self._participants.values()
+            for kind in StreamKind
+            for stream in sender.sent(kind)
+            for codec in stream.asking
+        }
+
     # -- packets --------------------------------------------------------------------------------------
 
     def receive(
@@ -147,7 +156,7 @@ class Room:
         if kind is StreamKind.VIDEO:
             if comes_back or now >= sender.next_aim:
                 video.aim(sender, self._participants.values(), now)
-            if isinstance(packet, StreamPacket) and packet.key_frame:
+            if stands_alone(packet):
                 video.admit(stream)
             if sender.key_frame_wanted:
                 self._request(sender, now)
@@ -167,6 +176,14 @@ class Room:
                 del receiver.views[sender.device_id]
             self._aim(sender, now)
         self._report(sender, now)
+
+    def shed(self, stream: Stream, now: float) -> None:
+        """A packet of the stream goes to nobody: the server has too much to do."""
+        if stream.gated:
+            for receiver in stream.receivers:
+                self.lost(receiver.device_id, stream, 0, True, now)
+        stream.owner.dropped += 1
+        self._report(stream.owner, now)
 
     def take_words(self) -> list[Word]:
         """What participants are to be told since the last call, in this order."""

@@ -5,6 +5,7 @@ from typing import Final
 import attrs
 
 from commucat_proto.calls import HIGHEST_LAYER, ReceiveSelection, StreamKind
+from commucat_server.calls.forwarding.conversion import Codec, targets_of
 from commucat_server.calls.forwarding.limits import Flow, ForwardingLimits
 
 SILENT_AFTER: Final = 1.0
@@ -28,6 +29,10 @@ class Stream:
     """Those who get its packets as they are."""
     plain_readers: "tuple[Participant, ...]" = ()
     """Those who get its packets in version 1."""
+    asking: "dict[Codec, tuple[Participant, ...]]" = attrs.Factory(dict)
+    """Those who get its packets in a codec of their choice, by that."""
+    entered: int = 0
+    """Counts how often somebody came in: a picture that is encoded for them is a key frame then."""
     waiting: "list[Participant]" = attrs.Factory(list)
     """Those who get it from its next key frame on."""
 
@@ -39,12 +44,27 @@ class Stream:
 
     def goes_to(self, receivers: "list[Participant]") -> None:
         """From now on to exactly these."""
-        self.readers = tuple(each for each in receivers if each.reads_streams)
         self.plain_readers = tuple(each for each in receivers if not each.reads_streams)
+        readers: list[Participant] = []
+        asking: dict[Codec, list[Participant]] = {}
+        for each in receivers:
+            if each.reads_streams:
+                codec = each.targets.get(self.kind)
+                (readers if codec is None else asking.setdefault(codec, [])).append(each)
+        self.readers = tuple(readers)
+        self.asking = {codec: tuple(found) for codec, found in asking.items()}
+
+    @property
+    def receivers(self) -> "list[Participant]":
+        """All who get it, in whichever form."""
+        found = [*self.readers, *self.plain_readers]
+        for each in self.asking.values():
+            found += each
+        return found
 
     def loses(self, receiver: "Participant") -> None:
         """Not to this one any more."""
-        self.goes_to([each for each in (*self.readers, *self.plain_readers) if each is not receiver])
+        self.goes_to([each for each in self.receivers if each is not receiver])
 
 
 class Participant:
@@ -62,6 +82,7 @@ class Participant:
         "reads_streams",
         "selection",
         "streams",
+        "targets",
         "unnumbered",
         "used",
         "video_layers",
@@ -75,6 +96,8 @@ class Participant:
         self.reads_streams = False
         """Its session has the capability ``call-media``."""
         self.selection = EVERYTHING
+        self.targets: dict[StreamKind, Codec] = {}
+        """The codecs that it asks for."""
         self.video_layers: dict[str, int] | None = None
         self.views: dict[str, Stream] = {}
         """Of each sender the video stream that it gets."""
@@ -94,7 +117,11 @@ class Participant:
         self._flows = {kind: Flow(kind, limits) for kind in StreamKind}
 
     def select(self, selection: ReceiveSelection) -> None:
-        self.selection = selection
+        targets = targets_of(selection)
+        if targets.get(StreamKind.VIDEO) is not self.targets.get(StreamKind.VIDEO):
+            # Another codec begins with a key frame: it comes in anew.
+            self.views = {}
+        self.selection, self.targets = selection, targets
         video = selection.video
         self.video_layers = None if video is None else {each.device: each.layer for each in video}
 

@@ -40,6 +40,7 @@ def aim(sender: Participant, receivers: Iterable[Participant], now: float) -> No
                 sender.key_frame_wanted = True
             else:
                 view = target
+                target.entered += 1
         if view is None or view not in reached:
             receiver.views.pop(sender.device_id, None)
         else:
@@ -64,7 +65,8 @@ def _switch(stream: Stream) -> None:
         if before is not None:
             before.loses(receiver)
         receiver.views[owner.device_id] = stream
-    stream.goes_to([*stream.readers, *stream.plain_readers, *stream.waiting])
+    stream.goes_to([*stream.receivers, *stream.waiting])
+    stream.entered += 1
     stream.waiting = []
 
 

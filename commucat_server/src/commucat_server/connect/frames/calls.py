@@ -17,6 +17,7 @@ from commucat_proto.calls import (
     CallOffer,
     CallStats,
     CallTransportUpdate,
+    ReceiveSelection,
     SelectedCandidatePair,
     decode_call_message,
 )
@@ -151,6 +152,9 @@ async def transport(origin: Origin, frame: Frame, settle: Settle) -> Request | N
     """A candidate, the pair in use, or consent to go on, for those in the call who are connected; or what
     media the sender wants, for the server."""
     message = _read(frame, CallTransportUpdate)
+    if isinstance(message.update, ReceiveSelection):
+        # Before the call is looked for: it may end while libraries are loaded.
+        await media.check_codecs(origin, message.update)
     call = await _call_of(origin, frame, message.call_id, settle)
     counters, update = origin.context.counters, message.update
     if isinstance(update, media.MEDIA_UPDATES):

@@ -16,7 +16,8 @@ from commucat_proto.calls import (
 from commucat_proto.calls.messages import CallUpdate
 from commucat_server.calls.call import Call
 from commucat_server.calls.forwarder import READERS
-from commucat_server.calls.forwarding.room import MediaPacket
+from commucat_server.calls.forwarding.conversion import MediaPacket, targets_of
+from commucat_server.calls.transcoding import NoTranscodingError
 from commucat_server.connect.frames.messages import must_fit
 from commucat_server.connect.frames.request import LiveFrame, Origin, RefusedFrameError, Request
 from commucat_server.connect.frames.transient import transient
@@ -83,11 +84,6 @@ def update(origin: Origin, frame: Frame, call: Call, message: CallTransportUpdat
         raise RefusedFrameError("not_participant", "accept the call first")
     match said:
         case ReceiveSelection():
-            if said.transcode_audio is not None or said.transcode_video is not None:
-                raise RefusedFrameError(
-                    "bad_request",
-                    "this server transcodes nothing: leave transcode_audio and transcode_video out",
-                )
             forwarder.select(call, origin.device_id, said)
         case KeyFrameRequest(device=device):
             if device not in call.joined:
@@ -97,6 +93,19 @@ def update(origin: Origin, frame: Frame, call: Call, message: CallTransportUpdat
             raise RefusedFrameError("bad_request", f"only the server says {said.name}")
     ack = {"call_id": call.call_id, "update": said.name}
     origin.live.acknowledge(frame.channel, frame.sequence, ack)
+
+
+async def check_codecs(origin: Origin, selection: ReceiveSelection) -> None:
+    """What a selection asks to be transcoded must be something that is made here.
+
+    Raises:
+        RefusedFrameError: ``no_transcoding``.
+    """
+    for codec in targets_of(selection).values():
+        try:
+            await origin.context.forwarder.transcoding.check(codec)
+        except NoTranscodingError as exc:
+            raise RefusedFrameError("no_transcoding", str(exc)) from exc
 
 
 def _read(origin: Origin, frame: Frame) -> MediaPacket | None:

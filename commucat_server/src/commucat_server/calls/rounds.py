@@ -1,0 +1,93 @@
+"""When media goes out: in rounds, in which every receiver gets what has come for it since the last one.
+
+A packet of sound is small, and sending one costs what sending ten costs: a record of TLS and a system call.
+With much to send the rounds are up to 20 ms apart, with little they follow at once.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from commucat_server.listener.outflow import MANY, Outflow
+from commucat_server.routing.live import LiveSession
+
+LONGEST: Final = 0.02
+"""Seconds between two rounds at most: the time of one packet of sound."""
+_AT_ONCE: Final = 500.0
+"""Packets in a second up to which they are sent as they come."""
+_PER_PACKET: Final = LONGEST / 4_000
+_MEMORY: Final = 0.2
+"""Seconds over which packets are counted."""
+
+
+class Pace:
+    """How long the next round waits, by how many packets there are. No input or output."""
+
+    __slots__ = ("_count", "_rate", "_since")
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._count = 0
+        self._since = float("-inf")
+
+    def count(self, packets: int, now: float) -> None:
+        """So many packets were queued for receivers, for each of them one."""
+        if now - self._since >= _MEMORY:
+            # After a silence what was before is no measure.
+            elapsed = max(now - self._since, _MEMORY)
+            self._rate = self._count / elapsed
+            self._count, self._since = 0, now
+        self._count += packets
+
+    @property
+    def pause(self) -> float:
+        """Seconds."""
+        return 0.0 if self._rate <= _AT_ONCE else min(LONGEST, self._rate * _PER_PACKET)
+
+
+class MediaRounds:
+    """Sends what media the sessions have queued; one for each event loop.
+
+    Args:
+        outflow: by which sessions send together.
+        late: told of each round, by how many seconds the event loop was late for it.
+    """
+
+    def __init__(self, outflow: Outflow, late: Callable[[float], None]) -> None:
+        self._outflow = outflow
+        self._late = late
+        self._due: dict[LiveSession, None] = {}
+        self._begun = trio.Event()
+        self._pace = Pace()
+
+    def add(self, session: LiveSession) -> None:
+        """The session has a packet more; it is sent in the next round."""
+        self._due[session] = None
+        self._begun.set()
+
+    def count(self, packets: int, now: float) -> None:
+        """So many were added."""
+        self._pace.count(packets, now)
+
+    async def run(self) -> None:
+        """Send round after round; never returns."""
+        while True:
+            await self._begun.wait()
+            due = trio.current_time() + self._pace.pause
+            # Also without a pause others have a turn first, who may have more for the same receivers.
+            await trio.sleep_until(due)
+            self._late(trio.current_time() - due)
+            self._begun = trio.Event()
+            sessions, self._due = list(self._due), {}
+            for start in range(0, len(sessions), MANY):
+                if start:
+                    # Messages do not wait until everybody in all calls is served.
+                    await trio.lowlevel.checkpoint()
+                self._send(sessions[start : start + MANY])
+
+    def _send(self, sessions: list[LiveSession]) -> None:
+        self._outflow.begin()
+        for session in sessions:
+            session.send_media()
+        self._outflow.end()
