@@ -250,7 +250,7 @@ class Forwarder:
         if isinstance(stream, Refused):
             self.drop(stream.value)
             return False
-        if self._pressure.sheds(stream.kind is StreamKind.VIDEO):
+        if self._pressure.sheds(stream.kind is StreamKind.VIDEO, now):
             self.drop("overload")
             hall.room.shed(stream, now)
             hall.tell(now)

@@ -1,7 +1,8 @@
 """When media goes out: in rounds, in which every receiver gets what has come for it since the last one.
 
 A packet of sound is small, and sending one costs what sending ten costs: a record of TLS and a system call.
-With much to send the rounds are up to 20 ms apart, with little they follow at once.
+With much to send the rounds are up to 20 ms apart, more if sending them takes long; with little they follow
+at once.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,12 @@ from commucat_server.listener.outflow import MANY, Outflow
 from commucat_server.routing.live import LiveSession
 
 LONGEST: Final = 0.02
-"""Seconds between two rounds at most: the time of one packet of sound."""
+"""Seconds between two rounds, unless sending takes so long: the time of one packet of sound."""
+STRETCHED: Final = 0.06
+"""The same, however long sending takes: a jitter buffer holds a little more."""
+_SHARE: Final = 1 / 3
+"""Part of the time that rounds may take, at most, by being fewer: what they cost is by receivers more than by
+packets. The rest is for what comes in, and for messages."""
 _AT_ONCE: Final = 500.0
 """Packets in a second up to which they are sent as they come."""
 _PER_PACKET: Final = LONGEST / 4_000
@@ -24,9 +30,10 @@ _MEMORY: Final = 0.2
 class Pace:
     """How long the next round waits, by how many packets there are. No input or output."""
 
-    __slots__ = ("_count", "_rate", "_since")
+    __slots__ = ("_count", "_rate", "_since", "_took")
 
     def __init__(self) -> None:
+        self._took = 0.0
         self._rate = 0.0
         self._count = 0
         self._since = float("-inf")
@@ -40,10 +47,17 @@ class Pace:
             self._count, self._since = 0, now
         self._count += packets
 
+    def sent(self, seconds: float) -> None:
+        """A round has been sent, and took so long."""
+        self._took += (seconds - self._took) / 4
+
     @property
     def pause(self) -> float:
         """Seconds."""
-        return 0.0 if self._rate <= _AT_ONCE else min(LONGEST, self._rate * _PER_PACKET)
+        if self._rate <= _AT_ONCE:
+            return 0.0
+        least = self._took * (1 / _SHARE - 1)
+        return min(STRETCHED, max(least, min(LONGEST, self._rate * _PER_PACKET)))
 
 
 class MediaRounds:
@@ -51,7 +65,7 @@ class MediaRounds:
 
     Args:
         outflow: by which sessions send together.
-        late: told of each round, by how many seconds the event loop was late for it.
+        late: told of each round how many seconds after it was due it had been sent.
     """
 
     def __init__(self, outflow: Outflow, late: Callable[[float], None]) -> None:
@@ -77,14 +91,18 @@ class MediaRounds:
             due = trio.current_time() + self._pace.pause
             # Also without a pause others have a turn first, who may have more for the same receivers.
             await trio.sleep_until(due)
-            self._late(trio.current_time() - due)
             self._begun = trio.Event()
             sessions, self._due = list(self._due), {}
+            begin = trio.current_time()
             for start in range(0, len(sessions), MANY):
                 if start:
                     # Messages do not wait until everybody in all calls is served.
                     await trio.lowlevel.checkpoint()
                 self._send(sessions[start : start + MANY])
+            # What the round took counts, too: others wait for it as for anything else.
+            end = trio.current_time()
+            self._pace.sent(end - begin)
+            self._late(end - due)
 
     def _send(self, sessions: list[LiveSession]) -> None:
         self._outflow.begin()
