@@ -176,7 +176,7 @@ def test_without_video_sound_goes_at_once() -> None:
 
 
 def test_the_later_the_loop_the_more_is_left_out() -> None:
-    shares = [_pressed(SPIKES, HIGH * times).share for times in (1.5, 3.0, 6.0, 60.0)]
+    shares = [_pressed(SPIKES, HIGH * times).share for times in (1.2, 2.0, 4.0, 40.0)]
     assert shares[0] < shares[1] < shares[2] == shares[3]
 
 
