@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from commucat_cli.client import Connection
-from commucat_proto import DELIVERY_ACK, FrameType, json_text
+from commucat_proto import CALL_MEDIA, DELIVERY_ACK, FrameType, json_text
 from databases.postgres_databases import PostgresDatabases
 from end_to_end.cluster_nodes import cluster_of
 from end_to_end.raw_people import CHANNEL, device, device_id, reach, receiver
@@ -58,8 +58,8 @@ async def said(connection: Connection, frame_type: FrameType) -> dict[str, Any]:
 async def known(server: ServerProcess, *names: str) -> None:
     where = await reach(server)
     for name in names:
-        async with receiver(where, name):
-            pass
+        async with receiver(where, name) as connection:
+            assert CALL_MEDIA in connection.info.ack["capabilities"]
 
 
 async def call(alice: Connection, call_id: str = CALL) -> None:

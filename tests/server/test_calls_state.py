@@ -248,7 +248,7 @@ async def test_busy_device_is_named_and_it_rings_at_the_others(tmp_path: Path) -
             {"device": BOB.device_id, "reason": "busy"},
         ]
         while (await told(carol, FrameType.CALL_OFFER))["call_id"] != "second":
-            pass
+            continue
 
         await dave.join(CHANNEL, BOB.device_id)
         third = await offer(dave, "third", DAVE)

@@ -80,7 +80,7 @@ class Caller:
     async def hear_end(self) -> tuple[int, str]:
         """Code and reason of the Close frame, whatever Pings come before."""
         while (frame := await self.hear()).opcode is Opcode.PING:
-            pass
+            continue
         assert frame.opcode is Opcode.CLOSE, frame
         code, reason = frame.payload
         return int(code), reason or ""
