@@ -25,4 +25,5 @@ fi
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 PIP_CONSTRAINT="$(pwd)/constraints.txt"
 export PIP_CONSTRAINT
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,postgres,redis,telemetry,video]'
+# PyOgg comes as a source package of the old kind; without the flag Debian's pip warns at length.
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[dev,postgres,redis,telemetry,video]'
