@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -99,9 +100,22 @@ class Answer:
     """DER."""
 
 
+class _Closing(ssl.SSLSocket):
+    """Closes itself where reading fails: ``wrap_socket`` of Python 3.11 reads before the handshake when the
+    server has hung up already, and forgets the socket then."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except OSError:
+            self.close()
+            raise
+
+
 def get(server: ServerProcess, path: str, *lines: str, source: str = DIRECT, before: bytes = b"") -> Answer:
     """One request over HTTP/1.1 from the address ``source``, after the bytes ``before``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _Closing
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection(("127.0.0.1", server.port), DEADLINE, (source, 0)) as plain:
         plain.sendall(before)
@@ -282,6 +296,10 @@ async def test_the_log_holds_no_secret_and_no_content(operated: Operated, server
     with pytest.raises(HandshakeRefused):
         async with device(where, "intruder", handle="eve", code=CODE):
             pass
+    # It is written down once the client has been told.
+    with trio.fail_after(DEADLINE):
+        while "handshake failure" not in server.log.read_text():
+            await trio.to_thread.run_sync(get, server, "/healthz")
 
     text = server.log.read_text()
     secrets = [

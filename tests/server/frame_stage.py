@@ -41,6 +41,9 @@ class Stage:
     offered: str = "offer"
     acked: int = 0
     media: bytes = MEDIA
+    update: dict[str, Any] = attrs.field(
+        factory=lambda: {"update": "candidate", "candidate": {"address": "192.0.2.7", "port": 4000}}
+    )
     change: dict[str, str] = attrs.field(
         factory=lambda: {"event": "role", "device": CAROL.device_id, "role": "member"}
     )
@@ -48,7 +51,6 @@ class Stage:
     def frames(self) -> Iterable[tuple[FrameType, int, Any]]:
         """(type, channel, payload) of every type that a session has a use for; what ends things is last."""
         call = {"call_id": self.call}
-        candidate = {"address": "192.0.2.7", "port": 4000}
         yield FrameType.PRESENCE, 0, {"state": "away"}
         yield FrameType.ACK, 0, {"ack": self.acked}
         yield FrameType.MSG, self.channel, b"message"
@@ -59,11 +61,7 @@ class Stage:
         yield FrameType.GROUP_EVENT, self.channel, {"group_id": self.group, "event": "note"}
         yield FrameType.CALL_OFFER, self.channel, {"call_id": self.offered, "from": ALICE.device_id, "to": []}
         yield FrameType.CALL_STATS, self.channel, {**call, "direction": "send"}
-        yield (
-            FrameType.TRANSPORT_UPDATE,
-            self.channel,
-            {**call, "update": "candidate", "candidate": candidate},
-        )
+        yield FrameType.TRANSPORT_UPDATE, self.channel, {**call, **self.update}
         yield FrameType.CALL_ANSWER, self.channel, {**call, "accept": True}
         yield FrameType.CALL_END, self.channel, {**call, "reason": "hangup"}
         yield FrameType.GROUP_INVITE, self.channel, {"group_id": self.group, "device": self.invited}

@@ -196,6 +196,14 @@ async def call_of_others(scene: Stage, _: pytest.MonkeyPatch) -> None:
     scene.call = "theirs"
 
 
+async def codec_that_is_not_made(scene: Stage, _: pytest.MonkeyPatch) -> None:
+    session = scene.server.context.registry.receiver(ALICE.device_id)
+    assert session is not None
+    session.call_media = True
+    await ask(scene.alice, FrameType.CALL_ANSWER, scene.channel, {"call_id": scene.call, "accept": True})
+    scene.update = {"update": "receive", "transcode_audio": "opus"}
+
+
 async def media_without_a_header(scene: Stage, _: pytest.MonkeyPatch) -> None:
     scene.media = b""
 
@@ -234,6 +242,7 @@ SITUATIONS: dict[str, tuple[Situation, ...]] = {
     "stranger": (call_of_a_stranger,),
     "call_unknown": (call_that_is_not_there,),
     "not_participant": (call_of_others,),
+    "no_transcoding": (codec_that_is_not_made,),
     "bad_media": (media_without_a_header,),
     "ack_out_of_range": (ack_of_the_future,),
     "rate_limited": (too_many_frames,),

@@ -43,8 +43,6 @@ async def offer_call(
         CliError: one of them does not exist or changed its key, nobody can be reached, or the session ended.
     """
     own, to = profile.keys.device_id, plan.to
-    if own in to:
-        raise CliError(f"{own} is this device: it cannot call itself; name another with --to")
     first = profile.state.channel_attempt(to[0]) if len(to) == 1 else 0
     for attempt in range(first, MAX_ATTEMPTS):
         offered = await _offer_on(

@@ -74,7 +74,7 @@ def _callable(profile: Profile, to: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(normalized(device, profile.account().domain) for device in to))
     for name in names:
         if name == profile.keys.device_id:
-            raise CliError("that is this profile's own device; a call goes to another one")
+            raise CliError(f"{name} is this device: it cannot call itself; name another with --to")
         if "@" in name:
             raise CliError(f"device {name} is on another server, where calls do not go")
     return names
