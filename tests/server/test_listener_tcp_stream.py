@@ -1,7 +1,6 @@
 """Our end of a TCP connection, and writes that do not wait: order, full buffers, ends of every kind."""
 
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -62,7 +61,6 @@ async def test_what_the_kernel_does_not_take_goes_first_at_the_next_write() -> N
         assert server.send_now(b"free again")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not limit what waits")
 async def test_little_waits_in_the_kernel_for_a_peer_that_does_not_read() -> None:
     """Media would grow old there, and messages come behind them; else the kernel takes 4 MB."""
     async with connected() as (_, server):

@@ -89,12 +89,22 @@ class AccountLink:
     """Unix seconds: when a declaration that nobody answered, or what is left of a link, is forgotten; None
     for a link that holds."""
 
+    @classmethod
+    def of(cls, columns: Sequence[Any]) -> "AccountLink":
+        """From :data:`LINK_COLUMNS`, as databases give them: SQLite has numbers for what is true or not."""
+        link = cls(**dict(zip((field.name for field in attrs.fields(cls)), columns, strict=True)))
+        return attrs.evolve(link, declared=bool(link.declared), heard=bool(link.heard))
+
     @property
     def status(self) -> LinkStatus:
         """By who has declared it."""
         if self.declared:
             return LinkStatus.LINKED if self.heard else LinkStatus.DECLARED
         return LinkStatus.OFFERED if self.heard else LinkStatus.ENDED
+
+
+LINK_COLUMNS = ", ".join(field.name for field in attrs.fields(AccountLink))
+"""Columns of table ``account_link`` that make an :class:`AccountLink`, in the order of its fields."""
 
 
 @attrs.frozen(kw_only=True)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import asyncpg
+import attrs
 
 from commucat_storage.account_links import (
+    LINK_COLUMNS,
     MAX_LINKED_DEVICES,
     AccountLink,
     AccountLinkStore,
@@ -31,8 +33,7 @@ from commucat_storage.postgres.friends import lock_users
 from commucat_storage.postgres.pool import Pool
 
 _STEP_ROWS = 1_000
-_LINK = "user_id, account, declared, heard, own_version, heard_version, created_at, expires_at"
-_PUT = f"""INSERT INTO account_link ({_LINK}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+_PUT = f"""INSERT INTO account_link ({LINK_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (user_id, account) DO UPDATE SET declared = excluded.declared, heard = excluded.heard,
     own_version = excluded.own_version, heard_version = excluded.heard_version,
     created_at = excluded.created_at, expires_at = excluded.expires_at"""  # noqa: S608 - names of ours
@@ -215,22 +216,10 @@ async def _locked(connection: Connection, user_id: str) -> list[AccountLink]:
 async def _links(connection: Connection, user_id: str) -> list[AccountLink]:
     """All of the user, those that have ended as well."""
     rows = await connection.fetch(
-        f"SELECT {_LINK} FROM account_link WHERE user_id = $1",  # noqa: S608 - names of ours
+        f"SELECT {LINK_COLUMNS} FROM account_link WHERE user_id = $1",  # noqa: S608 - names of ours
         user_id,
     )
-    links = [
-        AccountLink(
-            user_id=row[0],
-            account=row[1],
-            declared=row[2],
-            heard=row[3],
-            own_version=row[4],
-            heard_version=row[5],
-            created_at=row[6],
-            expires_at=row[7],
-        )
-        for row in rows
-    ]
+    links = [AccountLink.of(row) for row in rows]
     # Not by the database's collation.
     return sorted(links, key=lambda link: link.account)
 
@@ -240,13 +229,7 @@ async def _put(connection: Connection, link: AccountLink) -> AccountLink:
     try:
         await connection.execute(
             _PUT,
-            *key,
-            link.declared,
-            link.heard,
-            link.own_version,
-            link.heard_version,
-            link.created_at,
-            link.expires_at,
+            *attrs.astuple(link),
         )
     except asyncpg.IntegrityConstraintViolationError as exc:
         raise StorageError(f"a link of {link.user_id} cannot be stored: {exc}") from exc

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+import attrs
+
 from commucat_storage.account_links import (
+    LINK_COLUMNS,
     MAX_LINKED_DEVICES,
     AccountLink,
     AccountLinkStore,
@@ -33,8 +36,7 @@ from commucat_storage.sqlite.writer import Transaction
 T = TypeVar("T")
 
 _STEP_ROWS = 1_000
-_LINK = "user_id, account, declared, heard, own_version, heard_version, created_at, expires_at"
-_PUT = f"""INSERT INTO account_link ({_LINK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+_PUT = f"""INSERT INTO account_link ({LINK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user_id, account) DO UPDATE SET declared = excluded.declared, heard = excluded.heard,
     own_version = excluded.own_version, heard_version = excluded.heard_version,
     created_at = excluded.created_at, expires_at = excluded.expires_at"""  # noqa: S608 - names of ours
@@ -184,22 +186,10 @@ def _take(
 def _links(connection: sqlite3.Connection, user_id: str) -> list[AccountLink]:
     """All of the user, those that have ended as well."""
     rows = connection.execute(
-        f"SELECT {_LINK} FROM account_link WHERE user_id = ? ORDER BY account",  # noqa: S608 - names of ours
+        f"SELECT {LINK_COLUMNS} FROM account_link WHERE user_id = ? ORDER BY account",  # noqa: S608 - names of ours
         (user_id,),
     )
-    return [
-        AccountLink(
-            user_id=row[0],
-            account=row[1],
-            declared=bool(row[2]),
-            heard=bool(row[3]),
-            own_version=row[4],
-            heard_version=row[5],
-            created_at=row[6],
-            expires_at=row[7],
-        )
-        for row in rows
-    ]
+    return [AccountLink.of(row) for row in rows]
 
 
 def _put(connection: sqlite3.Connection, link: AccountLink) -> AccountLink:
@@ -207,15 +197,7 @@ def _put(connection: sqlite3.Connection, link: AccountLink) -> AccountLink:
     try:
         connection.execute(
             _PUT,
-            (
-                *key,
-                link.declared,
-                link.heard,
-                link.own_version,
-                link.heard_version,
-                link.created_at,
-                link.expires_at,
-            ),
+            attrs.astuple(link),
         )
     except sqlite3.IntegrityError as exc:
         raise StorageError(f"a link of {link.user_id} cannot be stored: {exc}") from exc
