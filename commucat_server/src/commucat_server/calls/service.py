@@ -142,15 +142,6 @@ class CallService:
         if device_id in call.joined:
             self.rows.track(tracks.measured(device_id, stats, int(self._clock())))
 
-    def hear_media(self, device_id: str, channel: int) -> Callable[[str], bool] | None:
-        """Who may get media of this device on this channel: those in its calls there; None if it has none."""
-        calls = [call for call in self.board.joined_by(device_id) if call.channel == channel]
-        if not calls:
-            return None
-        for call in calls:
-            self.board.hear(call, trio.current_time())
-        return lambda receiver: any(receiver in call.joined for call in calls)
-
     def connected(self, device_id: str) -> None:
         """The device has a session here: it is back in the calls that it was away from."""
         for call in self.board.joined_by(device_id):
