@@ -202,3 +202,33 @@ async def test_a_connection_that_is_closed_while_its_answer_waits_is_told() -> N
             while not served.outflow._held:
                 await trio.lowlevel.checkpoint()
             member.close()
+
+
+def test_before_each_connection_sends_there_is_a_gap() -> None:
+    served = Served()
+    served.outflow.gap = lambda: served.order.append("gap")
+    served.commit("a", "b", urgent=("first",))
+    assert served.order == ["gap", "first", "gap", "a", "gap", "b"]
+
+
+def test_what_is_told_in_a_gap_goes_out_before_what_was_less_urgent() -> None:
+    served = Served()
+
+    def gap() -> None:
+        if served.order == ["media-0"]:
+            served.outflow.gap = lambda: None
+            served.commit("message")
+
+    served.outflow.gap = gap
+    served.commit(*names("media-", 3))
+    assert served.order == ["media-0", "message", "media-1", "media-2"]
+
+
+async def test_before_a_read_there_is_a_gap() -> None:
+    outflow, gaps = Outflow(), list[str]()
+    ours, theirs = await connection(outflow)
+    async with ours, theirs:
+        outflow.gap = lambda: gaps.append("gap")
+        await theirs.send_all(b"something")
+        assert await ours.receive_some() == b"something"
+    assert gaps == ["gap"]

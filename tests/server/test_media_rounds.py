@@ -17,7 +17,7 @@ from commucat_server.calls.forwarding.pressure import (
     VIDEO_MEMORY,
     Pressure,
 )
-from commucat_server.calls.rounds import LONGEST, MediaRounds, Pace
+from commucat_server.calls.rounds import LONGEST, SLICE, MediaRounds, Pace
 from commucat_server.listener.outflow import MANY, Outflow
 from commucat_server.routing.live import LiveSession
 from commucat_server.routing.media_queue import MediaPacket
@@ -84,6 +84,30 @@ async def test_a_round_sends_everything_at_once(
     await trio.testing.wait_all_tasks_blocked()
     assert all([count for _, count in each.sent] == [4] for each in receivers)
     assert len(late) == 1
+
+
+async def test_a_long_round_gives_others_their_turn(
+    mock_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    class Slow(_Receiver):
+        def _flush(self) -> None:
+            super()._flush()
+            mock_clock.jump(SLICE / 2)
+
+    outflow = Outflow()
+    rounds = MediaRounds(outflow, lambda _: None)
+    receivers = [Slow(str(number), outflow) for number in range(6)]
+    nursery.start_soon(rounds.run)
+    for each in receivers:
+        each.give()
+        rounds.add(each.live)
+    turns = [0]
+    while turns[-1] < len(receivers):
+        await trio.lowlevel.checkpoint()
+        sent = sum(len(each.sent) for each in receivers)
+        if sent != turns[-1]:
+            turns.append(sent)
+    assert turns == [0, 2, 4, 6]
 
 
 async def test_many_packets_wait_for_company(

@@ -18,14 +18,14 @@ async def test_a_writer_that_died_gets_no_more_turns(tmp_path: Path, monkeypatch
         def give_way(self, seconds: float) -> None:
             given.append(seconds)
 
-    def dies(self: object) -> None:
+    def dies(self: object, batch: object) -> None:
         raise SystemExit("out of luck")
 
     async def use() -> None:
         async with open_sqlite(tmp_path / "store.db") as storage:
             await add_devices(storage, "a")
             with monkeypatch.context() as patched:
-                patched.setattr("commucat_storage.applying.Group.flush", dies)
+                patched.setattr("commucat_storage.applying.Group.apply", dies)
                 with pytest.raises(CommitFailedError, match="died"):
                     await storage.commit([message("a")])
             # Whoever runs a server on it learns that it must be started anew.

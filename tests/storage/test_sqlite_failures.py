@@ -307,13 +307,13 @@ async def test_a_callback_that_raises_harms_nobody_else_and_is_reported_at_the_e
 async def test_if_the_thread_dies_everybody_is_told_and_closing_raises(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def dies(self: object) -> None:
+    def dies(self: object, batch: object) -> None:
         raise SystemExit("out of luck")
 
     async def use() -> None:
         async with open_sqlite(path) as storage:
             await add_devices(storage, "a")
-            monkeypatch.setattr("commucat_storage.applying.Group.flush", dies)
+            monkeypatch.setattr("commucat_storage.applying.Group.apply", dies)
             for _ in range(2):
                 with pytest.raises(CommitFailedError, match="died"):
                     await storage.commit([message("a")])

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from commucat_storage import open_sqlite
-from commucat_storage.sqlite.turns import OTHER_SECONDS, WRITER_SECONDS, Turns
+from commucat_storage.sqlite.turns import BACK_SECONDS, OTHER_SECONDS, WRITER_SECONDS, Turns
 
 
 class Recorded(Turns):
@@ -77,10 +77,52 @@ def test_readers_get_short_turns_as_long_as_they_read(turns: Recorded) -> None:
     assert turns.given == [OTHER_SECONDS]
 
 
+def test_a_writer_that_is_at_the_disk_is_given_way_to_when_it_can_be_back(turns: Recorded) -> None:
+    # A disk that has answered in no time so far.
+    turns.computes()
+    turns.syncs()
+    turns.between()
+    turns.between()
+
+    assert turns.given == [BACK_SECONDS]
+
+
+def test_not_before_that(turns: Recorded) -> None:
+    turns.wanted()
+    turns.between()
+
+    assert turns.given == []
+
+
+def test_between_pieces_of_work_an_idle_writer_gets_no_turn(turns: Recorded) -> None:
+    turns.computes()
+    turns.syncs()
+    turns.computes()
+    turns.idle()
+    turns.between()
+
+    assert turns.given == []
+
+
+def test_an_end_that_nobody_waited_for_does_not_end_the_next_turn() -> None:
+    turns = Turns()
+    turns.computes()
+    turns.waits()
+    turns.computes()
+
+    assert turns._turn.locked()
+
+
 def test_the_writer_ends_its_turn_early_from_its_own_thread() -> None:
     turns = Turns()
     turns.computes()
-    writer = threading.Thread(target=turns.waits)
+
+    def write() -> None:
+        while not turns.giving:
+            pass  # Thread switches come by themselves.
+        turns.waits()
+
+    writer = threading.Thread(target=write)
     writer.start()
     # Ends with the writer's word and not after a minute, which pytest would not survive.
     turns.give_way(60)

@@ -1,11 +1,12 @@
 """Whoever collects what a commit brings learns when it is told, and when all of it was. For every backend."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from commucat_storage import CommitFailedError, Outcome, StorageError
+from commucat_storage import CommitFailedError, Outcome, StorageError, open_sqlite
 from storage.storage_builders import add_devices, message, send
 
 if TYPE_CHECKING:
@@ -54,3 +55,39 @@ async def test_a_callback_that_raises_does_not_leave_a_round_open(backend: "Back
         await use()
     assert calls
     assert calls == ["begin", "end"] * (len(calls) // 2)
+
+
+async def test_what_is_on_disk_is_told_without_a_turn_of_the_event_loop(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        await add_devices(storage, "a")
+        told: list[object] = []
+        assert storage.enqueue_now([message("a")], told.append)
+        assert storage.enqueue_now([message("a")], told.append)
+        while len(told) < 2:
+            storage.attend()
+        # And not once more when the loop has its turn.
+        await send(storage, message("a"))
+        assert len(told) == 2
+
+
+async def test_nothing_is_told_within_what_is_being_told(tmp_path: Path) -> None:
+    depth = deepest = 0
+    told: list[object] = []
+
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        await add_devices(storage, "a")
+
+        def done(result: object) -> None:
+            nonlocal depth, deepest
+            depth += 1
+            deepest = max(deepest, depth)
+            for _ in range(100):
+                storage.attend()
+            depth -= 1
+            told.append(result)
+
+        for _ in range(20):
+            assert storage.enqueue_now([message("a")], done)
+        while len(told) < 20:
+            storage.attend()
+    assert deepest == 1

@@ -34,6 +34,7 @@ class Inbox:
         "routes",
         "rows",
         "shared",
+        "sizes",
         "stranger_bytes",
         "stranger_rows",
         "user_id",
@@ -57,6 +58,9 @@ class Inbox:
         self.shared = 0
         self.reports = 0
         """Rows whose senders are to be told what becomes of them."""
+        self.sizes: list[int] | None = None
+        """Payload bytes of every row, oldest first, whose numbers then have no gaps; None where that is not
+        known, or too much, or some row is not plain: shared, reported, a stranger's, or of an outbox."""
         self.earliest = NEVER
         self.routes: dict[int, Route] = {}
         self.route_members = 0

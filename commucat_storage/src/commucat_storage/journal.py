@@ -74,6 +74,9 @@ class Journal(abc.ABC, Generic[WorkT]):
         """Let nothing wait for company."""
         self._hold.let_go()
 
+    def attend(self) -> None:
+        """Tell what has been committed, if a runner elsewhere has just said so."""
+
     def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
         """Call these around the ``done`` calls of each group."""
         self._begin_round, self._end_round = begin, end

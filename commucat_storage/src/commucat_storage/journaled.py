@@ -44,6 +44,9 @@ class JournaledStorage(Storage, Generic[WorkT]):
     def hurry(self) -> None:
         self._journal.hurry()
 
+    def attend(self) -> None:
+        self._journal.attend()
+
     def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
         self._journal.on_rounds(begin, end)
 

@@ -55,7 +55,14 @@ class Pending(abc.ABC):
                 self._sharing.add(inbox)
             inbox.rows = inbox.bytes = inbox.shared = inbox.reports = 0
             inbox.stranger_rows = inbox.stranger_bytes = 0
+            inbox.sizes = None
             inbox.earliest = NEVER
+            self.confirmed[inbox] = number
+        elif inbox.sizes is not None:
+            gone = max(0, number + len(inbox.sizes) + 1 - inbox.next_number)
+            inbox.rows -= gone
+            inbox.bytes -= sum(inbox.sizes[:gone])
+            del inbox.sizes[:gone]
             self.confirmed[inbox] = number
         else:
             self.confirmed.setdefault(inbox, 0)

@@ -5,12 +5,12 @@ With much to send the rounds are up to 20 ms apart, more if sending them takes l
 at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
 
-from commucat_server.listener.outflow import MANY, Outflow
+from commucat_server.listener.outflow import Outflow
 from commucat_server.routing.live import LiveSession
 
 LONGEST: Final = 0.02
@@ -20,6 +20,8 @@ STRETCHED: Final = 0.06
 _SHARE: Final = 1 / 3
 """Part of the time that rounds may take, at most, by being fewer: what they cost is by receivers more than by
 packets. The rest is for what comes in, and for messages."""
+SLICE: Final = 0.0005
+"""Seconds after which a round lets everybody else have a turn, who may have a message."""
 _AT_ONCE: Final = 500.0
 """Packets in a second up to which they are sent as they come."""
 _PER_PACKET: Final = LONGEST / 4_000
@@ -94,18 +96,22 @@ class MediaRounds:
             self._begun = trio.Event()
             sessions, self._due = list(self._due), {}
             begin = trio.current_time()
-            for start in range(0, len(sessions), MANY):
-                if start:
-                    # Messages do not wait until everybody in all calls is served.
-                    await trio.lowlevel.checkpoint()
-                self._send(sessions[start : start + MANY])
+            waiting = iter(sessions)
+            while self._send(waiting):
+                # Messages do not wait until everybody in all calls is served.
+                await trio.lowlevel.checkpoint()
             # What the round took counts, too: others wait for it as for anything else.
             end = trio.current_time()
             self._pace.sent(end - begin)
             self._late(end - due)
 
-    def _send(self, sessions: list[LiveSession]) -> None:
-        self._outflow.begin()
+    def _send(self, sessions: Iterator[LiveSession]) -> bool:
+        """Have some of the sessions send; ``False`` if those were all."""
+        end = trio.current_time() + SLICE
         for session in sessions:
+            self._outflow.begin()
             session.send_media()
-        self._outflow.end()
+            self._outflow.end()
+            if trio.current_time() >= end:
+                return True
+        return False

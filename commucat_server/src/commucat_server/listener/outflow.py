@@ -8,6 +8,9 @@ that wakes a peer, whose confirmation is back a moment later and costs more than
 - but what peers answer that have been served is not read before all of them are. The last member would
   wait for the confirmations of those before it, and nobody waits for these.
 
+Where writes follow each other, and before each read, there is a *gap*: messages that are on disk by then
+are told there, and need not wait until everybody has sent what is less urgent, such as media.
+
 Each large commit is a *wave* of its own, and only its own members wait for its end: who sends to many
 without a pause keeps nobody from being read.
 """
@@ -49,6 +52,8 @@ class Outflow:
         self._held = trio.lowlevel.ParkingLot()
         self.wave = 1
         """The number of the wave that is going out, or of the next one."""
+        self.gap: Callable[[], None] = _nothing
+        """Called between two pieces of work of a pass; it may have others add what they send, and send it."""
         self.sending = False
         """A slice is being sent right now: who sends belongs to the wave."""
 
@@ -74,6 +79,7 @@ class Outflow:
         urgent, self._urgent = self._urgent, {}
         due, self._due = self._due, {}
         for flush in urgent:
+            self.gap()
             _send(flush)
         if len(due) > MANY:
             self._waves.append(iter(due))
@@ -81,6 +87,7 @@ class Outflow:
                 self._send_slice()
         else:
             for flush in due:
+                self.gap()
                 _send(flush)
 
     async def over(self, wave: int) -> None:
@@ -105,6 +112,10 @@ class Outflow:
         self._waves.popleft()
         self.wave += 1
         self._held.unpark_all()
+
+
+def _nothing() -> None:
+    """Where nobody has anything to do in a gap."""
 
 
 def _send(flush: Flush) -> None:

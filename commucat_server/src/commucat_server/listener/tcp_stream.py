@@ -75,6 +75,7 @@ class TcpStream(PromptStream):
         while True:
             self._check_open()
             await trio.lowlevel.wait_readable(self.socket)
+            self._outflow.gap()
             if self._wave == self._outflow.wave:
                 await self._outflow.over(self._wave)
             try:

@@ -53,6 +53,7 @@ class Inbox:
         self.on_remote: Callable[[Sequence[str]], None] | None = None
         """Told of messages for devices of other servers, once they are committed."""
         storage.on_rounds(self.outflow.begin, self.outflow.end)
+        self.outflow.gap = storage.attend
 
     async def submit(self, batch: Sequence[Operation], answer: Answer) -> None:
         """Take a batch; wait only for room in the journal, never for a receiver.

@@ -5,6 +5,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,11 +37,29 @@ class Journal(journal.Journal[Work]):
         self._settings = settings
         self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
+        # What the thread wants to be called in the event loop, in order.
+        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._calling = False
         # A daemon: when the event loop itself has died, a full disk must not keep the process.
         self._thread = threading.Thread(target=self._run, name="commucat-journal", daemon=True)
         self._thread.start()
 
     # -- in the event-loop thread ----------------------------------------------------------------
+
+    def attend(self) -> None:
+        """Let the thread have the interpreter if it may want it, and tell what it has committed meanwhile."""
+        self._turns.between()
+        if self._posted and not self._calling:
+            self._call_posted()
+
+    def _call_posted(self) -> None:
+        self._calling = True
+        try:
+            while self._posted:
+                function, args = self._posted.popleft()
+                function(*args)
+        finally:
+            self._calling = False
 
     def _queue_up(self, entries: list[Entry]) -> None:
         self._turns.wanted()
@@ -115,7 +134,8 @@ class Journal(journal.Journal[Work]):
         return str(translate(error, self._path)) if isinstance(error, sqlite3.Error) else repr(error)
 
     def _post(self, function: Callable[..., object], *args: object) -> None:
+        self._posted.append((function, args))
         try:
-            self._token.run_sync_soon(function, *args)
+            self._token.run_sync_soon(self._call_posted, idempotent=True)
         except trio.RunFinishedError:
             _log.error("the event loop ended before the journal; nobody was told of the last commits")

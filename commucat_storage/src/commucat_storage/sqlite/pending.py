@@ -3,6 +3,7 @@
 import functools
 import json
 import sqlite3
+from collections.abc import Callable
 
 from commucat_storage import reported
 from commucat_storage.device_inbox import Inbox
@@ -11,6 +12,8 @@ from commucat_storage.reported import Reported
 
 _LARGEST_INSERT = 256  # rows in one statement; at most 12 values each, far below SQLite's 32,766
 
+# Values of a row of Pending.rows, and of marked_rows.
+_ROW_WIDTH, _MARKED_WIDTH = 7, 10
 # Almost every row has the defaults in the last columns, which costs less than to store them.
 _INSERT_ROW = """INSERT INTO relay_queue
 (position, frame_type, channel, expires_at, size, payload, payload_id) VALUES """
@@ -20,12 +23,23 @@ _INSERT_PEER_ROW = """INSERT INTO relay_queue (position, frame_type, channel, ex
 payload_id, reporter, reference, sender, target, group_id) VALUES """
 _INSERT_PAYLOAD = "INSERT INTO relay_payload VALUES "
 # An upsert of columns that are not the key leaves user_device's foreign key unchecked.
-_UPDATE_OFFSET = "INSERT INTO inbox_offset VALUES "
-_UPDATE_OFFSET_END = """ ON CONFLICT (inbox) DO UPDATE SET next_number = excluded.next_number,
-confirmed = excluded.confirmed, rows = excluded.rows, bytes = excluded.bytes,
-shared = excluded.shared, earliest = excluded.earliest,
-stranger_rows = excluded.stranger_rows, stranger_bytes = excluded.stranger_bytes,
-reports = excluded.reports"""
+OFFSET_COLUMNS = (
+    "inbox",
+    "epoch",
+    "next_number",
+    "confirmed",
+    "rows",
+    "bytes",
+    "shared",
+    "earliest",
+    "stranger_rows",
+    "stranger_bytes",
+    "reports",
+)
+_UPDATE_OFFSET = f"INSERT INTO inbox_offset ({', '.join(OFFSET_COLUMNS)}) VALUES "  # noqa: S608 - own names
+_UPDATE_OFFSET_END = " ON CONFLICT (inbox) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in OFFSET_COLUMNS[2:]
+)
 
 # Each takes a JSON array of [first position, last position]. CROSS JOIN keeps the ranges outside.
 _IN_RANGES = """FROM json_each(?) AS r
@@ -57,11 +71,13 @@ class SqlitePending(Pending):
     takes milliseconds; what counts is statements, not rows.
     """
 
-    __slots__ = ("_connection", "_next_payload", "_payloads")
+    __slots__ = ("_connection", "_next_payload", "_open_transaction", "_payloads")
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, open_transaction: Callable[[], None]) -> None:
+        """``open_transaction`` is called before something is written, if none is open."""
         super().__init__()
         self._connection = connection
+        self._open_transaction = open_transaction
         self._payloads: list[object] = []
         self._next_payload: int | None = None
 
@@ -80,14 +96,16 @@ class SqlitePending(Pending):
         return payload_id
 
     def flush(self) -> None:
+        if not self._connection.in_transaction:
+            self._open_transaction()
         if self._payloads:
             self._insert(_INSERT_PAYLOAD, 3, self._payloads)
             self._payloads = []
         if self.rows:
-            self._insert(_INSERT_ROW, 7, self.rows)
+            self._insert(_INSERT_ROW, _ROW_WIDTH, self.rows)
             self.rows = []
         if self.marked_rows:
-            self._insert(_INSERT_MARKED_ROW, 10, self.marked_rows)
+            self._insert(_INSERT_MARKED_ROW, _MARKED_WIDTH, self.marked_rows)
             self.marked_rows = []
         if self.peer_rows:
             self._insert(_INSERT_PEER_ROW, 12, self.peer_rows)
@@ -100,22 +118,63 @@ class SqlitePending(Pending):
             self._sharing.clear()
         if self.dirty:
             offsets: list[object] = []
-            for inbox in self.dirty:
-                offsets += (
-                    inbox.inbox,
-                    inbox.epoch,
-                    inbox.next_number,
-                    inbox.confirmed,
-                    inbox.rows,
-                    inbox.bytes,
-                    inbox.shared,
-                    inbox.earliest,
-                    inbox.stranger_rows,
-                    inbox.stranger_bytes,
-                    inbox.reports,
-                )
-            self._insert(_UPDATE_OFFSET, 11, offsets, _UPDATE_OFFSET_END)
+            for each in self.offsets():
+                offsets += each
+            self._insert(_UPDATE_OFFSET, len(OFFSET_COLUMNS), offsets, _UPDATE_OFFSET_END)
             self.dirty = {}
+
+    # -- for a short commit ----------------------------------------------------------------------
+
+    def plain_rows(self) -> list[tuple[object, ...]] | None:
+        """The rows as position, frame type, channel, expiry, size, payload, whether it is a stranger's,
+        reporter and reference; None if there are others, as in an outbox or for many."""
+        if self._payloads or self.peer_rows:
+            return None
+        rows: list[tuple[object, ...]] = []
+        for start in range(0, len(self.rows), _ROW_WIDTH):
+            if self.rows[start + 5] is None:
+                return None
+            rows.append((*self.rows[start : start + 6], False, None, None))
+        marked = self.marked_rows
+        for start in range(0, len(marked), _MARKED_WIDTH):
+            if marked[start + 5] is None:
+                return None
+            rows.append((*marked[start : start + 6], *marked[start + 7 : start + _MARKED_WIDTH]))
+        return rows
+
+    def ranges_to_delete(self) -> list[tuple[object, ...]] | None:
+        """First and last position of what was confirmed; None if something must be read before it goes."""
+        if not self.confirmed:
+            return []
+        if self.reported:
+            return None
+        ranges: list[tuple[object, ...]] = []
+        for inbox, counted in self.confirmed.items():
+            if counted < inbox.confirmed or self._has_shared(inbox):
+                return None
+            ranges.append((inbox.base, inbox.base + inbox.confirmed))
+        return ranges
+
+    def offsets(self) -> list[tuple[object, ...]]:
+        """Where each inbox that changed stands, in the order of :data:`OFFSET_COLUMNS`."""
+        return [
+            (
+                inbox.inbox,
+                inbox.epoch,
+                inbox.next_number,
+                inbox.confirmed,
+                inbox.rows,
+                inbox.bytes,
+                inbox.shared,
+                inbox.earliest,
+                inbox.stranger_rows,
+                inbox.stranger_bytes,
+                inbox.reports,
+            )
+            for inbox in self.dirty
+        ]
+
+    # -- deleting --------------------------------------------------------------------------------
 
     def _delete_confirmed(self) -> None:
         ranges = []

@@ -5,6 +5,9 @@ microseconds of a system call, and has it back before another thread wakes up. M
 a loop that is 80 % busy a commit lasts a millisecond, with one that is 100 % busy 150. So
 the loop gives way by itself, but only when it has no idle time anyway, and only while
 somebody waits for the store.
+
+A loop that has idle time may still be in a long pass when the writer comes back from the disk. So it gives
+way between the pieces of such a pass, too, but only when the writer can be expected.
 """
 
 import threading
@@ -21,18 +24,31 @@ OTHER_SECONDS = 0.00005
 is in vain while they wait for the disk, so it is short"""
 OTHER_INTERVAL = 0.0005
 """and rare: seconds between two such turns. Together they take at most a tenth of the loop's time."""
+BACK_SECONDS = 0.0003
+"""The longest turn of a writer that is expected within a pass; to wake up takes a thread half of it on some
+machines. It ends as soon as the writer has said what it has to."""
+WAKING_SECONDS = 0.0001
+"""After what time the writer is expected when there is something to do for it,"""
+VAIN_SECONDS = 0.0005
+"""and when it was waited for in vain."""
 
 
 class Turns(trio.abc.Instrument):
     """Lets the loop wait for the store's threads at the end of a pass that leaves no idle time."""
 
     def __init__(self) -> None:
+        self.giving = False
+        """The loop is giving way right now."""
         # Held by the loop; released by the writer to end its turn.
         self._turn = threading.Lock()
         self._turn.acquire()
         self._readers = 0
         self._writer_wanted = False
         self._writer_computes = False
+        self._expected = 0.0
+        # When the writer began to wait for the disk, if it does, and how long that lasts when it is quick.
+        self._left: float | None = None
+        self._away = 0.0
         self._last = 0.0
 
     # -- for the event loop's thread -------------------------------------------------------------
@@ -47,12 +63,22 @@ class Turns(trio.abc.Instrument):
             self.give_way(OTHER_SECONDS)
             self._last = time.perf_counter()
 
+    def between(self) -> None:
+        """Two pieces of work of a pass: give way, if the writer may want the interpreter by now."""
+        if self._writer_wanted and time.perf_counter() >= self._expected:
+            self.give_way(BACK_SECONDS)
+            self._expected = time.perf_counter() + VAIN_SECONDS
+
     def give_way(self, seconds: float) -> None:
         """Let go of the interpreter until the writer ends its turn, at most for ``seconds``."""
+        self.giving = True
         self._turn.acquire(timeout=seconds)
+        self.giving = False
 
     def wanted(self) -> None:
         """There is something for the writer to do."""
+        if not self._writer_wanted:
+            self._expected = time.perf_counter() + WAKING_SECONDS
         self._writer_wanted = True
 
     @contextmanager
@@ -68,13 +94,23 @@ class Turns(trio.abc.Instrument):
 
     def computes(self) -> None:
         """The writer needs the interpreter from now on."""
+        if self._left is not None:
+            away = time.perf_counter() - self._left
+            self._away = min(away, self._away + (away - self._away) / 16)
+            self._left = None
         self._writer_wanted = True
         self._writer_computes = True
 
     def waits(self) -> None:
-        """The writer waits for the disk or a lock, and will need the interpreter again after it."""
+        """The writer waits for a lock, and will need the interpreter again after it."""
         self._writer_computes = False
         self._end_turn()
+
+    def syncs(self) -> None:
+        """The writer waits for the disk, and will need the interpreter again after it."""
+        self._left = time.perf_counter()
+        self._expected = self._left + self._away
+        self.waits()
 
     def idle(self) -> None:
         """The writer has nothing left to do, or has ended. The loop may just have said that there is
@@ -83,6 +119,7 @@ class Turns(trio.abc.Instrument):
         self._end_turn()
 
     def _end_turn(self) -> None:
-        # Only this thread releases it, so it stays locked between the two lines.
-        if self._turn.locked():
+        # Only this thread releases it, so it stays locked between the two lines. An end that nobody waited
+        # for would end the next turn before it began.
+        if self.giving and self._turn.locked():
             self._turn.release()

@@ -12,6 +12,7 @@ import attrs
 
 from commucat_storage.applying import Group
 from commucat_storage.errors import StorageError
+from commucat_storage.inbox import Confirm, Submission
 from commucat_storage.journal_entry import JournalEntry
 from commucat_storage.sqlite.chat_groups import ChatGroupCache
 from commucat_storage.sqlite.connection import refuse_marked
@@ -19,6 +20,7 @@ from commucat_storage.sqlite.inboxes import InboxCache
 from commucat_storage.sqlite.marks import SqliteMarks
 from commucat_storage.sqlite.pending import SqlitePending
 from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.sqlite.short_commit import MOST_ROWS, ShortCommit, StaleError
 from commucat_storage.sqlite.stored_routes import SqliteRoutes
 from commucat_storage.sqlite.turns import Turns
 
@@ -57,8 +59,9 @@ class Writer:
         self._chat_groups = ChatGroupCache(connection, self._inboxes, settings.cached_group_members)
         routes = SqliteRoutes(connection, self._inboxes, self._chat_groups, settings)
         self._marks = SqliteMarks(connection)
-        pending = SqlitePending(connection)
-        self._group = Group(self._inboxes, self._chat_groups, routes, pending, settings, self._marks)
+        self._pending = SqlitePending(connection, self._open_transaction)
+        self._group = Group(self._inboxes, self._chat_groups, routes, self._pending, settings, self._marks)
+        self._short = ShortCommit(connection)
         self._data_version: int | None = None
         self._disk_is_low = False
         self._look_at_disk = 0.0
@@ -69,28 +72,12 @@ class Writer:
         Returns the results of those, in order; a piece of work that raised a
         :class:`StorageError` has that for its result. After any other exception nothing is stored.
         """
-        connection = self._connection
-        self._turns.waits()
-        connection.execute("BEGIN IMMEDIATE")
-        self._turns.computes()
         try:
-            self._begin()
-            results: list[object] = []
-            for entry in entries:
-                results.append(self._group.apply(entry.batch) if entry.work is None else self._do(entry.work))
-                # How many rows a message along its sender's route makes is known only now.
-                if self._group.stored >= self._settings.group_rows:
-                    break
-            self._group.flush()
-            self._marks.write()
-            self._turns.waits()
-            connection.execute("COMMIT")
-            self._turns.computes()
+            results = self._apply_ahead(entries) if self._are_few(entries) else None
+            if results is None or not self._commit_short():
+                results = self._commit_long(entries, results)
         except BaseException:
-            self._forget()
-            # SQLite has rolled back by itself after some errors.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._undo()
             raise
         # Only now are the outcomes of the batches complete, see Group.apply.
         return [
@@ -98,18 +85,109 @@ class Writer:
             for entry, result in zip(entries, results, strict=False)
         ]
 
+    # -- a few messages --------------------------------------------------------------------------
+
+    def _are_few(self, entries: Sequence[Entry]) -> bool:
+        """Whether the entries may be so little that one statement commits them, and change nothing in the
+        database before that."""
+        if self._data_version is None or len(entries) > MOST_ROWS:
+            return False
+        rows = 0
+        for entry in entries:
+            rows += entry.rows
+            if entry.work is not None or rows > MOST_ROWS:
+                return False
+            for operation in entry.batch:
+                if type(operation) is Submission:
+                    if operation.once is not None:
+                        return False
+                elif type(operation) is not Confirm:
+                    return False
+        return True
+
+    def _apply_ahead(self, entries: Sequence[Entry]) -> list[object] | None:
+        """The results of entries that were applied before the transaction; None if that failed.
+
+        It reads nothing but what is missing in memory. If another process has written meanwhile, the
+        transaction notices, and all of it is done again.
+        """
+        self._prepare()
+        try:
+            return self._apply(entries)
+        except Exception:  # noqa: BLE001 - perhaps of two states of the database; a real fault comes again
+            self._undo()
+            return None
+
+    def _commit_short(self) -> bool:
+        """Commit what was applied by one statement; ``False`` if it takes more."""
+        if self._connection.in_transaction:
+            return False  # An inbox was full, and what was confirmed had to be counted.
+        self._turns.syncs()
+        try:
+            return self._short.write(self._pending, self._data_version)
+        except StaleError:
+            return False
+        finally:
+            self._turns.computes()
+
+    # -- everything ------------------------------------------------------------------------------
+
+    def _commit_long(self, entries: Sequence[Entry], results: list[object] | None) -> list[object]:
+        """Commit the entries; ``results`` if they are applied already."""
+        connection = self._connection
+        if not connection.in_transaction:
+            self._begin()
+            if self._is_stale():
+                self._renew()
+                results = None
+        if results is None:
+            self._prepare()
+            results = self._apply(entries)
+        self._group.flush()
+        self._marks.write()
+        self._turns.syncs()
+        connection.execute("COMMIT")
+        self._turns.computes()
+        return results
+
+    def _apply(self, entries: Sequence[Entry]) -> list[object]:
+        results: list[object] = []
+        for entry in entries:
+            results.append(self._group.apply(entry.batch) if entry.work is None else self._do(entry.work))
+            # How many rows a message along its sender's route makes is known only now.
+            if self._group.stored >= self._settings.group_rows:
+                break
+        return results
+
     def close(self) -> None:
         """Close the connection; without readers this also empties the write-ahead log."""
         self._connection.close()
 
     def _begin(self) -> None:
+        self._turns.waits()
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._turns.computes()
+
+    def _open_transaction(self) -> None:
+        """For what has to be written before all is applied."""
+        self._begin()
+        if self._is_stale():
+            raise StaleError
+
+    def _is_stale(self) -> bool:
+        """Whether another process has written since our last transaction, such as an operator's command."""
         [version] = self._connection.execute("PRAGMA data_version").fetchone()
-        if version != self._data_version:
-            # Another process has written since our last transaction, such as an operator's command. It may
-            # have moved the store away while this one waited for the lock.
-            refuse_marked(self._connection, self._path)
-            self._forget()
-            self._data_version = version
+        return bool(version != self._data_version)
+
+    def _renew(self) -> None:
+        """In the open transaction, after another process has written."""
+        # It may have moved the store away while this one waited for the lock.
+        refuse_marked(self._connection, self._path)
+        self._forget()
+        [self._data_version] = self._connection.execute("PRAGMA data_version").fetchone()
+
+    def _prepare(self) -> None:
+        """Before entries are applied."""
         self._inboxes.make_room()
         self._chat_groups.make_room()
         now = time.monotonic()
@@ -122,6 +200,12 @@ class Writer:
             self._disk_is_low = low
         self._marks.forget()
         self._group.begin(disk_is_low=self._disk_is_low)
+
+    def _undo(self) -> None:
+        self._forget()
+        # SQLite has rolled back by itself after some errors.
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def _forget(self) -> None:
         self._inboxes.clear()
