@@ -86,28 +86,37 @@ async def test_a_round_sends_everything_at_once(
     assert len(late) == 1
 
 
+class _Passes(trio.abc.Instrument):
+    """Counts the passes of the event loop: in each of them everybody who can run has a turn."""
+
+    count = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
 async def test_a_long_round_gives_others_their_turn(
     mock_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
+    passes, sent = _Passes(), list[int]()
+
     class Slow(_Receiver):
         def _flush(self) -> None:
             super()._flush()
+            sent.append(passes.count)
             mock_clock.jump(SLICE / 2)
 
     outflow = Outflow()
     rounds = MediaRounds(outflow, lambda _: None)
-    receivers = [Slow(str(number), outflow) for number in range(6)]
     nursery.start_soon(rounds.run)
-    for each in receivers:
-        each.give()
-        rounds.add(each.live)
-    turns = [0]
-    while turns[-1] < len(receivers):
-        await trio.lowlevel.checkpoint()
-        sent = sum(len(each.sent) for each in receivers)
-        if sent != turns[-1]:
-            turns.append(sent)
-    assert turns == [0, 2, 4, 6]
+    for number in range(6):
+        receiver = Slow(str(number), outflow)
+        receiver.give()
+        rounds.add(receiver.live)
+    trio.lowlevel.add_instrument(passes)
+    await trio.testing.wait_all_tasks_blocked()
+    trio.lowlevel.remove_instrument(passes)
+    assert [sent.count(each) for each in sorted(set(sent))] == [2, 2, 2]
 
 
 async def test_many_packets_wait_for_company(

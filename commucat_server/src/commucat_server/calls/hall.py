@@ -93,8 +93,8 @@ class Hall:
 
     def tell(self, now: float) -> None:
         """Send what the room has to say; before the packet that it is about."""
-        while words := self.room.take_words():
-            for word in words:
+        while self.room.has_words:
+            for word in self.room.take_words():
                 self._tell(word, now)
 
     def _tell(self, word: Word, now: float) -> None:

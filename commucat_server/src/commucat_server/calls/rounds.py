@@ -24,7 +24,7 @@ SLICE: Final = 0.0005
 """Seconds after which a round lets everybody else have a turn, who may have a message."""
 _AT_ONCE: Final = 500.0
 """Packets in a second up to which they are sent as they come."""
-_PER_PACKET: Final = LONGEST / 4_000
+_PER_PACKET: Final = LONGEST / 2_000
 _MEMORY: Final = 0.2
 """Seconds over which packets are counted."""
 

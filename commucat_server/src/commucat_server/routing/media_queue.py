@@ -79,7 +79,7 @@ class MediaQueue:
         lost: told of what is dropped.
     """
 
-    __slots__ = ("_bytes", "_chains", "_clock", "_count", "_length", "_lost", "_ranks")
+    __slots__ = ("_bytes", "_chains", "_clock", "_count", "_fresh_until", "_length", "_lost", "_ranks")
 
     def __init__(self, clock: Callable[[], float], lost: Lost) -> None:
         self._clock = clock
@@ -88,6 +88,8 @@ class MediaQueue:
         # Of each stream whose packets build upon each other, what waits.
         self._chains: dict[Flowing, deque[_Waiting]] = {}
         self._bytes = self._length = self._count = 0
+        # Nothing that waits is stale before.
+        self._fresh_until = 0.0
 
     def __len__(self) -> int:
         return self._length
@@ -106,7 +108,9 @@ class MediaQueue:
             self._chains.setdefault(packet.stream, deque()).append(waiting)
         self._length += 1
         self._bytes += packet.size
-        if self._length > 1:
+        if self._length == 1:
+            self._fresh_until = packet.arrived + STALE_AFTER
+        elif packet.arrived > self._fresh_until:
             self._drop_stale(packet.arrived)
         while self._bytes > MEDIA_BYTES and self._length > 1:
             self._drop(self._least())
@@ -114,7 +118,9 @@ class MediaQueue:
 
     def take(self, limit: int = TURN_BYTES) -> Iterator[FrameTemplate]:
         """Remove what goes out now: packets of at most ``limit`` bytes together, or a single longer one."""
-        self._drop_stale(self._clock())
+        now = self._clock()
+        if now > self._fresh_until:
+            self._drop_stale(now)
         first = True
         while self._length:
             queue = self._first()
@@ -129,6 +135,9 @@ class MediaQueue:
 
     def _first(self) -> deque[_Waiting]:
         """Where the packet stands that goes out first; there is one."""
+        audio = self._ranks[0]
+        if audio and audio[0].packet is not None:
+            return audio  # By far the most frequent.
         audio, *video = self._waiting()
         if audio:
             return audio
@@ -152,6 +161,11 @@ class MediaQueue:
                     queue.popleft()
                 else:
                     self._drop(queue)
+        oldest_left = min(
+            (queue[0].packet.arrived for queue in self._ranks if queue and queue[0].packet is not None),
+            default=now,
+        )
+        self._fresh_until = oldest_left + STALE_AFTER
 
     def _drop(self, queue: deque[_Waiting]) -> None:
         """Drop the packet at the head, and what cannot be used without it."""

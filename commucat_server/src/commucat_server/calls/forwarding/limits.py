@@ -44,8 +44,12 @@ class Allowance:
 
     def refill(self, now: float) -> float:
         """Units that are left now; below zero, they are owed."""
-        self._left = min(self._rate, self._left + max(0.0, now - self._at) * self._rate)
-        self._at = max(self._at, now)
+        passed = now - self._at
+        if passed > 0.0:
+            # For each packet, so without calls.
+            left = self._left + passed * self._rate
+            self._left = left if left < self._rate else self._rate
+            self._at = now
         return self._left
 
 

@@ -185,6 +185,11 @@ class Room:
         stream.owner.dropped += 1
         self._report(stream.owner, now)
 
+    @property
+    def has_words(self) -> bool:
+        """Participants are to be told something."""
+        return bool(self._words)
+
     def take_words(self) -> list[Word]:
         """What participants are to be told since the last call, in this order."""
         words, self._words = self._words, []
