@@ -21,7 +21,9 @@ _SHARE: Final = 1 / 3
 """Part of the time that rounds may take, at most, by being fewer: what they cost is by receivers more than by
 packets. The rest is for what comes in, and for messages."""
 SLICE: Final = 0.0005
-"""Seconds after which a round lets everybody else have a turn, who may have a message."""
+SLICES: Final = 4
+"""A round lets everybody else have a turn, who may have a message, after so many seconds, but hardly more often
+than so many times: where many send, such a turn takes long."""
 _AT_ONCE: Final = 500.0
 """Packets in a second up to which they are sent as they come."""
 _PER_PACKET: Final = LONGEST / 2_000
@@ -52,6 +54,11 @@ class Pace:
     def sent(self, seconds: float) -> None:
         """A round has been sent, and took so long."""
         self._took += (seconds - self._took) / 4
+
+    @property
+    def slice(self) -> float:
+        """Seconds after which a round is interrupted."""
+        return max(SLICE, self._took / SLICES)
 
     @property
     def pause(self) -> float:
@@ -107,7 +114,7 @@ class MediaRounds:
 
     def _send(self, sessions: Iterator[LiveSession]) -> bool:
         """Have some of the sessions send; ``False`` if those were all."""
-        end = trio.current_time() + SLICE
+        end = trio.current_time() + self._pace.slice
         for session in sessions:
             self._outflow.begin()
             session.send_media()
