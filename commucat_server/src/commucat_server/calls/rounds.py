@@ -22,8 +22,8 @@ _SHARE: Final = 1 / 3
 packets. The rest is for what comes in, and for messages."""
 SLICE: Final = 0.0005
 SLICES: Final = 4
-"""A round lets everybody else have a turn, who may have a message, after so many seconds, but hardly more often
-than so many times: where many send, such a turn takes long."""
+"""A round lets everybody else have a turn, who may have a message, after so many seconds, but hardly more
+often than so many times: where many send, such a turn takes long."""
 _AT_ONCE: Final = 500.0
 """Packets in a second up to which they are sent as they come."""
 _PER_PACKET: Final = LONGEST / 2_000
