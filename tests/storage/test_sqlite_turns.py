@@ -7,14 +7,22 @@ import pytest
 import trio
 
 from commucat_storage import open_sqlite
-from commucat_storage.sqlite.turns import BACK_SECONDS, OTHER_SECONDS, WRITER_SECONDS, Turns
+from commucat_storage.sqlite.turns import (
+    BACK_SECONDS,
+    OTHER_SECONDS,
+    VAIN_SECONDS,
+    WAKING_SECONDS,
+    WRITER_SECONDS,
+    Turns,
+)
 
 
 class Recorded(Turns):
-    """Notes for how long it would have given way."""
+    """Notes for how long it would have given way, on a clock of its own."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.now = 1.0
+        super().__init__(lambda: self.now)
         self.given: list[float] = []
 
     def give_way(self, seconds: float) -> None:
@@ -77,28 +85,43 @@ def test_readers_get_short_turns_as_long_as_they_read(turns: Recorded) -> None:
     assert turns.given == [OTHER_SECONDS]
 
 
-def test_a_writer_that_is_at_the_disk_is_given_way_to_when_it_can_be_back(turns: Recorded) -> None:
-    # A disk that has answered in no time so far.
+def commits(turns: Turns) -> None:
     turns.computes()
     turns.syncs()
-    turns.between()
-    turns.between()
 
+
+def test_a_writer_at_the_disk_is_given_way_to_when_it_can_be_back(turns: Recorded) -> None:
+    for _ in range(200):
+        commits(turns)
+        turns.now += 0.002
+    commits(turns)
+    turns.now += 0.001
+    turns.between()
+    assert turns.given == []
+    turns.now += 0.001
+    turns.between()
+    turns.between()
+    assert turns.given == [BACK_SECONDS]
+    turns.now += VAIN_SECONDS
+    turns.between()
+    assert turns.given == [BACK_SECONDS] * 2
+
+
+def test_a_writer_that_has_something_to_do_is_given_way_to_when_it_can_have_woken_up(turns: Recorded) -> None:
+    turns.wanted()
+    turns.between()
+    assert turns.given == []
+    turns.now += WAKING_SECONDS
+    turns.wanted()  # More of it changes nothing.
+    turns.between()
     assert turns.given == [BACK_SECONDS]
 
 
-def test_not_before_that(turns: Recorded) -> None:
-    turns.wanted()
-    turns.between()
-
-    assert turns.given == []
-
-
 def test_between_pieces_of_work_an_idle_writer_gets_no_turn(turns: Recorded) -> None:
-    turns.computes()
-    turns.syncs()
+    commits(turns)
     turns.computes()
     turns.idle()
+    turns.now += 1
     turns.between()
 
     assert turns.given == []

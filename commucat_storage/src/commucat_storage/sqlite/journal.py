@@ -48,8 +48,10 @@ class Journal(journal.Journal[Work]):
 
     def attend(self) -> None:
         """Let the thread have the interpreter if it may want it, and tell what it has committed meanwhile."""
+        if self._calling:
+            return  # Those who are being told something wait for nobody.
         self._turns.between()
-        if self._posted and not self._calling:
+        if self._posted:
             self._call_posted()
 
     def _call_posted(self) -> None:

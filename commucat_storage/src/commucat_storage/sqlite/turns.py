@@ -12,7 +12,7 @@ way between the pieces of such a pass, too, but only when the writer can be expe
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -24,19 +24,27 @@ OTHER_SECONDS = 0.00005
 is in vain while they wait for the disk, so it is short"""
 OTHER_INTERVAL = 0.0005
 """and rare: seconds between two such turns. Together they take at most a tenth of the loop's time."""
-BACK_SECONDS = 0.0003
-"""The longest turn of a writer that is expected within a pass; to wake up takes a thread half of it on some
+BACK_SECONDS = 0.00015
+"""The longest turn of a writer that is expected within a pass: what a thread needs to wake up on some
 machines. It ends as soon as the writer has said what it has to."""
 WAKING_SECONDS = 0.0001
 """After what time the writer is expected when there is something to do for it,"""
-VAIN_SECONDS = 0.0005
+VAIN_SECONDS = 0.0002
 """and when it was waited for in vain."""
+_EARLY = 0.3
+_STEP = 0.00002
+"""The writer is expected when the disk has answered in three of ten cases; seconds by which that moves."""
 
 
 class Turns(trio.abc.Instrument):
-    """Lets the loop wait for the store's threads at the end of a pass that leaves no idle time."""
+    """Lets the loop wait for the store's threads at the end of a pass that leaves no idle time.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.giving = False
         """The loop is giving way right now."""
         # Held by the loop; released by the writer to end its turn.
@@ -48,7 +56,7 @@ class Turns(trio.abc.Instrument):
         self._expected = 0.0
         # When the writer began to wait for the disk, if it does, and how long that lasts when it is quick.
         self._left: float | None = None
-        self._away = 0.0
+        self._away = WRITER_SECONDS
         self._last = 0.0
 
     # -- for the event loop's thread -------------------------------------------------------------
@@ -59,15 +67,15 @@ class Turns(trio.abc.Instrument):
             return
         if self._writer_wanted and self._writer_computes:
             self.give_way(WRITER_SECONDS)
-        elif (self._writer_wanted or self._readers) and time.perf_counter() - self._last > OTHER_INTERVAL:
+        elif (self._writer_wanted or self._readers) and self._clock() - self._last > OTHER_INTERVAL:
             self.give_way(OTHER_SECONDS)
-            self._last = time.perf_counter()
+            self._last = self._clock()
 
     def between(self) -> None:
         """Two pieces of work of a pass: give way, if the writer may want the interpreter by now."""
-        if self._writer_wanted and time.perf_counter() >= self._expected:
+        if self._writer_wanted and self._clock() >= self._expected:
             self.give_way(BACK_SECONDS)
-            self._expected = time.perf_counter() + VAIN_SECONDS
+            self._expected = self._clock() + VAIN_SECONDS
 
     def give_way(self, seconds: float) -> None:
         """Let go of the interpreter until the writer ends its turn, at most for ``seconds``."""
@@ -78,7 +86,7 @@ class Turns(trio.abc.Instrument):
     def wanted(self) -> None:
         """There is something for the writer to do."""
         if not self._writer_wanted:
-            self._expected = time.perf_counter() + WAKING_SECONDS
+            self._expected = self._clock() + WAKING_SECONDS
         self._writer_wanted = True
 
     @contextmanager
@@ -95,8 +103,8 @@ class Turns(trio.abc.Instrument):
     def computes(self) -> None:
         """The writer needs the interpreter from now on."""
         if self._left is not None:
-            away = time.perf_counter() - self._left
-            self._away = min(away, self._away + (away - self._away) / 16)
+            away = self._clock() - self._left
+            self._away += _STEP * (_EARLY if away > self._away else _EARLY - 1)
             self._left = None
         self._writer_wanted = True
         self._writer_computes = True
@@ -108,7 +116,7 @@ class Turns(trio.abc.Instrument):
 
     def syncs(self) -> None:
         """The writer waits for the disk, and will need the interpreter again after it."""
-        self._left = time.perf_counter()
+        self._left = self._clock()
         self._expected = self._left + self._away
         self.waits()
 
