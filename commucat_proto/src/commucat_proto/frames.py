@@ -202,7 +202,7 @@ def encode_frame(type: FrameType, channel: int, sequence: int, payload: bytes) -
 class FrameTemplate:
     """One frame for many receivers: everything but its sequence is encoded once."""
 
-    __slots__ = ("_head", "_length", "_tail")
+    __slots__ = ("_before", "_head", "_length", "_middle_len", "_tail")
 
     def __init__(self, type: FrameType, channel: int, payload: bytes) -> None:
         """That the payload fits the type is not checked.
@@ -214,6 +214,9 @@ class FrameTemplate:
         self._head = _HEADS[type] + encode_varint(channel)
         self._tail = encode_varint(len(payload)) + payload
         self._length = len(self._head) + len(self._tail)
+        # What stands before a sequence of so many bytes: those of different receivers mostly have as many.
+        self._middle_len = 0
+        self._before = b""
 
     def encode(self, sequence: int) -> bytes:
         """The same bytes as :func:`encode_frame`.
@@ -224,10 +227,13 @@ class FrameTemplate:
         if not 0 <= sequence <= MAX_SEQUENCE:
             raise CodecError(CodecErrorCode.SEQUENCE_TOO_LARGE)
         middle = encode_varint(sequence)
-        body_len = self._length + len(middle)
-        if body_len > MAX_FRAME_LEN:
-            raise CodecError(CodecErrorCode.FRAME_TOO_LARGE)
-        return encode_varint(body_len) + self._head + middle + self._tail
+        if len(middle) != self._middle_len:
+            body_len = self._length + len(middle)
+            if body_len > MAX_FRAME_LEN:
+                raise CodecError(CodecErrorCode.FRAME_TOO_LARGE)
+            self._before = encode_varint(body_len) + self._head
+            self._middle_len = len(middle)
+        return self._before + middle + self._tail
 
 
 def decode_frame(data: Buffer, offset: int = 0) -> tuple[Frame, int]:

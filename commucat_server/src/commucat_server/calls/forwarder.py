@@ -331,8 +331,9 @@ class Forwarder:
 
     def _allowed(self, size: int, video: bool, now: float) -> bool:
         assert self._allowance is not None
-        enough = self._allowance.refill(now) >= (self._keep_for_sound if video else 0.0)
-        return enough and self._allowance.take(size, now)
+        if video and self._allowance.refill(now) < self._keep_for_sound:
+            return False
+        return self._allowance.take(size, now)
 
     def _was_late(self, seconds: float) -> None:
         self._pressure.look(seconds, self._clock())

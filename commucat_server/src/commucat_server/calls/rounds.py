@@ -86,8 +86,9 @@ class MediaRounds:
 
     def add(self, session: LiveSession) -> None:
         """The session has a packet more; it is sent in the next round."""
+        if not self._due:
+            self._begun.set()
         self._due[session] = None
-        self._begun.set()
 
     def count(self, packets: int, now: float) -> None:
         """So many were added."""

@@ -122,13 +122,20 @@ class MediaQueue:
         if now > self._fresh_until:
             self._drop_stale(now)
         first = True
+        sound = self._ranks[0]
         while self._length:
             queue = self._first()
             packet = queue[0].packet
             assert packet is not None
             if not first and packet.size > limit:
                 return
-            self._remove(queue)
+            if queue is sound:
+                # Nothing builds upon it.
+                queue.popleft()
+                self._length -= 1
+                self._bytes -= packet.size
+            else:
+                self._remove(queue)
             limit -= packet.size
             first = False
             yield packet.template
