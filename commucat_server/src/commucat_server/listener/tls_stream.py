@@ -37,6 +37,7 @@ class TlsStream(PromptStream):
     __slots__ = (
         "_arrived",
         "_broken",
+        "_full",
         "_incoming",
         "_left",
         "_outgoing",
@@ -57,6 +58,9 @@ class TlsStream(PromptStream):
         self._arrived: memoryview | bytes = b""
         self._sealed: list[bytes] = []
         self._received = 0
+        # The last read took as much as it could: perhaps there is more of its record. To ask OpenSSL lets go
+        # of the interpreter lock, which is then waited for again.
+        self._full = False
         self._broken = False
         self._prompt = transport if isinstance(transport, PromptStream) else None
         # Encrypted bytes that the transport below keeps for its next write.
@@ -115,7 +119,11 @@ class TlsStream(PromptStream):
         waited = False
         while True:
             if not (
-                waited or self._incoming.pending or self._incoming.eof or self._tls.pending() or self._feed()
+                waited
+                or self._incoming.pending
+                or self._incoming.eof
+                or (self._full and self._tls.pending())
+                or self._feed()
             ):
                 # Nothing is there to be decrypted: finding out by trying costs an exception per read.
                 await self._receive_pending()
@@ -231,6 +239,7 @@ class TlsStream(PromptStream):
                 break
             parts.append(part)
             size += len(part)
+        self._full = len(parts[-1]) == _RECORD_SIZE
         return b"".join(parts) if len(parts) > 1 else first
 
     async def _send_pending(self) -> None:
