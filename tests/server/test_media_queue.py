@@ -42,9 +42,12 @@ class Scene:
     def __attrs_post_init__(self) -> None:
         self.queue = MediaQueue(lambda: self.now, lambda *what: self.lost.append(what))
 
-    def put(self, flow: Flow, name: str, size: int = 100, *, key: bool = False) -> bool:
+    def put(
+        self, flow: Flow, name: str, size: int = 100, *, key: bool = False, arrived: float | None = None
+    ) -> bool:
         template = FrameTemplate(FrameType.VIDEO_FRAME, 7, name.encode())
-        packet = MediaPacket(template, size, flow, rank=flow.rank, key_frame=key, arrived=self.now)
+        came = self.now if arrived is None else arrived
+        packet = MediaPacket(template, size, flow, rank=flow.rank, key_frame=key, arrived=came)
         return self.queue.put(packet)
 
     def take(self) -> list[str]:
@@ -76,6 +79,16 @@ def test_one_turn_takes_little_but_always_something() -> None:
     scene.put(LOW, "last", 1)
 
     assert [scene.take(), scene.take(), scene.take()] == [["large"], ["small", "next"], ["last"]]
+
+
+def test_what_came_late_from_a_transcoder_is_as_old_as_it_is() -> None:
+    scene = Scene()
+    scene.put(VOICE, "new")
+    scene.put(LOW, "old", key=True, arrived=scene.now - STALE_AFTER / 2)
+    scene.now += STALE_AFTER * 0.6
+
+    assert scene.take() == ["new"]
+    assert scene.lost == [(LOW, 1, True)]
 
 
 def test_what_is_too_old_is_not_sent() -> None:

@@ -9,6 +9,7 @@ import trio
 from commucat_storage import open_sqlite
 from commucat_storage.sqlite.turns import (
     BACK_SECONDS,
+    MOST_VAIN_SECONDS,
     OTHER_SECONDS,
     VAIN_SECONDS,
     WAKING_SECONDS,
@@ -91,7 +92,7 @@ def commits(turns: Turns) -> None:
 
 
 def test_a_writer_at_the_disk_is_given_way_to_when_it_can_be_back(turns: Recorded) -> None:
-    for _ in range(200):
+    for _ in range(300):
         commits(turns)
         turns.now += 0.002
     commits(turns)
@@ -105,6 +106,29 @@ def test_a_writer_at_the_disk_is_given_way_to_when_it_can_be_back(turns: Recorde
     turns.now += VAIN_SECONDS
     turns.between()
     assert turns.given == [BACK_SECONDS] * 2
+
+
+def test_a_disk_that_stands_still_is_asked_less_and_less(turns: Recorded) -> None:
+    commits(turns)
+    for _ in range(10_000):
+        turns.now += 0.0001
+        turns.between()
+    assert len(turns.given) < 1 / MOST_VAIN_SECONDS + 10
+
+
+def test_a_writer_that_was_there_says_itself_when_it_comes_again() -> None:
+    class Quick(Recorded):
+        def give_way(self, seconds: float) -> None:
+            super().give_way(seconds)
+            commits(self)
+
+    turns = Quick()
+    commits(turns)
+    turns.now += WRITER_SECONDS
+    turns.between()
+    turns.now += VAIN_SECONDS
+    turns.between()
+    assert turns.given == [BACK_SECONDS]
 
 
 def test_a_writer_that_has_something_to_do_is_given_way_to_when_it_can_have_woken_up(turns: Recorded) -> None:

@@ -1,12 +1,13 @@
 """Whoever collects what a commit brings learns when it is told, and when all of it was. For every backend."""
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from commucat_storage import CommitFailedError, Outcome, StorageError, open_sqlite
+from commucat_storage import CommitFailedError, Outcome, SqliteSettings, StorageError, open_sqlite
 from storage.storage_builders import add_devices, message, send
 
 if TYPE_CHECKING:
@@ -91,3 +92,23 @@ async def test_nothing_is_told_within_what_is_being_told(tmp_path: Path) -> None
         while len(told) < 20:
             storage.attend()
     assert deepest == 1
+
+
+async def test_between_two_groups_everybody_else_has_a_turn(tmp_path: Path) -> None:
+    told: list[object] = []
+    groups: list[int] = []
+
+    async with open_sqlite(tmp_path / "store.db", settings=SqliteSettings(group_rows=10)) as storage:
+        await add_devices(storage, "a")
+
+        def done(result: object) -> None:
+            # Meanwhile the writer commits what is behind it.
+            threading.Event().wait(0.001)
+            told.append(result)
+
+        for _ in range(200):
+            assert storage.enqueue_now([message("a")], done)
+        while len(told) < 200:
+            await trio.lowlevel.checkpoint()
+            groups.append(len(told))
+    assert groups[0] < 200

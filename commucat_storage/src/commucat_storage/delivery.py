@@ -22,7 +22,7 @@ _Accepting: TypeAlias = tuple[str, Inbox, bool | None]
 """A device that accepts a message, its inbox, and whether the sender is a stranger to it. For a device of
 another server the outbox of its domain, and None."""
 
-_MOST_SIZES = 128
+_MOST_SIZES = 32
 """Rows of an inbox of which each size is remembered: more than a receiver that keeps up leaves."""
 
 

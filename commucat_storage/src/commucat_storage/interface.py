@@ -104,7 +104,7 @@ class Storage(
     def attend(self) -> None:
         """To be called in the event-loop thread between pieces of work that follow each other without a turn
         for others, such as writes to many connections. A store whose threads have something to say says it
-        then, so ``done`` may be called. It takes a tenth of a millisecond at most beside that."""
+        then, so ``done`` may be called. It takes a fraction of a millisecond at most beside that."""
 
     def on_rounds(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
         """Have ``begin`` called before, and ``end`` after, the ``done`` calls of all batches that were

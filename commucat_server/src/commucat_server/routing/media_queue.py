@@ -110,8 +110,11 @@ class MediaQueue:
         self._bytes += packet.size
         if self._length == 1:
             self._fresh_until = packet.arrived + STALE_AFTER
-        elif packet.arrived > self._fresh_until:
-            self._drop_stale(packet.arrived)
+        else:
+            # What comes from a transcoder arrived before others that are here already.
+            self._fresh_until = min(self._fresh_until, packet.arrived + STALE_AFTER)
+            if packet.arrived > self._fresh_until:
+                self._drop_stale(packet.arrived)
         while self._bytes > MEDIA_BYTES and self._length > 1:
             self._drop(self._least())
         return waiting.packet is not None

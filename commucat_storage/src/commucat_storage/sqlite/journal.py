@@ -50,14 +50,16 @@ class Journal(journal.Journal[Work]):
         """Let the thread have the interpreter if it may want it, and tell what it has committed meanwhile."""
         if self._calling:
             return  # Those who are being told something wait for nobody.
-        self._turns.between()
+        if not self._posted:
+            self._turns.between()
         if self._posted:
             self._call_posted()
 
     def _call_posted(self) -> None:
         self._calling = True
         try:
-            while self._posted:
+            # What comes meanwhile has its own call, behind a turn for everybody else.
+            for _ in range(len(self._posted)):
                 function, args = self._posted.popleft()
                 function(*args)
         finally:

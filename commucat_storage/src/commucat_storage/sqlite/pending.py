@@ -125,6 +125,10 @@ class SqlitePending(Pending):
 
     # -- for a short commit ----------------------------------------------------------------------
 
+    def written(self) -> None:
+        """Everything is in the database."""
+        self._clear()
+
     def plain_rows(self) -> list[tuple[object, ...]] | None:
         """The rows as position, frame type, channel, expiry, size, payload, whether it is a stranger's,
         reporter and reference; None if there are others, as in an outbox or for many."""

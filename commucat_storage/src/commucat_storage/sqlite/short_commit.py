@@ -7,7 +7,7 @@ outside of BEGIN and COMMIT, so that SQLite begins and ends the transaction with
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -113,16 +113,15 @@ class ShortCommit:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        for shape in _SHAPES:
-            connection.executescript(shape.script())
-        self._statements = [(shape, shape.statement) for shape in _SHAPES]
+        self._statements: list[tuple[_Shape, str]] = []
 
-    def write(self, pending: SqlitePending, version: int | None) -> bool:
+    def write(self, pending: SqlitePending, version: int | None, syncs: Callable[[], None]) -> bool:
         """Commit everything that is pending; ``False`` if it is more than one statement takes.
 
         Args:
             pending: empty afterwards.
             version: ``PRAGMA data_version`` of the last transaction.
+            syncs: called before the statement.
 
         Raises:
             StaleError: another process has written since then. Nothing is stored.
@@ -131,11 +130,17 @@ class ShortCommit:
         ranges = pending.ranges_to_delete()
         if rows is None or ranges is None:
             return False
+        if not self._statements:
+            for shape in _SHAPES:
+                self._connection.executescript(shape.script())
+            self._statements = [(shape, shape.statement) for shape in _SHAPES]
         offsets = pending.offsets()
         for shape, statement in self._statements:
             if shape.holds(len(rows), len(ranges), len(offsets)):
-                self._execute(statement, shape.values(version, rows, ranges, offsets))
-                pending.discard()
+                values = shape.values(version, rows, ranges, offsets)
+                syncs()
+                self._execute(statement, values)
+                pending.written()
                 return True
         return False
 

@@ -30,10 +30,12 @@ machines. It ends as soon as the writer has said what it has to."""
 WAKING_SECONDS = 0.0001
 """After what time the writer is expected when there is something to do for it,"""
 VAIN_SECONDS = 0.0002
-"""and when it was waited for in vain."""
+"""and when it was waited for in vain; twice that the next time, and so on up to"""
+MOST_VAIN_SECONDS = 0.005
 _EARLY = 0.3
-_STEP = 0.00002
-"""The writer is expected when the disk has answered in three of ten cases; seconds by which that moves."""
+_STEP = 1 / 32
+"""The writer is expected when the disk has answered in three of ten cases; part by which that moves."""
+_LEAST_AWAY = 0.00005
 
 
 class Turns(trio.abc.Instrument):
@@ -57,6 +59,7 @@ class Turns(trio.abc.Instrument):
         # When the writer began to wait for the disk, if it does, and how long that lasts when it is quick.
         self._left: float | None = None
         self._away = WRITER_SECONDS
+        self._vain = VAIN_SECONDS
         self._last = 0.0
 
     # -- for the event loop's thread -------------------------------------------------------------
@@ -74,8 +77,12 @@ class Turns(trio.abc.Instrument):
     def between(self) -> None:
         """Two pieces of work of a pass: give way, if the writer may want the interpreter by now."""
         if self._writer_wanted and self._clock() >= self._expected:
+            expected = self._expected
             self.give_way(BACK_SECONDS)
-            self._expected = self._clock() + VAIN_SECONDS
+            # Else the writer was there, and has said when it comes again.
+            if self._expected == expected:
+                self._expected = self._clock() + self._vain
+                self._vain = min(2 * self._vain, MOST_VAIN_SECONDS)
 
     def give_way(self, seconds: float) -> None:
         """Let go of the interpreter until the writer ends its turn, at most for ``seconds``."""
@@ -87,6 +94,7 @@ class Turns(trio.abc.Instrument):
         """There is something for the writer to do."""
         if not self._writer_wanted:
             self._expected = self._clock() + WAKING_SECONDS
+            self._vain = VAIN_SECONDS
         self._writer_wanted = True
 
     @contextmanager
@@ -104,7 +112,8 @@ class Turns(trio.abc.Instrument):
         """The writer needs the interpreter from now on."""
         if self._left is not None:
             away = self._clock() - self._left
-            self._away += _STEP * (_EARLY if away > self._away else _EARLY - 1)
+            self._away *= 1 + _STEP * (_EARLY if away > self._away else _EARLY - 1)
+            self._away = max(self._away, _LEAST_AWAY)
             self._left = None
         self._writer_wanted = True
         self._writer_computes = True
@@ -118,6 +127,7 @@ class Turns(trio.abc.Instrument):
         """The writer waits for the disk, and will need the interpreter again after it."""
         self._left = self._clock()
         self._expected = self._left + self._away
+        self._vain = VAIN_SECONDS
         self.waits()
 
     def idle(self) -> None:

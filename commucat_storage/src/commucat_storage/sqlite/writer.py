@@ -114,6 +114,8 @@ class Writer:
         self._prepare()
         try:
             return self._apply(entries)
+        except sqlite3.OperationalError:
+            raise  # The disk, or a lock that was waited for: no better a second time.
         except Exception:  # noqa: BLE001 - perhaps of two states of the database; a real fault comes again
             self._undo()
             return None
@@ -122,9 +124,8 @@ class Writer:
         """Commit what was applied by one statement; ``False`` if it takes more."""
         if self._connection.in_transaction:
             return False  # An inbox was full, and what was confirmed had to be counted.
-        self._turns.syncs()
         try:
-            return self._short.write(self._pending, self._data_version)
+            return self._short.write(self._pending, self._data_version, self._turns.syncs)
         except StaleError:
             return False
         finally:
