@@ -20,7 +20,9 @@ async def test_the_connections_to_one_database_are_cut(postgres_databases: Postg
         await add_devices(storage, "alice")
         assert await cut_connections(other) == 0
         assert await cut_connections(one) > 0
-        assert await cut_connections(one) == 0
+        with trio.fail_after(DEADLINE):
+            while await cut_connections(one):
+                pass  # The database is told to end them, and takes its time.
         await add_devices(storage, "bob")
 
 
