@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from commucat_storage import Confirm, Operation, RefusalReason, SqliteSettings, open_sqlite
 from commucat_storage.applying import Group
-from commucat_storage.delivery import _MOST_SIZES
+from commucat_storage.device_inbox import _MOST_SIZES
 from commucat_storage.sqlite import short_commit
 from commucat_storage.sqlite.connection import connect_writer
 from commucat_storage.sqlite.turns import Turns

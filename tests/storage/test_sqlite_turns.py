@@ -1,5 +1,6 @@
 """When a busy event loop gives way to the threads of the store."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def test_the_writer_ends_its_turn_early_from_its_own_thread() -> None:
 
     def write() -> None:
         while not turns.giving:
-            pass  # Thread switches come by themselves.
+            os.sched_yield()
         turns.waits()
 
     writer = threading.Thread(target=write)

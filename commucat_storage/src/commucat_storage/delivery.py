@@ -22,9 +22,6 @@ _Accepting: TypeAlias = tuple[str, Inbox, bool | None]
 """A device that accepts a message, its inbox, and whether the sender is a stranger to it. For a device of
 another server the outbox of its domain, and None."""
 
-_MOST_SIZES = 32
-"""Rows of an inbox of which each size is remembered: more than a receiver that keeps up leaves."""
-
 
 class Delivery:
     """Puts messages into the inboxes of the open transaction."""
@@ -229,15 +226,7 @@ class Delivery:
         size = len(message.payload)
         number = inbox.next_number
         inbox.next_number = number + 1
-        if payload is None or reporter is not None or stranger is not False:
-            inbox.sizes = None
-        elif not inbox.rows:
-            inbox.sizes = [size]
-        elif inbox.sizes is not None:
-            if len(inbox.sizes) < _MOST_SIZES:
-                inbox.sizes.append(size)
-            else:
-                inbox.sizes = None
+        inbox.note(size, plain=payload is not None and reporter is None and stranger is False)
         inbox.rows += 1
         inbox.bytes += size
         if payload is None:

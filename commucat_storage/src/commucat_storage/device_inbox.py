@@ -1,5 +1,7 @@
 """One device's inbox, routes and groups, as the open transaction of a backend sees them."""
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from commucat_storage.inbox import RefusalReason
@@ -7,6 +9,9 @@ from commucat_storage.records import Route
 
 NEVER = 2**62
 """``earliest`` of an inbox in which nothing expires; later than any time that may be stored."""
+
+_MOST_SIZES = 32
+"""Rows of an inbox of which each size is remembered: more than a receiver that keeps up leaves."""
 
 
 class Inbox:
@@ -73,6 +78,18 @@ class Inbox:
         self.stranger_rows = 0
         self.stranger_bytes = 0
 
+    def note(self, size: int, *, plain: bool) -> None:
+        """A row is about to be added to ``rows``; ``plain``: see ``sizes``."""
+        if not plain:
+            self.sizes = None
+        elif not self.rows:
+            self.sizes = [size]
+        elif self.sizes is not None:
+            if len(self.sizes) < _MOST_SIZES:
+                self.sizes.append(size)
+            else:
+                self.sizes = None
+
     @property
     def known(self) -> bool:
         """Whether there is such a device at all."""
@@ -81,6 +98,23 @@ class Inbox:
 
 ELSEWHERE: Final = Inbox(RefusalReason.UNKNOWN_DEVICE)
 """Stands for every device of another server: there is nothing here of it. Nobody writes to it."""
+
+OFFSET_COLUMNS = (
+    "inbox",
+    "epoch",
+    "next_number",
+    "confirmed",
+    "rows",
+    "bytes",
+    "shared",
+    "earliest",
+    "stranger_rows",
+    "stranger_bytes",
+    "reports",
+)
+"""Where an inbox stands: what of it is a row of ``inbox_offset``."""
+offsets_of: Final[Callable[[Inbox], tuple[object, ...]]] = attrgetter(*OFFSET_COLUMNS)
+"""The values of :data:`OFFSET_COLUMNS`."""
 
 
 def is_elsewhere(device_id: str) -> bool:

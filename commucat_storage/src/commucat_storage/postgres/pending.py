@@ -5,7 +5,7 @@ from itertools import repeat
 from operator import attrgetter
 
 from commucat_storage import reported
-from commucat_storage.device_inbox import NEVER, Inbox
+from commucat_storage.device_inbox import NEVER, OFFSET_COLUMNS, Inbox
 from commucat_storage.pending import Pending
 from commucat_storage.postgres import queue_sql
 from commucat_storage.postgres.connection import Connection, Row
@@ -27,18 +27,7 @@ _FIND_SHARED = queue_sql.numbered(queue_sql.FIND_SHARED)
 _DELETE_AND_MEASURE = queue_sql.numbered(queue_sql.DELETE_AND_MEASURE)
 _NAME_REPORTED = queue_sql.numbered(queue_sql.NAME_REPORTED)
 _COUNT_REPORTED = queue_sql.numbered(queue_sql.COUNT_REPORTED)
-_offsets = attrgetter(
-    "inbox",
-    "next_number",
-    "confirmed",
-    "rows",
-    "bytes",
-    "shared",
-    "earliest",
-    "stranger_rows",
-    "stranger_bytes",
-    "reports",
-)
+_offsets = attrgetter(*(name for name in OFFSET_COLUMNS if name != "epoch"))
 
 
 class PayloadIds:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from commucat_storage.device_inbox import Inbox
+from commucat_storage.device_inbox import Inbox, offsets_of
 from commucat_storage.postgres.connection import Row
 from commucat_storage.postgres.remembered import Generations, Relations
 
@@ -51,17 +51,7 @@ class Standings:
                 continue
             row = (
                 device_id,
-                inbox.inbox,
-                inbox.epoch,
-                inbox.next_number,
-                inbox.confirmed,
-                inbox.rows,
-                inbox.bytes,
-                inbox.shared,
-                inbox.earliest,
-                inbox.stranger_rows,
-                inbox.stranger_bytes,
-                inbox.reports,
+                *offsets_of(inbox),
                 inbox.owner,
                 known.version,
             )

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 
 from commucat_storage import reported
-from commucat_storage.device_inbox import Inbox
+from commucat_storage.device_inbox import OFFSET_COLUMNS, Inbox, offsets_of
 from commucat_storage.pending import Pending
 from commucat_storage.reported import Reported
 
@@ -23,19 +23,6 @@ _INSERT_PEER_ROW = """INSERT INTO relay_queue (position, frame_type, channel, ex
 payload_id, reporter, reference, sender, target, group_id) VALUES """
 _INSERT_PAYLOAD = "INSERT INTO relay_payload VALUES "
 # An upsert of columns that are not the key leaves user_device's foreign key unchecked.
-OFFSET_COLUMNS = (
-    "inbox",
-    "epoch",
-    "next_number",
-    "confirmed",
-    "rows",
-    "bytes",
-    "shared",
-    "earliest",
-    "stranger_rows",
-    "stranger_bytes",
-    "reports",
-)
 _UPDATE_OFFSET = f"INSERT INTO inbox_offset ({', '.join(OFFSET_COLUMNS)}) VALUES "  # noqa: S608 - own names
 _UPDATE_OFFSET_END = " ON CONFLICT (inbox) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in OFFSET_COLUMNS[2:]
@@ -161,22 +148,7 @@ class SqlitePending(Pending):
 
     def offsets(self) -> list[tuple[object, ...]]:
         """Where each inbox that changed stands, in the order of :data:`OFFSET_COLUMNS`."""
-        return [
-            (
-                inbox.inbox,
-                inbox.epoch,
-                inbox.next_number,
-                inbox.confirmed,
-                inbox.rows,
-                inbox.bytes,
-                inbox.shared,
-                inbox.earliest,
-                inbox.stranger_rows,
-                inbox.stranger_bytes,
-                inbox.reports,
-            )
-            for inbox in self.dirty
-        ]
+        return [offsets_of(inbox) for inbox in self.dirty]
 
     # -- deleting --------------------------------------------------------------------------------
 

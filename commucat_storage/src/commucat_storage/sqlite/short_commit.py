@@ -8,11 +8,13 @@ outside of BEGIN and COMMIT, so that SQLite begins and ends the transaction with
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import attrs
 
-from commucat_storage.sqlite.pending import OFFSET_COLUMNS, SqlitePending
+from commucat_storage.device_inbox import OFFSET_COLUMNS
+from commucat_storage.sqlite.pending import SqlitePending
 
 _ROW_COLUMNS = (
     "position",
@@ -61,7 +63,9 @@ class _Shape:
         rows = [_named("row", index, _ROW_COLUMNS) for index in range(self.rows)]
         ranges = [_named("range", index, _RANGE_COLUMNS) for index in range(self.ranges)]
         offsets = [_named("offset", index, OFFSET_COLUMNS) for index in range(self.offsets)]
-        columns = ", ".join(f"NULL AS {name}" for name in ["version", *_flat(rows + ranges + offsets)])
+        columns = ", ".join(
+            f"NULL AS {name}" for name in ["version", *chain.from_iterable(rows + ranges + offsets)]
+        )
         # The statement holds the lock for writing when its trigger begins.
         steps = [
             "SELECT RAISE(ABORT, 'stale') FROM pragma_data_version AS now "
@@ -161,13 +165,7 @@ def _new(names: Iterable[str]) -> str:
     return ", ".join(f"NEW.{name}" for name in names)
 
 
-def _flat(lists: Iterable[list[str]]) -> Iterator[str]:
-    for each in lists:
-        yield from each
-
-
 def _filled(tuples: _Tuples, places: int, width: int) -> Iterator[object]:
     """The values of the tuples one after the other, and nothing in the places that are left."""
-    for each in tuples:
-        yield from each
+    yield from chain.from_iterable(tuples)
     yield from (None,) * ((places - len(tuples)) * width)

@@ -114,9 +114,8 @@ class Writer:
         self._prepare()
         try:
             return self._apply(entries)
-        except sqlite3.OperationalError:
-            raise  # The disk, or a lock that was waited for: no better a second time.
-        except Exception:  # noqa: BLE001 - perhaps of two states of the database; a real fault comes again
+        except (StaleError, LookupError):
+            # What was read one after the other is of two states of the database.
             self._undo()
             return None
 
