@@ -15,6 +15,7 @@ from typing import Any, Self
 import attrs
 
 from commucat_cli.bench.http2_wire import Http2Wire, WireError
+from commucat_cli.bench.tls_pipe import TlsPipe
 from commucat_cli.client.answers import Answer, handshake_refusal, read_acknowledgement, read_refusal
 from commucat_cli.errors import CliError
 from commucat_cli.transport import ServerAddress
@@ -36,7 +37,6 @@ from commucat_proto import (
 )
 
 _READ_LEN = 65_536
-_TLS_RECORD_LEN = 16_384
 CLOSE_TIMEOUT = 2.0
 """Seconds until the server has taken everything and ended its side."""
 
@@ -60,13 +60,19 @@ class LoadTarget:
 class LoadSession:
     """An established session. Made by :meth:`open`."""
 
-    def __init__(self, stream: ssl.SSLSocket, wire: Http2Wire, session: ClientSession) -> None:
-        self._socket = stream
+    def __init__(
+        self, connected: socket.socket, tls: TlsPipe, wire: Http2Wire, session: ClientSession
+    ) -> None:
+        self._socket = connected
+        self._tls = tls
         self._wire = wire
         self._session = session
         self._unsent = b""
+        self._ready = b""
         self._early: list[Frame] = []
         self._failure: LoadLostError | None = None
+        self.read_at = 0.0
+        """When bytes came last, by the monotonic clock: before this client makes anything of them."""
 
     @classmethod
     def open(cls, target: LoadTarget, parameters: ClientParameters) -> Self:
@@ -80,36 +86,50 @@ class LoadSession:
             plain = socket.create_connection((address.host, address.port), target.patience)
         except OSError as exc:
             raise LoadLostError(f"cannot connect to {address.authority}: {_words(exc)}") from exc
+        ephemeral, randomness = StaticKeyPair.generate(), secrets.token_bytes(64)
+        machine = ClientSession(parameters, ephemeral=ephemeral, proof_randomness=randomness)
+        session = cls(
+            plain,
+            TlsPipe(target.context, address.host),
+            Http2Wire("/connect", address.authority),
+            machine,
+        )
         try:
             # Without it small records wait for the peer's delayed acknowledgement.
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = target.context.wrap_socket(plain, server_hostname=address.host)
-        except OSError as exc:
-            plain.close()
-            raise LoadLostError(f"no TLS with {address.authority}: {_words(exc)}") from exc
-        ephemeral, randomness = StaticKeyPair.generate(), secrets.token_bytes(64)
-        machine = ClientSession(parameters, ephemeral=ephemeral, proof_randomness=randomness)
-        session = cls(stream, Http2Wire("/connect", address.authority), machine)
-        try:
+            session._begin_tls(address)
             session._establish()
         except (OSError, WireError) as exc:
-            stream.close()
+            plain.close()
             raise LoadLostError(f"the handshake with {address.authority} failed: {_words(exc)}") from exc
         except CliError:
-            stream.close()
+            plain.close()
             raise
-        stream.settimeout(0.0)
+        plain.setblocking(False)
         return session
+
+    def _begin_tls(self, address: ServerAddress) -> None:
+        try:
+            done, outgoing = self._tls.shake_hands()
+            while not done:
+                self._socket.sendall(outgoing)
+                data = self._socket.recv(_READ_LEN)
+                if not data:
+                    raise LoadLostError(f"no TLS with {address.authority}: it closed the connection")
+                done, outgoing = self._tls.shake_hands(data)
+            self._socket.sendall(outgoing)
+        except OSError as exc:
+            raise LoadLostError(f"no TLS with {address.authority}: {_words(exc)}") from exc
 
     def _establish(self) -> None:
         self._wire.send(self._session.start())
         while True:
             if data := self._wire.take_outgoing():
-                self._socket.sendall(data)
+                self._socket.sendall(self._tls.encrypt(data))
             data = self._socket.recv(_READ_LEN)
             if not data:
                 raise LoadLostError("the server closed the connection during the handshake")
-            body = self._wire.receive(data)
+            body = self._wire.receive(self._tls.decrypt(data))
             if not body:
                 if self._wire.ended:
                     raise LoadLostError("the server ended the handshake")
@@ -142,6 +162,21 @@ class LoadSession:
         self._wire.send(self._session.seal(encoded))
         self.flush()
 
+    def make_ready(self, encoded: Sequence[bytes]) -> None:
+        """Encrypt prepared frames as far as can be, for :meth:`send_ready`; all else waits behind them."""
+        self._wire.send(self._session.seal(encoded))
+        if data := self._wire.take_outgoing():
+            self._ready += self._tls.encrypt(data)
+
+    def send_ready(self) -> None:
+        """Pass on what was made ready, as :meth:`send` does.
+
+        Raises:
+            LoadLostError: the session is over.
+        """
+        self._unsent, self._ready = self._unsent + self._ready, b""
+        self.flush()
+
     def confirm(self, number: int) -> None:
         """Tell the server that everything up to inbox number ``number`` is safe here."""
         self.send([self._session.control_frame(FrameType.ACK, 0, {"ack": number})[1]])
@@ -153,14 +188,18 @@ class LoadSession:
             LoadLostError: the session is over.
         """
         try:
-            while data := self._unsent or self._wire.take_outgoing():
-                # TLS wants the same bytes again after "not now".
+            while data := self._unsent or self._encrypt_next():
                 self._unsent = data
                 self._unsent = data[self._socket.send(data) :]
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        except BlockingIOError:
             return
         except OSError as exc:
             raise LoadLostError(f"the connection was lost: {_words(exc)}") from exc
+
+    def _encrypt_next(self) -> bytes:
+        if self._ready or not (data := self._wire.take_outgoing()):
+            return b""
+        return self._tls.encrypt(data)
 
     def request(
         self, frame_type: FrameType, channel: int, value: Mapping[str, Any], patience: float
@@ -218,14 +257,15 @@ class LoadSession:
                 data = self._socket.recv(_READ_LEN)
                 if not data:
                     raise LoadLostError("the server closed the connection")
-                if body := self._wire.receive(data):
+                self.read_at = time.monotonic()
+                if body := self._wire.receive(self._tls.decrypt(data)):
                     frames += self._frames(self._session.receive_data(body))
                 if self._wire.ended:
                     raise LoadLostError("the server ended the session")
                 # A short read mostly was the last one; if not, the selector tells again.
-                if len(data) < _TLS_RECORD_LEN and not self._socket.pending():
+                if len(data) < _READ_LEN:
                     break
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except BlockingIOError:
             pass
         self.flush()
 
@@ -267,7 +307,7 @@ class LoadSession:
         if orderly:
             try:
                 self._wire.end()
-                self.flush()
+                self.send_ready()
                 end = time.monotonic() + CLOSE_TIMEOUT
                 while not self._wire.ended and (left := end - time.monotonic()) > 0:
                     self.wait(left)
