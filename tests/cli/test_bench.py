@@ -86,6 +86,7 @@ FEDERATION = {
 CALLS = (
     percentiles_of("media_ms")
     | percentiles_of("message_us")
+    | percentiles_of("message_sent_late_us")
     | {
         "streams",
         "packets_per_s",

@@ -180,6 +180,8 @@ class Calls(Plan):
             "media_damaged": float(sum(report.damaged for report in first.reports)),
             **counted_latency_figures("media_ms", first.latencies),
             **latency_figures("message_us", first.message_waits),
+            # How late the sender itself was; it is part of these.
+            **latency_figures("message_sent_late_us", first.messages.sender.lateness),
             "sent_late_ms_max": round(max(report.latest for report in first.reports) * 1e3, 2),
             # The messages' part is in it: it is some percent of this.
             "cpu_us_per_forwarded_packet": cpu,
