@@ -157,7 +157,7 @@ async def test_the_queue_of_a_revoked_device_is_purged_without_waiting_for_the_n
 
     await rest.ask("POST", "/api/devices/revoke", {"device_id": phone.device_id}, token=alice.token)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while (await storage.read_after(phone.device_id, 0, limit_rows=1, limit_bytes=1, now=NOW)).rows:
             await trio.lowlevel.checkpoint()
 

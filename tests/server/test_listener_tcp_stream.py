@@ -75,7 +75,7 @@ async def test_a_peer_that_is_gone_breaks_reads_and_writes() -> None:
     async with connected() as (client, server):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         client.socket.close()
-        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
             await server.receive_some()
         with pytest.raises(trio.BrokenResourceError):
             server.send_now(b"x")

@@ -122,7 +122,7 @@ async def test_without_h2_the_peer_is_served_http_1(tmp_path: Path, alpn: tuple[
         tls = trio.SSLStream(await server.dial(), client_tls(*alpn), server_hostname="127.0.0.1")
         await tls.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b""
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while data := await tls.receive_some():
                 answer += data
         assert answer.startswith(b"HTTP/1.1 200 ")
@@ -142,7 +142,7 @@ async def test_plain_text_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         async with await server.dial() as tcp:
             await tcp.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while await tcp.receive_some():
                     pass
         async with server.peer() as peer:
@@ -153,7 +153,7 @@ async def test_silent_client_is_dropped_at_the_deadline(tmp_path: Path) -> None:
     settings = ListenerSettings(handshake_timeout=0.05)
     with structlog.testing.capture_logs() as logs:
         async with running(tmp_path, settings=settings) as server, await server.dial() as tcp:
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 assert await tcp.receive_some() == b""
     assert [entry["event"] for entry in logs] == ["tls handshake took too long"]
 
@@ -164,7 +164,7 @@ async def test_too_many_connections_are_closed_at_once(tmp_path: Path) -> None:
         async with running(tmp_path, settings=settings) as server, server.peer() as first, server.peer():
             for _ in range(3):
                 async with await server.dial() as refused:
-                    with trio.fail_after(5):
+                    with trio.fail_after(60):
                         assert await refused.receive_some() == b""
             assert (await first.answer(await first.request("/", end=True)))[0] == 200
     refusals = [entry for entry in logs if entry["event"] == "too many connections"]
@@ -243,16 +243,17 @@ async def test_shutdown_has_a_hard_deadline(tmp_path: Path) -> None:
         await peer.request()
         await peer.until(lambda: peer.count(h2.events.ResponseReceived))
         server.shutdown.request()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await server.done.wait()
     assert ended == ["cancelled"]
 
 
 async def test_shutdown_does_not_wait_for_handshakes(tmp_path: Path) -> None:
-    async with running(tmp_path) as server, await server.dial() as tcp:
+    settings = ListenerSettings(handshake_timeout=3600.0)
+    async with running(tmp_path, settings=settings) as server, await server.dial() as tcp:
         await trio.testing.wait_all_tasks_blocked(0.01)
         server.shutdown.request()
-        with trio.fail_after(1):
+        with trio.fail_after(60):
             await server.done.wait()
         assert await tcp.receive_some() == b""
 
@@ -278,7 +279,7 @@ async def test_killed_connection_is_a_lost_stream(tmp_path: Path) -> None:
         # No close_notify, and RST instead of FIN.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         tcp.socket.close()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await over.wait()
     assert lost == ["connection lost"]
 

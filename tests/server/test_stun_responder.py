@@ -203,7 +203,7 @@ async def test_over_a_socket_each_asker_learns_its_own_address(
             await asker.sendto(b"hello", (target, port))
             await asker.sendto(PLAIN.encode() + bytes(MAX_DATAGRAM), (target, port))
             await asker.sendto(PLAIN.encode(), (target, port))
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 answer = await asker.recv(MAX_DATAGRAM)
             assert mapped(answer)[0] == stun.SocketAddress.of(*asker.getsockname()[:2])
 
@@ -218,7 +218,7 @@ async def test_an_asker_that_has_gone_stops_nobody(responder: Responder, nursery
             with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
                 await asker.bind(("127.0.0.1", 0))
                 await asker.sendto(PLAIN.encode(), opened.getsockname())
-                with trio.fail_after(10):
+                with trio.fail_after(60):
                     assert mapped(await asker.recv(MAX_DATAGRAM))[0].port == asker.getsockname()[1]
             serving.cancel_scope.cancel()
 
