@@ -218,6 +218,25 @@ async def test_one_of_several_nodes_rotates_and_all_take_it_over(
     assert [record.recorded_at for record in await storage.operator_records(9)] == [clock.now]
 
 
+async def test_a_node_that_was_overtaken_does_not_rotate_again(
+    storage: Storage, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    one, two = await node_of(storage, config, clock), await node_of(storage, config, clock)
+    clock.now += 168 * HOUR
+    take_lease = storage.take_lease
+
+    async def after_the_other(name: str, seconds: int) -> bool:
+        monkeypatch.setattr(storage, "take_lease", take_lease)
+        await one.rotation.tick()
+        return await take_lease(name, seconds)
+
+    monkeypatch.setattr(storage, "take_lease", after_the_other)
+    await two.rotation.tick()
+
+    assert one.accepted() == two.accepted() == [2, 1]
+
+
 async def test_nodes_on_postgresql_rotate_once_and_notice_a_command(
     postgres_databases: PostgresDatabases, config: ServerConfig
 ) -> None:

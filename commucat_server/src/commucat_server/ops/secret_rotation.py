@@ -98,12 +98,15 @@ class SecretRotations:
 
     async def _rotate_if_due(self) -> None:
         now = int(self._clock())
-        if not self._rotation.noise_interval or self._catalogue.versions[0].rotates_at > now:
+        newest = self._catalogue.versions[0]
+        if not self._rotation.noise_interval or newest.rotates_at > now:
             return
         if not await self._storage.take_lease(LEASE, 2 * REFRESH_INTERVAL):
             return
         try:
-            fresh = await rotate_noise_keys(self._storage, self._config, now, by="schedule")
+            fresh = await rotate_noise_keys(
+                self._storage, self._config, now, by="schedule", after=newest.version
+            )
         except AlreadyExistsError:
             pass  # another node was faster
         except TooManyKeysError as exc:

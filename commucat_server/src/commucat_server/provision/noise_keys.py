@@ -93,21 +93,29 @@ async def read_noise_keys(
 
 
 async def rotate_noise_keys(
-    storage: SecretStore, config: ServerConfig, now: int, *, by: str, beyond_limit: bool = False
+    storage: SecretStore,
+    config: ServerConfig,
+    now: int,
+    *,
+    by: str,
+    beyond_limit: bool = False,
+    after: int | None = None,
 ) -> NoiseKeyVersion:
     """Store a new version, and let the one before it live on for the grace time at least.
 
     ``by`` says in the ledger who wanted it. ``beyond_limit``: even if there are more versions than
-    ``noise_max_versions`` then.
+    ``noise_max_versions`` then. ``after``: only if this is the newest version still.
 
     Raises:
-        TooManyKeysError: as many versions are accepted as may be; none is cut off.
         AlreadyExistsError: another process was faster; its version is as good.
+        TooManyKeysError: as many versions are accepted as may be; none is cut off.
         ProvisionError, StorageError: as :func:`read_noise_keys`.
     """
     rotation = config.security_rotation
     box = SecretBox(config.security.secret_key)
     versions = await read_noise_keys(storage, config, now)
+    if after is not None and versions[0].version != after:
+        raise AlreadyExistsError(f"version {versions[0].version} of the Noise key is there already")
     if len(versions) >= rotation.noise_max_versions and not beyond_limit:
         first = min(version.expires_at for version in versions[1:]) if len(versions) > 1 else 0
         raise TooManyKeysError(len(versions), first)
