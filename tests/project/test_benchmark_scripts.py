@@ -134,3 +134,24 @@ def test_mistakes_are_told_without_a_traceback(arguments: list[str], status: int
     assert (done.returncode, done.stdout) == (status, "")
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("compare")
+
+
+# -- rest -----------------------------------------------------------------------------------------
+
+
+def test_what_a_pause_costs_is_measured_of_disk_and_interpreter(tmp_path: Path) -> None:
+    done = run("rest.py", "--folder", str(tmp_path), "--times", "3")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert set(figures) == {"fdatasync_us", "python_us"}
+    for found in figures.values():
+        assert list(found) == ["0", "1", "2", "5", "10", "20"]
+        assert all(0 < each["p50"] <= each["p99"] for each in found.values())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    done = run("rest.py", "--folder", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert done.stderr == f"error: cannot write in {tmp_path / 'nowhere'}: No such file or directory\n"
+    assert run("rest.py", "--times", "0").returncode == 2
