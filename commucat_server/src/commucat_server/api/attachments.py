@@ -9,7 +9,7 @@ from litestar.response import Stream
 
 from commucat_server.api import file_schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import authenticate
+from commucat_server.api.authentication import authenticate, authenticate_still
 from commucat_server.api.bodies import INVALID, RequestBody, read_object
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import ProblemError
@@ -41,6 +41,7 @@ def handlers(context: ApiContext) -> Handlers:
     async def create(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         size = _size(await read_object(request, empty=INVALID), folder)
+        await authenticate_still(caller, context)
         try:
             attachment_id, attachment = await folder.begin(caller.user.user_id, size)
         except NoRoomError as exc:

@@ -61,3 +61,16 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
     if session.expires_at - now < session.ttl_seconds // 2:
         await context.storage.refresh_session(session.token_hash, now)
     return Caller(device, user, session.token_hash)
+
+
+async def authenticate_still(caller: Caller, context: ApiContext) -> None:
+    """Again, once the body of the request has come: its sender has time, and may be revoked meanwhile.
+
+    Raises:
+        ProblemError: 401 or 403, saying why.
+    """
+    if await context.storage.load_session(caller.token_hash) is None:
+        raise ProblemError(401, "session not found or expired")
+    device = await context.storage.load_device(caller.device.device_id)
+    if device is None or device.status is not DeviceStatus.ACTIVE:
+        raise ProblemError(403, "access denied")

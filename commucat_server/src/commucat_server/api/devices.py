@@ -6,7 +6,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from commucat_server.api.answers import ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import authenticate
+from commucat_server.api.authentication import Caller, authenticate, authenticate_still
 from commucat_server.api.bodies import read_object, text_of
 from commucat_server.api.context import ApiContext
 from commucat_server.api.openapi import documented
@@ -126,7 +126,7 @@ def handlers(context: ApiContext) -> Handlers:
     )
     async def revoke(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        device_id = await _named(request)
+        device_id = await _named(request, caller)
         if device_id == caller.device.device_id:
             raise ProblemError(409, "cannot revoke active session device")
         device = await context.storage.load_device(device_id)
@@ -157,7 +157,7 @@ def handlers(context: ApiContext) -> Handlers:
     )
     async def approve(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        pending = await _waiting(request, caller.user.user_id)
+        pending = await _waiting(request, caller)
         try:
             device = await context.devices.approve(pending, caller.device.device_id)
         except PairingRefusedError as exc:
@@ -178,7 +178,7 @@ def handlers(context: ApiContext) -> Handlers:
     )
     async def reject(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        pending = await _waiting(request, caller.user.user_id)
+        pending = await _waiting(request, caller)
         try:
             await context.devices.reject(pending, caller.device.device_id)
         except PairingRefusedError as exc:
@@ -245,20 +245,20 @@ def handlers(context: ApiContext) -> Handlers:
         history = await context.key_histories.of(device.device_id)
         return json_answer(_history_json(device, history))
 
-    async def _waiting(request: ApiRequest, user_id: str) -> PendingDevice:
-        pending = await context.devices.pending(user_id, await _named(request))
+    async def _named(request: ApiRequest, caller: Caller) -> str:
+        device_id = text_of(await read_object(request), "device_id")
+        await authenticate_still(caller, context)
+        if not device_id:
+            raise ProblemError(400, "device_id is required")
+        return device_id
+
+    async def _waiting(request: ApiRequest, caller: Caller) -> PendingDevice:
+        pending = await context.devices.pending(caller.user.user_id, await _named(request, caller))
         if pending is None:
             raise ProblemError(404, "device not found")
         return pending
 
     return [list_devices, revoke, approve, reject, device_certificate, key_events]
-
-
-async def _named(request: ApiRequest) -> str:
-    device_id = text_of(await read_object(request), "device_id")
-    if not device_id:
-        raise ProblemError(400, "device_id is required")
-    return device_id
 
 
 def _refused(refusal: PairingRefusal) -> ProblemError:

@@ -9,7 +9,7 @@ from litestar.params import FromPath
 from commucat_server.api import friend_schemas as schemas
 from commucat_server.api import friends_afar as afar
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import Caller, authenticate
+from commucat_server.api.authentication import Caller, authenticate, authenticate_still
 from commucat_server.api.bodies import INVALID, read_object
 from commucat_server.api.context import ApiContext
 from commucat_server.api.friend_documents import (
@@ -57,6 +57,7 @@ def handlers(context: ApiContext) -> Handlers:
         friends = friends_of_document(
             await read_object(request, limit=FRIENDS_BODY, empty=INVALID, no_object=NO_OBJECT)
         )
+        await authenticate_still(caller, context)
         await storage.replace_friends(caller.user.user_id, friends)
         return await listed(caller)
 
@@ -110,6 +111,7 @@ def handlers(context: ApiContext) -> Handlers:
         caller = await authenticate(request, context)
         name, domain = split_domain(context, path_segment(request, _ASKED, missing="missing user id"))
         message = message_of_document(await read_object(request, no_object=NO_OBJECT))
+        await authenticate_still(caller, context)
         if domain is not None:
             return await afar.ask(context, caller, name, domain, message)
         asked = await find_user(context, name)
