@@ -205,11 +205,12 @@ class CallBoard:
 
         Also those whose offer never got to the disk because its session broke off before.
         """
-        return tuple(
-            call
-            for call in self._calls.values()
-            if call.over_at + (0.0 if call.home else REMOTE_GRACE) <= now
-        )
+        return tuple(call for call in self._calls.values() if self.is_overdue(call, now))
+
+    def is_overdue(self, call: Call, now: float) -> bool:
+        """Whether it is still on the board, and its time is over."""
+        over_at = call.over_at + (0.0 if call.home else REMOTE_GRACE)
+        return self._calls.get(call.call_id) is call and over_at <= now
 
     def absent(self, now: float) -> tuple[tuple[Call, str], ...]:
         """Calls of this node with a device each that has been away for too long."""

@@ -98,6 +98,7 @@ class CallService:
         self.audit.record("offer", call.call_id, offer_record(call))
         self._counters.calls_begun += 1
         self.announce_media(call, call.initiator, media)
+        self._note_absence(call, call.initiator)
 
     def accept(self, call: Call, device_id: str, user_id: str, media: CallMediaProfile | None) -> None:
         """A device comes in."""
@@ -106,6 +107,12 @@ class CallService:
         if media is not None:
             self.announce_media(call, device_id, media)
         self._siblings.answered(Answered(call, device_id, user_id, accepted=True))
+        self._note_absence(call, device_id)
+
+    def _note_absence(self, call: Call, device_id: str) -> None:
+        # Its session may have ended while what it said was on its way to the disk, and found it in no call.
+        if self._registry.receiver(device_id) is None:
+            self._go_away(call, device_id)
 
     def decline(self, call: Call, device_id: str, user_id: str, reason: RejectReason | None) -> None:
         """A device does not want, or not any more. When nobody is left but one, the call is over.
@@ -152,10 +159,13 @@ class CallService:
         """The device's session is gone, and no other has taken over: it has some time to come back."""
         self.board.leave_alone(device_id)
         for call in self.board.joined_by(device_id):
-            self.board.go_away(call, device_id, trio.current_time())
-            self._cluster.tell_of_call(CallMoved(call.call_id, CallChange.AWAY, device_id))
+            self._go_away(call, device_id)
             if not self.limits.grace and call.home:
                 await self._drop(call, device_id)
+
+    def _go_away(self, call: Call, device_id: str) -> None:
+        self.board.go_away(call, device_id, trio.current_time())
+        self._cluster.tell_of_call(CallMoved(call.call_id, CallChange.AWAY, device_id))
 
     def take_limits(self, limits: CallLimits) -> None:
         """Put other numbers in force; calls that there are keep their times."""
@@ -227,6 +237,9 @@ class CallService:
         while True:
             await trio.sleep(TICK)
             for call in self.board.overdue(trio.current_time()):
+                # While others were told, it may have ended, or been answered.
+                if not self.board.is_overdue(call, trio.current_time()):
+                    continue
                 if not call.home:
                     self.board.remove(call)  # The node whose call it is says so.
                     continue
