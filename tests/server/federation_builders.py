@@ -51,7 +51,7 @@ from storage.storage_builders import new_user
 LIFETIME = 3600
 DAY = 86_400
 CHANNEL = 7
-_ENDPOINTS = "https://"
+ENDPOINTS = "https://"
 
 
 @attrs.define
@@ -87,7 +87,7 @@ class Wires:
     async def request(self, method: str, url: str, body: bytes | None) -> PeerAnswer:
         """What :class:`Http` does."""
         await trio.lowlevel.checkpoint()
-        domain, _, path = url.removeprefix(_ENDPOINTS).partition("/")
+        domain, _, path = url.removeprefix(ENDPOINTS).partition("/")
         path = f"/{path}"
         self.requests.append((domain, path))
         if domain in self.cut:
@@ -246,7 +246,7 @@ class Site:
         """Have them as peers of the configuration."""
         self.directory._configured = {
             other.domain: ConfiguredPeer(
-                domain=other.domain, endpoint=_ENDPOINTS + other.domain, public_key=other.keys.public
+                domain=other.domain, endpoint=ENDPOINTS + other.domain, public_key=other.keys.public
             )
             for other in others
         }
@@ -348,7 +348,7 @@ def _site(domain: str, storage: Storage, wires: Wires, events_per_second: int, b
     federation = compose_federation(
         FederationRules(
             domain=domain,
-            endpoint=_ENDPOINTS + domain,
+            endpoint=ENDPOINTS + domain,
             keys=keys,
             peers=(),
             relay_ttl=LIFETIME,

@@ -376,3 +376,26 @@ async def test_attachments_that_are_switched_off_do_not_exist(tmp_path: Path) ->
     async with running_api(tmp_path) as api:
         await api.enter("ann")
         assert (await api.ask("POST", "/api/attachments", "ann", json={"size": 1})).status == 404
+
+
+async def test_an_upload_that_ends_when_its_time_is_over_is_not_said_to_be_there(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is about to be deleted, and who was told that it is complete would name it in a message."""
+    name = await stage.begin(len(DATA))
+    assert (await stage.append(name, 0, DATA[:100])).status == 204
+    advance = stage.folder._storage.advance_attachment
+
+    async def while_it_is_purged(*args: Any, **more: Any) -> bool:
+        stage.clock.now += LIMITS.upload_lifetime + 1
+        nursery.start_soon(stage.folder.purge)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return await advance(*args, **more | {"now": int(stage.clock.now)})
+
+    async with trio.open_nursery() as nursery:
+        monkeypatch.setattr(stage.folder._storage, "advance_attachment", while_it_is_purged)
+        answer = await stage.append(name, 100, DATA[100:])
+
+    assert answer.status == 409
+    assert (await stage.download(name)).status == 404
+    assert stage.files() == []

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from commucat_crypto import NoiseKeyStatement, StaticKeyPair
@@ -189,6 +190,54 @@ async def test_a_key_that_clients_use_lives_on(storage: Storage, config: ServerC
 
     clock.now += 720 * HOUR
     await node.rotation.refresh()
+    assert 1 not in node.accepted()
+
+
+async def test_a_key_that_is_revoked_while_it_is_prolonged_stays_revoked(
+    storage: Storage, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await node_of(storage, config, clock := Clock())
+    await rotate_noise_keys(storage, config, int(clock.now), by="operator")
+    await node.rotation.tick()
+    [old] = [version for version in node.catalogue.versions if version.version == 1]
+    clock.now = old.expires_at - 10
+    node.catalogue.note_use(1)
+    change = storage.set_secret_expiry
+
+    async def after_the_operator(*args: Any, **more: Any) -> bool:
+        assert await change(NOISE_SECRET, 1, int(clock.now))
+        return await change(*args, **more)
+
+    monkeypatch.setattr(storage, "set_secret_expiry", after_the_operator)
+    await node.rotation.tick()
+    await node.rotation.refresh()
+
+    assert 1 not in node.accepted()
+
+
+async def test_what_was_read_earlier_does_not_replace_what_was_read_later(
+    storage: Storage, config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await node_of(storage, config, clock := Clock())
+    await rotate_noise_keys(storage, config, int(clock.now), by="operator")
+    await node.rotation.refresh()
+    read, going_on = storage.secret_versions, trio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        monkeypatch.setattr(storage, "secret_versions", read)
+        found = await read(*args)
+        await going_on.wait()
+        return found
+
+    async with trio.open_nursery() as nursery:
+        monkeypatch.setattr(storage, "secret_versions", slowly)
+        nursery.start_soon(node.rotation.refresh)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await storage.set_secret_expiry(NOISE_SECRET, 1, int(clock.now))
+        nursery.start_soon(node.rotation.refresh)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        going_on.set()
+
     assert 1 not in node.accepted()
 
 

@@ -23,10 +23,14 @@ async def test_an_attachment_advances_only_from_where_it_stands(storage: Storage
     assert await storage.load_attachment(begun.id_hash) == begun
     assert not begun.complete
 
-    assert await storage.advance_attachment(begun.id_hash, before=0, received=7, expires_at=LATER)
-    assert not await storage.advance_attachment(begun.id_hash, before=0, received=9, expires_at=LATER)
-    assert not await storage.advance_attachment("x" * 64, before=0, received=9, expires_at=LATER)
-    assert await storage.advance_attachment(begun.id_hash, before=7, received=3 * GIB, expires_at=LATER + 1)
+    assert await storage.advance_attachment(begun.id_hash, before=0, received=7, expires_at=LATER, now=NOW)
+    assert not await storage.advance_attachment(
+        begun.id_hash, before=0, received=9, expires_at=LATER, now=NOW
+    )
+    assert not await storage.advance_attachment("x" * 64, before=0, received=9, expires_at=LATER, now=NOW)
+    assert await storage.advance_attachment(
+        begun.id_hash, before=7, received=3 * GIB, expires_at=LATER + 1, now=NOW
+    )
 
     found = await storage.load_attachment(begun.id_hash)
     assert found == attrs.evolve(begun, received=3 * GIB, expires_at=LATER + 1)
@@ -85,3 +89,13 @@ async def test_those_whose_time_is_over_are_found_the_oldest_first(storage: Stor
     assert [each.expires_at for each in found] == [NOW + 1, NOW + 2]
     assert await storage.expired_attachments(NOW + 2, 1) == found[:1]
     assert await storage.expired_attachments(NOW, 10) == ()
+
+
+async def test_an_attachment_whose_time_is_over_advances_no_more(storage: Storage) -> None:
+    await storage.create_user(user("a"))
+    begun = attachment("a1")
+    await storage.add_attachment(begun, quota=GIB)
+    where = begun.id_hash
+    assert not await storage.advance_attachment(where, before=0, received=9, expires_at=LATER + 9, now=LATER)
+    assert await storage.load_attachment(where) == begun
+    assert await storage.advance_attachment(where, before=0, received=9, expires_at=LATER + 9, now=LATER - 1)

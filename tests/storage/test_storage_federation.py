@@ -406,3 +406,19 @@ async def test_no_device_here_has_the_id_of_one_of_another_server(storage: Stora
             await storage.admit(admission)
         assert caught.value.refusal is AdmissionRefusal.DEVICE_ELSEWHERE
     assert await storage.load_device(f"x@{B}") is None
+
+
+async def test_only_a_pending_peer_becomes_active_by_itself(storage: Storage) -> None:
+    pending = peer("b.example", status=PeerStatus.PENDING, next_key=key_of("next"))
+    await storage.put_peer(pending)
+    assert await storage.activate_peer("B.example", NOW + 5)
+    assert await storage.load_peer("b.example") == attrs.evolve(
+        pending, status=PeerStatus.ACTIVE, updated_at=NOW + 5
+    )
+    assert not await storage.activate_peer("b.example", NOW + 6)
+
+    blocked = attrs.evolve(pending, status=PeerStatus.BLOCKED)
+    await storage.put_peer(blocked)
+    assert not await storage.activate_peer("b.example", NOW + 7)
+    assert not await storage.activate_peer("nowhere.example", NOW + 7)
+    assert await storage.peers() == (blocked,)

@@ -71,6 +71,9 @@ async def test_the_end_of_a_version_can_be_set(storage: Storage) -> None:
     await storage.insert_secret(secret(1))
     assert await storage.set_secret_expiry("noise-static", 1, NOW, record("r"))
     assert not await storage.set_secret_expiry("noise-static", 2, NOW, record("s"))
+    assert not await storage.set_secret_expiry("noise-static", 1, NOW + 9, record("t"), before=NOW + 1)
+    assert await storage.set_secret_expiry("noise-static", 1, NOW + 9, before=NOW)
+    assert await storage.set_secret_expiry("noise-static", 1, NOW, before=NOW + 9)
     assert [each.expires_at for each in await storage.secret_versions("noise-static")] == [NOW]
     assert await storage.operator_records(10) == (record("r"),)
 

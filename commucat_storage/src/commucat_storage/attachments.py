@@ -48,9 +48,11 @@ class AttachmentStore(abc.ABC):
         """Complete or not, expired or not."""
 
     @abc.abstractmethod
-    async def advance_attachment(self, id_hash: str, *, before: int, received: int, expires_at: int) -> bool:
+    async def advance_attachment(
+        self, id_hash: str, *, before: int, received: int, expires_at: int, now: int
+    ) -> bool:
         """Bytes from ``before`` to ``received`` are on disk. False, and nothing is written, if it did not
-        stand at ``before``, or is gone."""
+        stand at ``before``, or is gone, or its time is over ``now``: then it is about to be deleted."""
 
     @abc.abstractmethod
     async def delete_attachment(self, id_hash: str) -> bool:

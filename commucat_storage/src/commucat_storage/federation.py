@@ -216,6 +216,10 @@ class FederationStore(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def activate_peer(self, domain: str, now: int) -> bool:
+        """A peer that is pending is active from now on; False if there is none that is pending still."""
+
+    @abc.abstractmethod
     async def remove_peer(self, domain: str, record: OperatorRecord | None = None) -> bool:
         """Delete the peer and its standing, and close its outbox, which keeps what it has; False if there is
         no such peer, and then nothing is changed."""

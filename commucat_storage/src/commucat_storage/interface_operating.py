@@ -44,9 +44,18 @@ class OperatingStorage(abc.ABC):
 
     @abc.abstractmethod
     async def set_secret_expiry(
-        self, name: str, version: int, expires_at: int, record: OperatorRecord | None = None
+        self,
+        name: str,
+        version: int,
+        expires_at: int,
+        record: OperatorRecord | None = None,
+        *,
+        before: int | None = None,
     ) -> bool:
-        """Change when a version expires; False if there is none, and then nothing is recorded."""
+        """Change when a version expires.
+
+        False if there is none, or it does not expire at ``before`` any more; then nothing is recorded either.
+        """
 
     @abc.abstractmethod
     async def reseal_secrets(self, changes: Sequence[Resealed], record: OperatorRecord | None = None) -> None:

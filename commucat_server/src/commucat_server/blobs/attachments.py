@@ -235,11 +235,12 @@ class AttachmentFolder:
         await trio.to_thread.run_sync(os.fsync, handle)
         complete = written == attachment.size
         lifetime = self.limits.lifetime if complete else self.limits.upload_lifetime
-        expires_at = int(self._clock()) + lifetime
+        now = int(self._clock())
+        expires_at = now + lifetime
         if not await self._storage.advance_attachment(
-            attachment.id_hash, before=attachment.received, received=written, expires_at=expires_at
+            attachment.id_hash, before=attachment.received, received=written, expires_at=expires_at, now=now
         ):
-            raise WrongOffsetError(attachment.received)  # another process was there
+            raise WrongOffsetError(attachment.received)  # another process was there, or its time is over
         return attrs.evolve(attachment, received=written, expires_at=expires_at)
 
     # -- files --------------------------------------------------------------------------------------

@@ -149,11 +149,12 @@ class Lane:
     async def _carry_page(self) -> bool:
         """Send what the outbox begins with; True if there is nothing to be sent."""
         services = self._services
+        # While nothing is sent, what stands there may expire or be purged: it is read again then.
+        ahead, self._ahead = self._ahead, None
         peer = services.directory.get(self.domain)
         if peer is None:
             return True
         epoch, number = self._cursor
-        ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == number and ahead[1].epoch == epoch:
             page: OutboxPage | None = ahead[1]
         else:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import structlog
+import trio
 
 from commucat_server.config.federation_section import ConfiguredPeer
 from commucat_storage import Peer, PeerStatus, Storage
@@ -39,6 +40,8 @@ class PeerDirectory:
         self._configured = {peer.domain: peer for peer in configured}
         self._clock = clock
         self._peers: dict[str, KnownPeer] = {}
+        # What was read before must not replace what was read later.
+        self._reading = trio.Lock()
         self._open: dict[str, bool] = {}
 
     def get(self, domain: str) -> KnownPeer | None:
@@ -56,6 +59,10 @@ class PeerDirectory:
         Raises:
             StorageError: the store failed; what was known stays.
         """
+        async with self._reading:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         stored = {peer.domain: peer for peer in await self._storage.peers()}
         self._peers = {
             domain: _joined(domain, self._configured.get(domain), stored.get(domain))
@@ -76,12 +83,12 @@ class PeerDirectory:
         Raises:
             StorageError: the store failed.
         """
-        stored = await self._storage.load_peer(peer.domain)
-        if peer.status is not PeerStatus.PENDING or stored is None or stored.status is not PeerStatus.PENDING:
+        if peer.status is not PeerStatus.PENDING:
             return
-        now = int(self._clock())
-        await self._storage.put_peer(attrs.evolve(stored, status=PeerStatus.ACTIVE, updated_at=now))
-        self._peers[peer.domain] = attrs.evolve(peer, status=PeerStatus.ACTIVE)
+        if not await self._storage.activate_peer(peer.domain, int(self._clock())):
+            return  # An operator has decided something else meanwhile.
+        if self._peers.get(peer.domain) is peer:
+            self._peers[peer.domain] = attrs.evolve(peer, status=PeerStatus.ACTIVE)
         log.info("federation peer is active", domain=peer.domain)
 
 

@@ -46,6 +46,8 @@ class SecretRotations:
         self._admin_tokens = admin_tokens
         self._clock = clock
         self._trouble: str | None = None
+        # What was read before must not replace what was read later.
+        self._reading = trio.Lock()
         self._postponed = False
 
     async def run(self) -> None:
@@ -71,6 +73,10 @@ class SecretRotations:
         Raises:
             StorageError, ProvisionError: they cannot be read; this process goes on with what it has.
         """
+        async with self._reading:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         now = int(self._clock())
         before = self._catalogue.versions[0].version
         self._catalogue.replace(await read_noise_keys(self._storage, self._config, now))
@@ -91,7 +97,10 @@ class SecretRotations:
         for version in self._catalogue.versions[1:]:
             if version.version in used and version.expires_at < late:
                 try:
-                    await self._storage.set_secret_expiry(NOISE_SECRET, version.version, until)
+                    # Not if an operator has revoked it meanwhile.
+                    await self._storage.set_secret_expiry(
+                        NOISE_SECRET, version.version, until, before=version.expires_at
+                    )
                 except StorageError:
                     self._catalogue.give_back_used(used)
                     raise

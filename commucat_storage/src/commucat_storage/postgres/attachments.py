@@ -23,15 +23,18 @@ class PostgresAttachments(AttachmentStore):
             lambda connection: first(connection, Attachment, "attachment", "id_hash = $1", id_hash)
         )
 
-    async def advance_attachment(self, id_hash: str, *, before: int, received: int, expires_at: int) -> bool:
+    async def advance_attachment(
+        self, id_hash: str, *, before: int, received: int, expires_at: int, now: int
+    ) -> bool:
         async def unit(connection: Connection) -> bool:
             done = await connection.execute(
                 "UPDATE attachment SET received = $3, expires_at = to_timestamp($4::float8) "
-                "WHERE id_hash = $1 AND received = $2",
+                "WHERE id_hash = $1 AND received = $2 AND expires_at > to_timestamp($5::float8)",
                 id_hash,
                 before,
                 received,
                 expires_at,
+                now,
             )
             return done == "UPDATE 1"
 

@@ -21,6 +21,7 @@ from commucat_storage.federation import (
     OutboxStanding,
     Peer,
     PeerStanding,
+    PeerStatus,
     RemoteFriendRequest,
     is_same_request,
     letter_of,
@@ -88,6 +89,19 @@ async def put_peer(connection: Connection, peer: Peer, record: OperatorRecord | 
         peer.updated_at,
     )
     await operating.add_record(connection, record)
+
+
+async def activate_peer(connection: Connection, domain: str, now: int) -> bool:
+    """False if there is none that is pending."""
+    changed = await connection.execute(
+        "UPDATE federation_peer SET status = $3, updated_at = to_timestamp($2::float8) "
+        "WHERE domain = $1 AND status = $4",
+        domain,
+        now,
+        PeerStatus.ACTIVE.value,
+        PeerStatus.PENDING.value,
+    )
+    return changed == "UPDATE 1"
 
 
 async def remove_peer(connection: Connection, domain: str, record: OperatorRecord | None) -> bool:

@@ -42,6 +42,9 @@ class PostgresFederation(FederationStore, OperatingStorage, abc.ABC):
         check_peer(peer)
         await self._pool.write(partial(federation.put_peer, peer=peer, record=record))
 
+    async def activate_peer(self, domain: str, now: int) -> bool:
+        return await self._pool.write(partial(federation.activate_peer, domain=domain.lower(), now=now))
+
     async def remove_peer(self, domain: str, record: OperatorRecord | None = None) -> bool:
         return await self._pool.write(partial(federation.remove_peer, domain=domain.lower(), record=record))
 

@@ -45,10 +45,15 @@ async def rotate_secret(connection: Connection, rotation: SecretRotation) -> Non
 
 
 async def set_secret_expiry(
-    connection: Connection, name: str, version: int, expires_at: int, record: OperatorRecord | None
+    connection: Connection,
+    name: str,
+    version: int,
+    expires_at: int,
+    record: OperatorRecord | None,
+    before: int | None,
 ) -> bool:
-    """False if there is no such version."""
-    found = await _set_expiry(connection, name, version, expires_at)
+    """False if there is no such version, or none that expires at ``before``."""
+    found = await _set_expiry(connection, name, version, expires_at, before)
     if found:
         await add_record(connection, record)
     return found
@@ -84,12 +89,16 @@ async def forget_secrets(connection: Connection, before: int) -> int:
     )
 
 
-async def _set_expiry(connection: Connection, name: str, version: int, expires_at: int) -> bool:
+async def _set_expiry(
+    connection: Connection, name: str, version: int, expires_at: int, before: int | None = None
+) -> bool:
     changed = await connection.execute(
-        "UPDATE server_secret SET expires_at = to_timestamp($1::float8) WHERE name = $2 AND version = $3",
+        "UPDATE server_secret SET expires_at = to_timestamp($1::float8) WHERE name = $2 AND version = $3 "
+        "AND expires_at = coalesce(to_timestamp($4::float8), expires_at)",
         expires_at,
         name,
         version,
+        before,
     )
     return changed == "UPDATE 1"
 

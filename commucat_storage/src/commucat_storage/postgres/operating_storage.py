@@ -32,10 +32,18 @@ class PostgresOperating(OperatingStorage):
         await self._pool.write(lambda connection: operating.rotate_secret(connection, rotation))
 
     async def set_secret_expiry(
-        self, name: str, version: int, expires_at: int, record: OperatorRecord | None = None
+        self,
+        name: str,
+        version: int,
+        expires_at: int,
+        record: OperatorRecord | None = None,
+        *,
+        before: int | None = None,
     ) -> bool:
         return await self._pool.write(
-            lambda connection: operating.set_secret_expiry(connection, name, version, expires_at, record)
+            lambda connection: operating.set_secret_expiry(
+                connection, name, version, expires_at, record, before
+            )
         )
 
     async def reseal_secrets(self, changes: Sequence[Resealed], record: OperatorRecord | None = None) -> None:

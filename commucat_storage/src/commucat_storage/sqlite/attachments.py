@@ -30,12 +30,15 @@ class SqliteAttachments(AttachmentStore):
     async def load_attachment(self, id_hash: str) -> Attachment | None:
         return await self._readers.run(_load, id_hash)
 
-    async def advance_attachment(self, id_hash: str, *, before: int, received: int, expires_at: int) -> bool:
+    async def advance_attachment(
+        self, id_hash: str, *, before: int, received: int, expires_at: int, now: int
+    ) -> bool:
         return await self._write(
             lambda transaction: (
                 transaction.connection.execute(
-                    "UPDATE attachment SET received = ?, expires_at = ? WHERE id_hash = ? AND received = ?",
-                    (received, expires_at, id_hash, before),
+                    "UPDATE attachment SET received = ?, expires_at = ? "
+                    "WHERE id_hash = ? AND received = ? AND expires_at > ?",
+                    (received, expires_at, id_hash, before, now),
                 ).rowcount
                 == 1
             )

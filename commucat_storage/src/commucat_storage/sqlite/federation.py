@@ -17,6 +17,7 @@ from commucat_storage.federation import (
     OutboxStanding,
     Peer,
     PeerStanding,
+    PeerStatus,
     RemoteFriendRequest,
     cleaned,
     is_same_request,
@@ -66,6 +67,15 @@ def put_peer(connection: sqlite3.Connection, peer: Peer, record: OperatorRecord 
         ),
     )
     operating.add_record(connection, record)
+
+
+def activate_peer(connection: sqlite3.Connection, domain: str, now: int) -> bool:
+    """False if there is none that is pending."""
+    changed = connection.execute(
+        "UPDATE federation_peer SET status = ?, updated_at = ? WHERE domain = ? AND status = ?",
+        (PeerStatus.ACTIVE.value, now, domain, PeerStatus.PENDING.value),
+    )
+    return changed.rowcount == 1
 
 
 def remove_peer(transaction: Transaction, domain: str, record: OperatorRecord | None) -> bool:

@@ -51,6 +51,11 @@ class SqliteFederation(FederationStore, OperatingStorage, abc.ABC):
         check_peer(peer)
         await self._write(lambda transaction: federation.put_peer(transaction.connection, peer, record))
 
+    async def activate_peer(self, domain: str, now: int) -> bool:
+        return await self._write(
+            lambda transaction: federation.activate_peer(transaction.connection, domain.lower(), now)
+        )
+
     async def remove_peer(self, domain: str, record: OperatorRecord | None = None) -> bool:
         return await self._write(
             lambda transaction: federation.remove_peer(transaction, domain.lower(), record)

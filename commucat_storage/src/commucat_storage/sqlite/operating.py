@@ -45,10 +45,15 @@ def rotate_secret(connection: sqlite3.Connection, rotation: SecretRotation) -> N
 
 
 def set_secret_expiry(
-    connection: sqlite3.Connection, name: str, version: int, expires_at: int, record: OperatorRecord | None
+    connection: sqlite3.Connection,
+    name: str,
+    version: int,
+    expires_at: int,
+    record: OperatorRecord | None,
+    before: int | None,
 ) -> bool:
-    """False if there is no such version."""
-    found = _set_expiry(connection, name, version, expires_at)
+    """False if there is no such version, or none that expires at ``before``."""
+    found = _set_expiry(connection, name, version, expires_at, before)
     if found:
         add_record(connection, record)
     return found
@@ -77,9 +82,13 @@ def forget_secrets(connection: sqlite3.Connection, before: int) -> int:
     ).rowcount
 
 
-def _set_expiry(connection: sqlite3.Connection, name: str, version: int, expires_at: int) -> bool:
+def _set_expiry(
+    connection: sqlite3.Connection, name: str, version: int, expires_at: int, before: int | None = None
+) -> bool:
     changed = connection.execute(
-        "UPDATE server_secret SET expires_at = ? WHERE name = ? AND version = ?", (expires_at, name, version)
+        "UPDATE server_secret SET expires_at = ? "
+        "WHERE name = ? AND version = ? AND expires_at = coalesce(?, expires_at)",
+        (expires_at, name, version, before),
     )
     return changed.rowcount == 1
 

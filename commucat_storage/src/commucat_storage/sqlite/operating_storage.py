@@ -42,11 +42,17 @@ class SqliteOperating(OperatingStorage, abc.ABC):
         await self._write(lambda transaction: operating.rotate_secret(transaction.connection, rotation))
 
     async def set_secret_expiry(
-        self, name: str, version: int, expires_at: int, record: OperatorRecord | None = None
+        self,
+        name: str,
+        version: int,
+        expires_at: int,
+        record: OperatorRecord | None = None,
+        *,
+        before: int | None = None,
     ) -> bool:
         return await self._write(
             lambda transaction: operating.set_secret_expiry(
-                transaction.connection, name, version, expires_at, record
+                transaction.connection, name, version, expires_at, record, before
             )
         )
 
