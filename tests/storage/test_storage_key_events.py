@@ -89,3 +89,16 @@ def test_events_in_an_archive_are_whole(tmp_path: Path) -> None:
     odd = attrs.evolve(event(1), device_id='quote" and \u2028 line')
     append_events(path, [odd])
     assert read_archive(path) == [odd]
+
+
+async def test_no_certificate_and_event_of_a_key_that_is_gone(storage: Storage) -> None:
+    await add_devices(storage, "a", "b")
+    told = await storage.key_events("a")
+    stranger = attrs.evolve(event(1), public_key=key_of("another"))
+    assert not await storage.add_certificate(certificate(1, "a"), stranger)
+    assert not await storage.add_certificate(certificate(2, "nobody"), event(2, "nobody"))
+    await storage.revoke_device("b", NOW)
+    assert not await storage.add_certificate(certificate(3, "b"), event(3, "b"))
+
+    assert await storage.key_events("a") == told
+    assert [await storage.newest_certificate(name) for name in ("a", "b", "nobody")] == [None] * 3

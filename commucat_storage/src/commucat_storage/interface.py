@@ -236,8 +236,11 @@ class Storage(
         """The newest certificate that is not revoked, expired or not."""
 
     @abc.abstractmethod
-    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> None:
-        """Store a certificate and, with it, the event that tells of it."""
+    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> bool:
+        """Store a certificate and, with it, the event that tells of it.
+
+        False, and nothing is stored, if there is an event and the device is not active with its key any more.
+        """
 
     # -- key events ----------------------------------------------------------------------------
 

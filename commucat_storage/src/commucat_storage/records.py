@@ -35,6 +35,10 @@ class Device:
     status: DeviceStatus
     created_at: int
 
+    def is_active_with(self, public_key: bytes) -> bool:
+        """Whether it may act, and this is its key."""
+        return self.status is DeviceStatus.ACTIVE and self.public_key == public_key
+
 
 @attrs.frozen(kw_only=True)
 class CertificateRow:

@@ -214,10 +214,12 @@ def handlers(context: ApiContext) -> Handlers:
         if "@" in device_id and context.federation is not None:
             return await certificate_afar(context.federation, device_id)
         device = await context.storage.load_device(device_id)
-        if device is None or device.status is not DeviceStatus.ACTIVE:
+        certificate = None
+        if device is not None and device.status is DeviceStatus.ACTIVE:
+            certificate = await context.issuer.current(device)
+        if certificate is None:
             # A revoked device is nobody to write to; peers need not tell it from no device.
             raise ProblemError(404, "device not found")
-        certificate = await context.issuer.current(device)
         return json_answer({"certificate": certificate.to_wire()})
 
     async def certificate_afar(federation: Federation, address: str) -> Response[dict[str, Any]]:

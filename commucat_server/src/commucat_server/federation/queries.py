@@ -120,9 +120,12 @@ class PeerAnswers:
 
     async def _certificate(self, device_id: str) -> dict[str, Any]:
         device = None if "\0" in device_id else await self._storage.load_device(device_id)
-        if device is None or device.status is not DeviceStatus.ACTIVE:
+        certificate = None
+        if device is not None and device.status is DeviceStatus.ACTIVE:
+            certificate = await self._issuer.current(device)
+        if certificate is None:
             raise problems.NO_DEVICE.raised()
-        return {"certificate": (await self._issuer.current(device)).to_wire()}
+        return {"certificate": certificate.to_wire()}
 
     async def _friend_devices(self, peer: KnownPeer, handle: str, friend: str) -> dict[str, Any]:
         address = split_address(friend)

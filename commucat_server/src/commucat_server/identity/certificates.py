@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
 from commucat_server.identity.tokens import new_event_id, new_serial
-from commucat_storage import CertificateRow, Device, KeyEvent, Storage
+from commucat_storage import CertificateRow, Device, DeviceStatus, KeyEvent, Storage
 
 RENEW_BEFORE = 10 * 86_400
 """Seconds: a certificate with less life left is replaced at the next connect."""
@@ -48,8 +48,11 @@ class CertificateIssuer:
     def needs_renewal(self, certificate: DeviceCertificate | CertificateRow) -> bool:
         return certificate.expires_at < self._clock() + RENEW_BEFORE
 
-    async def current(self, device: Device) -> DeviceCertificate:
-        """The certificate that peers may rely on for this active device; renewed when it runs out."""
+    async def current(self, device: Device) -> DeviceCertificate | None:
+        """The certificate that peers may rely on for this active device; renewed when it runs out.
+
+        None if the device turns out not to be active any more.
+        """
         row = await self._storage.newest_certificate(device.device_id)
         if row is not None and row.public_key == device.public_key and not self.needs_renewal(row):
             return certificate_of(row)
@@ -60,7 +63,12 @@ class CertificateIssuer:
             public_key=device.public_key,
             recorded_at=int(self._clock()),
         )
-        await self._storage.add_certificate(row_of(fresh, "certificate"), event)
+        if not await self._storage.add_certificate(row_of(fresh, "certificate"), event):
+            # Revoked meanwhile, or it has another key, which is told of already.
+            changed = await self._storage.load_device(device.device_id)
+            if changed is None or changed.status is not DeviceStatus.ACTIVE:
+                return None
+            return await self.current(changed)
         if self._renewed is not None:
             self._renewed(fresh, event)
         return fresh

@@ -152,6 +152,22 @@ async def insert_certificate(connection: Connection, certificate: CertificateRow
     await insert(connection, "device_certificates", certificate, taken=taken, serial=str(certificate.serial))
 
 
+async def add_certificate(
+    connection: Connection, certificate: CertificateRow, event: KeyEvent | None
+) -> bool:
+    """False if there is an event and the device is not active with its key."""
+    if event is not None:
+        # Whoever changes the key or revokes the device locks it, too.
+        if not await lock_device(connection, event.device_id, changes=False):
+            return False
+        device = await load_device(connection, event.device_id)
+        if device is None or not device.is_active_with(event.public_key):
+            return False
+        await insert_key_event(connection, event)
+    await insert_certificate(connection, certificate)
+    return True
+
+
 # -- sessions --------------------------------------------------------------------------------------
 
 

@@ -266,13 +266,8 @@ class PostgresStorage(
     async def newest_certificate(self, device_id: str) -> CertificateRow | None:
         return await self._read(accounts.newest_certificate, device_id)
 
-    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> None:
-        async def unit(connection: Connection) -> None:
-            await accounts.insert_certificate(connection, certificate)
-            if event is not None:
-                await accounts.insert_key_event(connection, event)
-
-        await self._pool.write(unit)
+    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> bool:
+        return await self._write(accounts.add_certificate, certificate, event)
 
     # -- key events ----------------------------------------------------------------------------
 

@@ -180,6 +180,19 @@ def insert_certificate(connection: sqlite3.Connection, certificate: CertificateR
     )
 
 
+def add_certificate(
+    connection: sqlite3.Connection, certificate: CertificateRow, event: KeyEvent | None
+) -> bool:
+    """False if there is an event and the device is not active with its key."""
+    if event is not None:
+        device = load_device(connection, event.device_id)
+        if device is None or not device.is_active_with(event.public_key):
+            return False
+        insert_key_event(connection, event)
+    insert_certificate(connection, certificate)
+    return True
+
+
 # -- sessions --------------------------------------------------------------------------------------
 
 

@@ -213,13 +213,10 @@ class SqliteStorage(
     async def newest_certificate(self, device_id: str) -> CertificateRow | None:
         return await self._readers.run(accounts.newest_certificate, device_id)
 
-    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> None:
-        def work(transaction: Transaction) -> None:
-            accounts.insert_certificate(transaction.connection, certificate)
-            if event is not None:
-                accounts.insert_key_event(transaction.connection, event)
-
-        await self._write(work)
+    async def add_certificate(self, certificate: CertificateRow, event: KeyEvent | None = None) -> bool:
+        return await self._write(
+            lambda transaction: accounts.add_certificate(transaction.connection, certificate, event)
+        )
 
     # -- key events ----------------------------------------------------------------------------
 
