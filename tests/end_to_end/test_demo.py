@@ -16,7 +16,7 @@ def test_the_demonstration_goes_as_told_and_leaves_nothing(tmp_path: Path) -> No
         env=clean_environment(TMPDIR=str(tmp_path)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=360,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,5 +1,6 @@
 """``commucat-server --workers N``: several processes behind one address."""
 
+import contextlib
 import json
 import os
 import select
@@ -54,8 +55,11 @@ async def healths(where: Reach) -> dict[int, str]:
 
 def children(pid: int) -> list[int]:
     """Of all its threads: each starts processes of its own."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(each) for path in lists for each in path.read_text().split()]
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += map(int, path.read_text().split())
+    return found
 
 
 async def test_messages_reach_devices_at_whichever_worker_they_are(server: ServerProcess) -> None:

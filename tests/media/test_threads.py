@@ -40,7 +40,7 @@ async def test_calls_of_one_codec_come_one_after_another_in_their_order(nursery:
 
 async def test_codecs_work_side_by_side() -> None:
     threads = CodecThreads(2)
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     async with trio.open_nursery() as calls:
         for lane in (threads.lane(), threads.lane()):
             # Neither returns before the other is there.

@@ -154,7 +154,7 @@ async def test_a_slow_handler_stops_its_peer() -> None:
         await test.peer.request("POST", "/connect", CHUNKED)
         await test.peer.head()
         sent = 0
-        with trio.move_on_after(0.3):
+        with trio.move_on_after(2):
             while True:
                 await test.peer.send(bytes(10_000))
                 sent += 10_000

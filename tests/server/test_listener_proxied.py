@@ -119,9 +119,10 @@ async def test_a_header_that_does_not_come_to_its_end_is_not_waited_for(tmp_path
     with capture_logs() as lines:
         async with proxied(tmp_path, trusted=True, patience=0.05) as server:
             tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+            # Of bytes that it had not read the kernel makes a reset.
             async with tcp:
-                await tcp.send_all(sent)
-                with trio.fail_after(30):
+                with trio.fail_after(60), contextlib.suppress(trio.BrokenResourceError):
+                    await tcp.send_all(sent)
                     assert await tcp.receive_some(1) == b""
 
     [line] = [line for line in lines if line["event"] == "a proxy sent no proper PROXY header"]

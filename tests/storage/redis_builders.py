@@ -29,7 +29,8 @@ def fresh(name: str) -> str:
 def quick(**changes: Any) -> RedisSettings:
     """Tries again at once, and is patient enough for a busy machine."""
     fixed: dict[str, Any] = {"presence_ttl": LONG, "first_delay": 0.01, "longest_delay": 0.05}
-    return RedisSettings(**(fixed | {"decision_timeout": 5.0, "answer_timeout": 5.0} | changes))
+    patient = ("command_timeout", "connect_timeout", "close_timeout", "decision_timeout", "answer_timeout")
+    return RedisSettings(**(fixed | dict.fromkeys(patient, DEADLINE) | changes))
 
 
 class Told:
