@@ -21,8 +21,9 @@ from commucat_server.ops.operator_watch import OperatorWatch
 from commucat_server.ops.secret_rotation import SecretRotations
 from commucat_server.ops.times import rfc3339
 from commucat_server.provision import NOISE_SECRET, NoiseKeyVersion, load_noise_keys, rotate_noise_keys
-from commucat_server.provision.noise_keys import ACTIVATION
+from commucat_server.provision.noise_keys import ACTIVATION, read_noise_keys
 from commucat_server.provision.operator_records import operator_record
+from commucat_server.provision.rekey import rekey_secrets
 from commucat_storage import Node as StoreNode
 from commucat_storage import Storage, StorageError, open_sqlite
 from commucat_storage.postgres import open_postgres
@@ -213,6 +214,41 @@ async def test_a_key_that_is_revoked_while_it_is_prolonged_stays_revoked(
     await node.rotation.refresh()
 
     assert 1 not in node.accepted()
+
+
+@pytest.mark.parametrize("first", ["rekey", "rotation"])
+async def test_a_rotation_beside_a_rekey_leaves_a_store_that_one_key_opens(
+    storage: Storage, config: ServerConfig, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    node = await node_of(storage, config, clock := Clock())
+    old, new = config.security.secret_key, bytes(range(32))
+    clock.now += 168 * HOUR
+
+    async def rekey() -> None:
+        await rekey_secrets(storage, old, new, int(clock.now))
+
+    async def rotate() -> None:
+        await rotate_noise_keys(storage, config, int(clock.now), by="operator")
+
+    name, meanwhile, act = {
+        "rekey": ("rotate_secret", rekey, rotate),
+        "rotation": ("reseal_secrets", rotate, rekey),
+    }[first]
+    write = getattr(storage, name)
+
+    async def after_the_other(*args: Any) -> None:
+        monkeypatch.setattr(storage, name, write)
+        await meanwhile()
+        await write(*args)
+
+    monkeypatch.setattr(storage, name, after_the_other)
+    with pytest.raises(StorageError, match="meanwhile"):
+        await act()
+
+    key = new if first == "rekey" else old
+    opened = attrs.evolve(config, security=attrs.evolve(config.security, secret_key=key))
+    assert await read_noise_keys(storage, opened, int(clock.now))
+    assert node.accepted() == [1]
 
 
 async def test_what_was_read_earlier_does_not_replace_what_was_read_later(

@@ -67,6 +67,20 @@ async def test_a_rotation_that_comes_second_changes_nothing(storage: Storage) ->
     assert await storage.operator_records(10) == ()
 
 
+async def test_a_rotation_counts_only_beside_the_version_that_was_the_newest(storage: Storage) -> None:
+    first = secret(1)
+    await storage.insert_secret(first)
+    for other in (attrs.evolve(first, secret=b"in another form"), secret(3)):
+        rotation = SecretRotation(secret=secret(2), until={1: NOW + 99}, record=record("r"), newest=other)
+        with pytest.raises(AlreadyExistsError, match="noise-static was changed meanwhile"):
+            await storage.rotate_secret(rotation)
+    assert await storage.secret_versions() == (first,)
+    assert await storage.operator_records(10) == ()
+
+    await storage.rotate_secret(SecretRotation(secret=secret(2), newest=first))
+    assert [each.version for each in await storage.secret_versions()] == [2, 1]
+
+
 async def test_the_end_of_a_version_can_be_set(storage: Storage) -> None:
     await storage.insert_secret(secret(1))
     assert await storage.set_secret_expiry("noise-static", 1, NOW, record("r"))
@@ -89,7 +103,11 @@ async def test_secrets_are_resealed_all_or_none(storage: Storage) -> None:
     assert {each.secret for each in await storage.secret_versions()} == {b"private"}
     assert await storage.operator_records(10) == ()
 
-    await storage.reseal_secrets([good], record("r"))
+    with pytest.raises(StorageError, match="noise-static has got a version meanwhile"):
+        await storage.reseal_secrets([good], record("r"))
+    assert {each.secret for each in await storage.secret_versions()} == {b"private"}
+
+    await storage.reseal_secrets([good, attrs.evolve(good, version=2)], record("r"))
     [_, first] = await storage.secret_versions("noise-static")
     assert (first.secret, first.metadata) == (b"sealed", '{"a": 1}')
 

@@ -62,7 +62,8 @@ class OperatingStorage(abc.ABC):
         """Store all of them in their new form.
 
         Raises:
-            StorageError: one has changed since it was read, or is gone; nothing is changed.
+            StorageError: one has changed since it was read, or is gone, or there are other versions of its
+                name; nothing is changed.
         """
 
     @abc.abstractmethod

@@ -28,6 +28,8 @@ class SecretRotation:
     until: Mapping[int, int] = attrs.field(factory=dict)
     """New ``expires_at`` of earlier versions, by version; the others stay as they are."""
     record: OperatorRecord | None = None
+    newest: Secret | None = None
+    """The newest version as it was read, which it must still be; None: whichever there is."""
 
 
 @attrs.frozen(kw_only=True)

@@ -113,6 +113,8 @@ async def rotate_noise_keys(
     """
     rotation = config.security_rotation
     box = SecretBox(config.security.secret_key)
+    # Read before: what is stored in another form meanwhile, under another key, is not the same any more.
+    stored = await storage.secret_versions(NOISE_SECRET)
     versions = await read_noise_keys(storage, config, now)
     if after is not None and versions[0].version != after:
         raise AlreadyExistsError(f"version {versions[0].version} of the Noise key is there already")
@@ -145,7 +147,12 @@ async def rotate_noise_keys(
         now,
     )
     await storage.rotate_secret(
-        SecretRotation(secret=_row_of(fresh, box, now), until={newest.version: until}, record=record)
+        SecretRotation(
+            secret=_row_of(fresh, box, now),
+            until={newest.version: until},
+            record=record,
+            newest=stored[0] if stored else None,
+        )
     )
     return fresh
 

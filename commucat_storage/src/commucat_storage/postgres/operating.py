@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from commucat_storage.errors import StorageError
+from commucat_storage.errors import AlreadyExistsError, StorageError
 from commucat_storage.interface_operating import TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
     ExpiryStep,
@@ -37,7 +37,15 @@ async def secret_versions(connection: Connection, name: str | None) -> tuple[Sec
 
 
 async def rotate_secret(connection: Connection, rotation: SecretRotation) -> None:
-    """Raises :class:`AlreadyExistsError` when the version exists."""
+    """Raises :class:`AlreadyExistsError` when the version exists, or another is the newest."""
+    if rotation.newest is not None:
+        found = await connection.fetchrow(
+            "SELECT version, secret FROM server_secret WHERE name = $1 "
+            "ORDER BY version DESC LIMIT 1 FOR UPDATE",
+            rotation.secret.name,
+        )
+        if found is None or tuple(found) != (rotation.newest.version, rotation.newest.secret):
+            raise AlreadyExistsError(f"{rotation.secret.name} was changed meanwhile")
     await accounts.insert_secret(connection, rotation.secret)
     for version, expires_at in rotation.until.items():
         await _set_expiry(connection, rotation.secret.name, version, expires_at)
@@ -62,7 +70,7 @@ async def set_secret_expiry(
 async def reseal_secrets(
     connection: Connection, changes: Sequence[Resealed], record: OperatorRecord | None
 ) -> None:
-    """Raises :class:`StorageError` if a row is not the one that was read."""
+    """Raises :class:`StorageError` if a row is not the one that was read, or there are others of its name."""
     for change in changes:
         changed = await connection.execute(
             "UPDATE server_secret SET secret = $1, metadata = $2::text::json "
@@ -75,6 +83,11 @@ async def reseal_secrets(
         )
         if changed != "UPDATE 1":
             raise StorageError(f"{change.name} version {change.version} was changed meanwhile; try again")
+    # A rotation holds the newest row of its name: whatever it has added is seen here.
+    for name in {change.name for change in changes}:
+        count = await connection.fetchval("SELECT count(*) FROM server_secret WHERE name = $1", name)
+        if count != sum(change.name == name for change in changes):
+            raise StorageError(f"{name} has got a version meanwhile; try again")
     await add_record(connection, record)
 
 

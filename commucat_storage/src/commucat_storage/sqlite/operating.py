@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from commucat_storage.errors import StorageError
+from commucat_storage.errors import AlreadyExistsError, StorageError
 from commucat_storage.interface_operating import TAKEN_KEPT, RecordOf
 from commucat_storage.operating import (
     ExpiryStep,
@@ -37,7 +37,14 @@ def secret_versions(connection: sqlite3.Connection, name: str | None) -> tuple[S
 
 
 def rotate_secret(connection: sqlite3.Connection, rotation: SecretRotation) -> None:
-    """Raises :class:`AlreadyExistsError` when the version exists."""
+    """Raises :class:`AlreadyExistsError` when the version exists, or another is the newest."""
+    if rotation.newest is not None:
+        found = connection.execute(
+            "SELECT version, secret FROM server_secret WHERE name = ? ORDER BY version DESC LIMIT 1",
+            (rotation.secret.name,),
+        ).fetchone()
+        if found is None or tuple(found) != (rotation.newest.version, rotation.newest.secret):
+            raise AlreadyExistsError(f"{rotation.secret.name} was changed meanwhile")
     accounts.insert_secret(connection, rotation.secret)
     for version, expires_at in rotation.until.items():
         _set_expiry(connection, rotation.secret.name, version, expires_at)
@@ -62,7 +69,7 @@ def set_secret_expiry(
 def reseal_secrets(
     connection: sqlite3.Connection, changes: Sequence[Resealed], record: OperatorRecord | None
 ) -> None:
-    """Raises :class:`StorageError` if a row is not the one that was read."""
+    """Raises :class:`StorageError` if a row is not the one that was read, or there are others of its name."""
     for change in changes:
         changed = connection.execute(
             "UPDATE server_secret SET secret = ?, metadata = ? WHERE name = ? AND version = ? AND secret = ?",
@@ -70,6 +77,10 @@ def reseal_secrets(
         )
         if changed.rowcount != 1:
             raise StorageError(f"{change.name} version {change.version} was changed meanwhile; try again")
+    for name in {change.name for change in changes}:
+        [count] = connection.execute("SELECT count(*) FROM server_secret WHERE name = ?", (name,)).fetchone()
+        if count != sum(change.name == name for change in changes):
+            raise StorageError(f"{name} has got a version meanwhile; try again")
     add_record(connection, record)
 
 
