@@ -8,6 +8,7 @@ import trio
 
 from commucat_server.api.application import build_application
 from commucat_server.api.context import ApiContext
+from server.asgi_scopes import http_scope
 
 
 @attrs.frozen
@@ -43,21 +44,12 @@ class Api:
             await trio.lowlevel.checkpoint()
             sent.append(message)
 
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "2",
-            "method": method,
-            "scheme": "https",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"host", b"localhost")]
-            + [(name.encode(), value.encode("latin-1")) for name, value in headers],
-            "client": (client, 40000),
-            "server": ("192.0.2.2", 8443),
-        }
+        scope = http_scope(
+            method,
+            path,
+            [(b"host", b"localhost")] + [(name.encode(), value.encode("latin-1")) for name, value in headers],
+            client=(client, 40000),
+        )
         await self._application(scope, receive, send)
         return Answer(
             sent[0]["status"],

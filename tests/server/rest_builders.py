@@ -23,6 +23,7 @@ from commucat_server.listener import AsgiApp
 from commucat_server.ops.audit import Audit
 from commucat_server.provision import Shared
 from commucat_server.security.rate import RateLimit, SharedRateLimit
+from server.asgi_scopes import http_scope
 from server.connect_builders import AUTHORITY, DOMAIN, Client, Person, Server, running_server, upkeep_of
 
 
@@ -97,20 +98,7 @@ class Rest:
 
         if token is not None:
             headers = (*headers, (b"authorization", f"Bearer {token}".encode()))
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "2",
-            "method": method,
-            "scheme": "https",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": list(headers),
-            "client": (address, 1),
-            "server": ("192.0.2.1", 2),
-        }
+        scope = http_scope(method, path, headers, client=(address, 1))
         await self.application(scope, receive, send)
         start, *parts = sent
         return Reply(

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from commucat_storage import DeviceStatus
+from server.asgi_scopes import http_scope
 from server.connect_builders import Person
 from server.people_builders import Api, running_api
 
@@ -19,23 +20,11 @@ class SlowRequest:
     """A request whose body stops after its first bytes."""
 
     def __init__(self, method: str, path: str, token: str, body: bytes) -> None:
-        self._scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "2",
-            "method": method,
-            "scheme": "https",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [
-                (b"authorization", b"Bearer " + token.encode()),
-                (b"content-type", b"application/json"),
-            ],
-            "client": ("192.0.2.1", 1),
-            "server": ("192.0.2.2", 2),
-        }
+        self._scope = http_scope(
+            method,
+            path,
+            [(b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json")],
+        )
         self._pieces = [body[:3], body[3:]]
         self.goes_on = trio.Event()
         self.waits = trio.Event()

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from commucat_proto import FrameType
-from server.connect_builders import Server
+from server.connect_builders import Client, Server
 from server.test_calls_state import (
     ALICE,
     BOB,
@@ -45,6 +45,21 @@ class Held:
             await self._real(batch, done)
 
 
+async def lose_midway(
+    server: Server, who: Client, kind: FrameType, value: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Say it, and be gone before it is stored."""
+    held = Held(server, kind)
+    with monkeypatch.context() as patched:
+        patched.setattr(server.storage, "enqueue", held.enqueue)
+        who.send(kind, CHANNEL, value)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await lose(who)
+    await held.release()
+    await server.storage.settle()
+    await trio.testing.wait_all_tasks_blocked(0.05)
+
+
 async def grace_over(server: Server, clock: trio.testing.MockClock) -> None:
     for seconds in (server.context.calls.limits.grace + 5, 5):
         clock.jump(seconds)
@@ -58,15 +73,8 @@ async def test_who_is_gone_when_the_answer_is_stored_is_away(
         alice, bob, carol = await people(server, ALICE, BOB, CAROL)
         await offer(alice)
         await answer(carol)
-        held = Held(server, FrameType.CALL_ANSWER)
-        monkeypatch.setattr(server.storage, "enqueue", held.enqueue)
-        bob.send(FrameType.CALL_ANSWER, CHANNEL, {"call_id": CALL, "accept": True})
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        await lose(bob)
-        monkeypatch.undo()
-        await held.release()
-        await server.storage.settle()
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        accepted = {"call_id": CALL, "accept": True}
+        await lose_midway(server, bob, FrameType.CALL_ANSWER, accepted, monkeypatch)
 
         call = server.context.calls.board.find(CALL)
         assert call is not None
@@ -80,15 +88,8 @@ async def test_who_is_gone_when_the_offer_is_stored_is_away(
 ) -> None:
     async with serving(tmp_path) as server:
         alice, bob, _ = await people(server, ALICE, BOB, CAROL)
-        held = Held(server, FrameType.CALL_OFFER)
-        monkeypatch.setattr(server.storage, "enqueue", held.enqueue)
-        alice.send(FrameType.CALL_OFFER, CHANNEL, {"call_id": CALL, "from": ALICE.device_id, "to": []})
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        await lose(alice)
-        monkeypatch.undo()
-        await held.release()
-        await server.storage.settle()
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        offered = {"call_id": CALL, "from": ALICE.device_id, "to": []}
+        await lose_midway(server, alice, FrameType.CALL_OFFER, offered, monkeypatch)
         await answer(bob)
 
         call = server.context.calls.board.find(CALL)

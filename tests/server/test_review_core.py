@@ -18,6 +18,7 @@ from commucat_server.connect.frames.messages import MAX_MESSAGE_LEN
 from commucat_server.connect.handler import ConnectHandler
 from commucat_server.routing.reception import WINDOW_BYTES
 from commucat_storage import Admission, Admitted, CommitFailedError, SqliteSettings
+from server.asgi_scopes import http_scope
 from server.connect_builders import (
     Client,
     MemoryConnectStream,
@@ -320,20 +321,7 @@ async def ask(server: Server, method: str, path: str, *headers: tuple[bytes, byt
         await trio.lowlevel.checkpoint()
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "2",
-        "method": method,
-        "scheme": "https",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"localhost"), *headers],
-        "client": ("192.0.2.1", 1),
-        "server": ("192.0.2.2", 2),
-    }
+    scope = http_scope(method, path, [(b"host", b"localhost"), *headers])
     await application(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 

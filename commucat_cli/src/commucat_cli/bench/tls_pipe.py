@@ -4,6 +4,7 @@ A socket that encrypts for itself can do so only when it sends. Here a record ca
 """
 
 import ssl
+from contextlib import suppress
 
 _READ_LEN = 65_536
 
@@ -46,12 +47,11 @@ class TlsPipe:
         """
         self._incoming.write(data)
         found: list[bytes] = []
-        try:
+        # What is left may be half a record, or one of TLS itself.
+        with suppress(ssl.SSLWantReadError):
             # Asked beforehand: an exception costs more than a small record.
             while self._incoming.pending or self._tls.pending():
                 if not (piece := self._tls.read(_READ_LEN)):
                     break  # the server's end; nothing counts behind it
                 found.append(piece)
-        except ssl.SSLWantReadError:
-            pass  # half a record, or one of TLS itself
         return found[0] if len(found) == 1 else b"".join(found)

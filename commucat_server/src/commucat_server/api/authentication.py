@@ -9,7 +9,7 @@ from commucat_server.api.context import ApiContext
 from commucat_server.api.gate import wait_of_caller
 from commucat_server.api.problems import ProblemError, too_many_requests
 from commucat_server.identity.tokens import token_hash
-from commucat_storage import Device, DeviceStatus, User
+from commucat_storage import Device, DeviceStatus, SessionRow, User
 
 
 @attrs.frozen
@@ -40,16 +40,7 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
     if not token:
         raise ProblemError(401, "empty token provided")
     now = int(context.clock())
-    session = await context.storage.load_session(token_hash(token))
-    if session is None:
-        raise ProblemError(401, "session not found or expired")
-    if session.expires_at <= now:
-        raise ProblemError(401, "session expired, please reconnect")
-    device = await context.storage.load_device(session.device_id)
-    if device is None:
-        raise ProblemError(401, "device not found")
-    if device.status is not DeviceStatus.ACTIVE:
-        raise ProblemError(403, "access denied")
+    session, device = await _session_of(token_hash(token), context, now)
     user = await context.storage.load_user(device.user_id)
     if user is None:
         raise ProblemError(401, "user not found")
@@ -69,8 +60,18 @@ async def authenticate_still(caller: Caller, context: ApiContext) -> None:
     Raises:
         ProblemError: 401 or 403, saying why.
     """
-    if await context.storage.load_session(caller.token_hash) is None:
+    await _session_of(caller.token_hash, context, int(context.clock()))
+
+
+async def _session_of(hashed: str, context: ApiContext, now: int) -> tuple[SessionRow, Device]:
+    session = await context.storage.load_session(hashed)
+    if session is None:
         raise ProblemError(401, "session not found or expired")
-    device = await context.storage.load_device(caller.device.device_id)
-    if device is None or device.status is not DeviceStatus.ACTIVE:
+    if session.expires_at <= now:
+        raise ProblemError(401, "session expired, please reconnect")
+    device = await context.storage.load_device(session.device_id)
+    if device is None:
+        raise ProblemError(401, "device not found")
+    if device.status is not DeviceStatus.ACTIVE:
         raise ProblemError(403, "access denied")
+    return session, device

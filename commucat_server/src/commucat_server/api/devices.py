@@ -214,9 +214,7 @@ def handlers(context: ApiContext) -> Handlers:
         if "@" in device_id and context.federation is not None:
             return await certificate_afar(context.federation, device_id)
         device = await context.storage.load_device(device_id)
-        certificate = None
-        if device is not None and device.status is DeviceStatus.ACTIVE:
-            certificate = await context.issuer.current(device)
+        certificate = None if device is None else await context.issuer.current(device)
         if certificate is None:
             # A revoked device is nobody to write to; peers need not tell it from no device.
             raise ProblemError(404, "device not found")

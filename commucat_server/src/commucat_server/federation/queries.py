@@ -120,9 +120,7 @@ class PeerAnswers:
 
     async def _certificate(self, device_id: str) -> dict[str, Any]:
         device = None if "\0" in device_id else await self._storage.load_device(device_id)
-        certificate = None
-        if device is not None and device.status is DeviceStatus.ACTIVE:
-            certificate = await self._issuer.current(device)
+        certificate = None if device is None else await self._issuer.current(device)
         if certificate is None:
             raise problems.NO_DEVICE.raised()
         return {"certificate": certificate.to_wire()}

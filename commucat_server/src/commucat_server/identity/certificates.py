@@ -49,10 +49,12 @@ class CertificateIssuer:
         return certificate.expires_at < self._clock() + RENEW_BEFORE
 
     async def current(self, device: Device) -> DeviceCertificate | None:
-        """The certificate that peers may rely on for this active device; renewed when it runs out.
+        """The certificate that peers may rely on for this device; renewed when it runs out.
 
-        None if the device turns out not to be active any more.
+        None if the device is not active, or turns out not to be any more.
         """
+        if device.status is not DeviceStatus.ACTIVE:
+            return None
         row = await self._storage.newest_certificate(device.device_id)
         if row is not None and row.public_key == device.public_key and not self.needs_renewal(row):
             return certificate_of(row)
@@ -66,9 +68,7 @@ class CertificateIssuer:
         if not await self._storage.add_certificate(row_of(fresh, "certificate"), event):
             # Revoked meanwhile, or it has another key, which is told of already.
             changed = await self._storage.load_device(device.device_id)
-            if changed is None or changed.status is not DeviceStatus.ACTIVE:
-                return None
-            return await self.current(changed)
+            return None if changed is None else await self.current(changed)
         if self._renewed is not None:
             self._renewed(fresh, event)
         return fresh

@@ -86,10 +86,14 @@ async def read_noise_keys(
         ProvisionError: as :func:`load_noise_keys`; or there is none.
         StorageError: the store failed.
     """
+    return _accepted(await _stored(storage), SecretBox(config.security.secret_key), now)
+
+
+async def _stored(storage: SecretStore) -> tuple[Secret, ...]:
     rows = await storage.secret_versions(NOISE_SECRET)
     if not rows:
         raise ProvisionError("the store has no Noise key yet; start the server once")
-    return _accepted(rows, SecretBox(config.security.secret_key), now)
+    return rows
 
 
 async def rotate_noise_keys(
@@ -113,9 +117,8 @@ async def rotate_noise_keys(
     """
     rotation = config.security_rotation
     box = SecretBox(config.security.secret_key)
-    # Read before: what is stored in another form meanwhile, under another key, is not the same any more.
-    stored = await storage.secret_versions(NOISE_SECRET)
-    versions = await read_noise_keys(storage, config, now)
+    stored = await _stored(storage)
+    versions = _accepted(stored, box, now)
     if after is not None and versions[0].version != after:
         raise AlreadyExistsError(f"version {versions[0].version} of the Noise key is there already")
     if len(versions) >= rotation.noise_max_versions and not beyond_limit:
@@ -151,7 +154,8 @@ async def rotate_noise_keys(
             secret=_row_of(fresh, box, now),
             until={newest.version: until},
             record=record,
-            newest=stored[0] if stored else None,
+            # Stored in another form meanwhile, under another key, it is not the same any more.
+            newest=stored[0],
         )
     )
     return fresh
