@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from commucat_cli.bench.scenarios.latency import waits
 from commucat_cli.bench.scenarios.offline import segment_rates
-from commucat_cli.bench.schedule import Schedule
+from commucat_cli.bench.schedule import AWAKE, AWAKE_SHARE, Schedule
 
 rates = st.floats(0.01, 100_000)
 schedules = st.builds(Schedule, rates, st.integers(0, 5000))
@@ -56,3 +56,19 @@ def test_segments_hold_every_message(messages: int, parts: int) -> None:
     assume(parts <= messages)
     ends = [float(part + 1) for part in range(parts)]
     assert sum(segment_rates(messages, 0.0, ends)) == messages
+
+
+@given(schedules, st.floats(-1, 10))
+def test_a_sender_is_awake_before_a_message_is_due_but_not_for_long(schedule: Schedule, left: float) -> None:
+    rest = schedule.rest(left)
+    assert 0 <= rest < max(left, 1e-9)
+    awake = left - rest
+    assert left <= 0 or awake <= AWAKE + 1e-9
+    # Of the time between two messages.
+    assert left <= 0 or awake * schedule.rate <= AWAKE_SHARE + 1e-9
+
+
+def test_a_sender_sleeps_most_of_the_time() -> None:
+    assert Schedule(100.0, 5).rest(0.01) == 0.01 - AWAKE
+    assert Schedule(100.0, 5).rest(AWAKE) == 0
+    assert Schedule(2000.0, 5).rest(0.0005) == 0.00045

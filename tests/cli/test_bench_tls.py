@@ -186,7 +186,7 @@ def test_what_is_ready_waits_until_it_is_due_and_all_else_behind_it(contexts: Co
         session.send_ready()
 
         assert far.payloads() == [b"first", b"second"]
-        assert session.read_at > 0
+        assert session.came_at > 0
         session.send_ready()
         session.send([message(session, b"third")])
         assert far.payloads() == [b"third"]

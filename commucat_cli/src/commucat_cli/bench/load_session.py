@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import attrs
 
+from commucat_cli.bench import arrival_clock
 from commucat_cli.bench.http2_wire import Http2Wire, WireError
 from commucat_cli.bench.tls_pipe import TlsPipe
 from commucat_cli.client.answers import Answer, handshake_refusal, read_acknowledgement, read_refusal
@@ -71,8 +72,8 @@ class LoadSession:
         self._ready = b""
         self._early: list[Frame] = []
         self._failure: LoadLostError | None = None
-        self.read_at = 0.0
-        """When bytes came last, by the monotonic clock: before this client makes anything of them."""
+        self.came_at = 0.0
+        """When bytes came last, by the monotonic clock: to the socket, before this client was woken."""
 
     @classmethod
     def open(cls, target: LoadTarget, parameters: ClientParameters) -> Self:
@@ -97,6 +98,7 @@ class LoadSession:
         try:
             # Without it small records wait for the peer's delayed acknowledgement.
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            arrival_clock.note_arrivals(plain)
             session._begin_tls(address)
             session._establish()
         except (OSError, WireError) as exc:
@@ -254,10 +256,10 @@ class LoadSession:
     def _read_into(self, frames: list[Frame]) -> None:
         try:
             while True:
-                data = self._socket.recv(_READ_LEN)
+                data, came = arrival_clock.receive(self._socket, _READ_LEN)
                 if not data:
                     raise LoadLostError("the server closed the connection")
-                self.read_at = time.monotonic()
+                self.came_at = came
                 if body := self._wire.receive(self._tls.decrypt(data)):
                     frames += self._frames(self._session.receive_data(body))
                 if self._wire.ended:

@@ -5,8 +5,15 @@ from when it could send at last, would leave out just the messages that had to w
 """
 
 import math
+from typing import Final
 
 import attrs
+
+AWAKE: Final = 0.0005
+"""Seconds before a message is due from which its sender does not sleep: who sleeps is woken late, by 0.1 ms
+mostly and at times by more, and that is nothing the server did."""
+AWAKE_SHARE: Final = 0.1
+"""Part of a processor that being awake may take."""
 
 
 @attrs.frozen
@@ -31,6 +38,10 @@ class Schedule:
         while guess > 0 and self.due(guess - 1) > elapsed:
             guess -= 1
         return guess
+
+    def rest(self, left: float) -> float:
+        """Seconds that a sender may sleep if the next message is due in ``left``; 0 for none at all."""
+        return max(0.0, left - min(AWAKE, AWAKE_SHARE / self.rate))
 
     def between(self, first: float, last: float) -> range:
         """Numbers of the messages due from ``first`` to before ``last``, in seconds after the start."""

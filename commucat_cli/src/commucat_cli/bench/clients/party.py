@@ -217,7 +217,7 @@ class _Talking:
 
     def _take(self, member: Member, start: float) -> bool:
         frames = member.session.receive()
-        now = member.session.read_at - start
+        now = member.session.came_at - start
         for frame in frames:
             if frame.type is FrameType.VOICE_FRAME:
                 self._hear(member, frame.payload[STREAM_HEADER_BYTES:], now)

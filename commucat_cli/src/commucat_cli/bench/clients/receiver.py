@@ -125,7 +125,7 @@ class _Receiving:
         frames = session.receive()
         if not frames:
             return
-        now = session.read_at
+        now = session.came_at
         before = tally.received
         was_complete = tally.complete
         for frame in frames:

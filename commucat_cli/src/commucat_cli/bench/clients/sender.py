@@ -126,7 +126,7 @@ class _Sending:
             patience = watch.patience
             if self._sent < self._count:
                 # Nothing sent yet, nothing overdue.
-                patience = start + schedule.due(self._sent) - time.monotonic()
+                patience = schedule.rest(start + schedule.due(self._sent) - time.monotonic())
             if not self._take(self._session.wait(patience), watch):
                 return
 
@@ -143,7 +143,7 @@ class _Sending:
                 return False
             return True
         watch.progress()
-        now = self._session.read_at
+        now = self._session.came_at
         for frame in frames:
             answer = answer_in(frame)
             if answer is None:
