@@ -7,7 +7,7 @@ from litestar.params import FromPath
 
 from commucat_server.api import account_link_schemas as schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import Caller, authenticate, authenticate_still
+from commucat_server.api.authentication import Caller, authenticate
 from commucat_server.api.bodies import INVALID, read_object, text_of
 from commucat_server.api.context import ApiContext
 from commucat_server.api.paths import segment_of
@@ -35,8 +35,7 @@ def handlers(context: ApiContext) -> Handlers:
     @post("/api/account-links", opt=schemas.DECLARE)
     async def declare_link(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        named = text_of(await read_object(request, empty=INVALID), "account")
-        await authenticate_still(caller, context)
+        named = text_of(await caller.gave(read_object(request, empty=INVALID)), "account")
         if named is None:
             raise ProblemError(400, "missing account")
         account, domain = _account(context, caller, named.strip())

@@ -9,7 +9,7 @@ from litestar.response import Stream
 
 from commucat_server.api import file_schemas
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import authenticate, authenticate_still
+from commucat_server.api.authentication import Caller, authenticate
 from commucat_server.api.bodies import INVALID, RequestBody, read_object
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import ProblemError
@@ -40,8 +40,7 @@ def handlers(context: ApiContext) -> Handlers:
     @post("/api/attachments", opt=file_schemas.CREATE)
     async def create(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        size = _size(await read_object(request, empty=INVALID), folder)
-        await authenticate_still(caller, context)
+        size = _size(await caller.gave(read_object(request, empty=INVALID)), folder)
         try:
             attachment_id, attachment = await folder.begin(caller.user.user_id, size)
         except NoRoomError as exc:
@@ -58,7 +57,7 @@ def handlers(context: ApiContext) -> Handlers:
 
     @get("/api/attachments/{attachment_id:str}/upload", opt=file_schemas.STANDING)
     async def standing(request: ApiRequest, attachment_id: FromPath[str]) -> Response[dict[str, Any]]:
-        attachment = await _own(request, context, folder, attachment_id)
+        attachment = await _own(await authenticate(request, context), folder, attachment_id)
         answer = json_answer(_document(attachment))
         answer.headers.update(_offset(attachment.received) | {"upload-length": str(attachment.size)})
         return answer
@@ -66,12 +65,19 @@ def handlers(context: ApiContext) -> Handlers:
     @patch("/api/attachments/{attachment_id:str}/upload", status_code=204, opt=file_schemas.APPEND)
     async def append(request: ApiRequest, attachment_id: FromPath[str]) -> Response[None]:
         """From ``Upload-Offset`` on, as ``application/octet-stream``."""
-        attachment = await _own(request, context, folder, attachment_id)
+        caller = await authenticate(request, context)
+        attachment = await _own(caller, folder, attachment_id)
         offset = request.headers.get("upload-offset", "")
         if not (offset.isascii() and offset.isdigit() and len(offset) < 20):
             raise ProblemError(400, "Upload-Offset must be a number")
+        body = RequestBody(request)
+
+        async def take() -> bytes:
+            # Behind the last piece there is another end: one look at the caller, then.
+            return await body.take() or await caller.gave(body.take())
+
         try:
-            attachment = await folder.append(attachment, int(offset), RequestBody(request).take)
+            attachment = await folder.append(attachment, int(offset), take)
         except WrongOffsetError as exc:
             headers = _offset(exc.received)
             raise ProblemError(409, f"the next byte is {exc.received}", headers=headers) from exc
@@ -83,7 +89,7 @@ def handlers(context: ApiContext) -> Handlers:
 
     @delete("/api/attachments/{attachment_id:str}", status_code=204, opt=file_schemas.REMOVE)
     async def remove(request: ApiRequest, attachment_id: FromPath[str]) -> Response[None]:
-        attachment = await _own(request, context, folder, attachment_id)
+        attachment = await _own(await authenticate(request, context), folder, attachment_id)
         try:
             await folder.delete(attachment)
         except OSError as exc:
@@ -128,11 +134,8 @@ def handlers(context: ApiContext) -> Handlers:
     return [create, standing, append, remove, download]
 
 
-async def _own(
-    request: ApiRequest, context: ApiContext, folder: AttachmentFolder, attachment_id: str
-) -> Attachment:
+async def _own(caller: Caller, folder: AttachmentFolder, attachment_id: str) -> Attachment:
     """The caller's attachment of this id; that of somebody else is none: the id lets read, not write."""
-    caller = await authenticate(request, context)
     attachment = await folder.find(attachment_id)
     if attachment is None or attachment.user_id != caller.user.user_id:
         raise ProblemError(404, _NOT_FOUND)

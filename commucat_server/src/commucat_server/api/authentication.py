@@ -1,6 +1,7 @@
 """Bearer sessions: who is asking."""
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 import attrs
 from litestar import Request
@@ -11,6 +12,8 @@ from commucat_server.api.problems import ProblemError, too_many_requests
 from commucat_server.identity.tokens import token_hash
 from commucat_storage import Device, DeviceStatus, SessionRow, User
 
+_Read = TypeVar("_Read")
+
 
 @attrs.frozen
 class Caller:
@@ -19,6 +22,20 @@ class Caller:
     device: Device
     user: User
     token_hash: str = attrs.field(repr=False)
+    _context: ApiContext = attrs.field(repr=False)
+
+    async def gave(self, reading: Awaitable[_Read]) -> _Read:
+        """What is read of the request's body, if the caller still is who it was when it is there.
+
+        A client decides how long its body takes, and may be revoked meanwhile: every body of an authenticated
+        request is read by this.
+
+        Raises:
+            ProblemError: 401 or 403, saying why; and what ``reading`` raises.
+        """
+        read = await reading
+        await _session_of(self.token_hash, self._context, int(self._context.clock()))
+        return read
 
 
 async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> Caller:
@@ -51,16 +68,7 @@ async def authenticate(request: Request[Any, Any, Any], context: ApiContext) -> 
             raise too_many_requests(wait)
     if session.expires_at - now < session.ttl_seconds // 2:
         await context.storage.refresh_session(session.token_hash, now)
-    return Caller(device, user, session.token_hash)
-
-
-async def authenticate_still(caller: Caller, context: ApiContext) -> None:
-    """Again, once the body of the request has come: its sender has time, and may be revoked meanwhile.
-
-    Raises:
-        ProblemError: 401 or 403, saying why.
-    """
-    await _session_of(caller.token_hash, context, int(context.clock()))
+    return Caller(device, user, session.token_hash, context)
 
 
 async def _session_of(hashed: str, context: ApiContext, now: int) -> tuple[SessionRow, Device]:

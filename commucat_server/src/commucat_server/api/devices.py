@@ -6,7 +6,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from commucat_server.api.answers import ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import Caller, authenticate, authenticate_still
+from commucat_server.api.authentication import Caller, authenticate
 from commucat_server.api.bodies import read_object, text_of
 from commucat_server.api.context import ApiContext
 from commucat_server.api.openapi import documented
@@ -246,8 +246,7 @@ def handlers(context: ApiContext) -> Handlers:
         return json_answer(_history_json(device, history))
 
     async def _named(request: ApiRequest, caller: Caller) -> str:
-        device_id = text_of(await read_object(request), "device_id")
-        await authenticate_still(caller, context)
+        device_id = text_of(await caller.gave(read_object(request)), "device_id")
         if not device_id:
             raise ProblemError(400, "device_id is required")
         return device_id

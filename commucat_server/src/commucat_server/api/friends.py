@@ -9,7 +9,7 @@ from litestar.params import FromPath
 from commucat_server.api import friend_schemas as schemas
 from commucat_server.api import friends_afar as afar
 from commucat_server.api.answers import NO_STORE, ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import Caller, authenticate, authenticate_still
+from commucat_server.api.authentication import Caller, authenticate
 from commucat_server.api.bodies import INVALID, read_object
 from commucat_server.api.context import ApiContext
 from commucat_server.api.friend_documents import (
@@ -54,10 +54,8 @@ def handlers(context: ApiContext) -> Handlers:
     @put("/api/friends", opt=schemas.REPLACE)
     async def replace_friends(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        friends = friends_of_document(
-            await read_object(request, limit=FRIENDS_BODY, empty=INVALID, no_object=NO_OBJECT)
-        )
-        await authenticate_still(caller, context)
+        reading = read_object(request, limit=FRIENDS_BODY, empty=INVALID, no_object=NO_OBJECT)
+        friends = friends_of_document(await caller.gave(reading))
         await storage.replace_friends(caller.user.user_id, friends)
         return await listed(caller)
 
@@ -110,8 +108,7 @@ def handlers(context: ApiContext) -> Handlers:
     async def create_request(request: ApiRequest, user_id: FromPath[str]) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
         name, domain = split_domain(context, path_segment(request, _ASKED, missing="missing user id"))
-        message = message_of_document(await read_object(request, no_object=NO_OBJECT))
-        await authenticate_still(caller, context)
+        message = message_of_document(await caller.gave(read_object(request, no_object=NO_OBJECT)))
         if domain is not None:
             return await afar.ask(context, caller, name, domain, message)
         asked = await find_user(context, name)

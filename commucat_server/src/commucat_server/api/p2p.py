@@ -80,7 +80,7 @@ def handlers(context: ApiContext) -> Handlers:
         if wait > 0.0:
             context.counters.rate_limited_http += 1
             raise too_many_requests(wait)
-        body = await read_object(request) if with_body else {}
+        body = await caller.gave(read_object(request)) if with_body else {}
         try:
             hints = hints_of(body)
         except HintError as exc:

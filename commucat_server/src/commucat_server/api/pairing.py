@@ -100,7 +100,7 @@ def handlers(context: ApiContext) -> Handlers:
     )
     async def offer(request: ApiRequest) -> Response[dict[str, Any]]:
         caller = await authenticate(request, context)
-        ttl = integer_of(await read_object(request), "ttl")
+        ttl = integer_of(await caller.gave(read_object(request)), "ttl")
         if ttl is not None and ttl <= 0:
             raise ProblemError(400, "ttl must be positive")
         try:

@@ -81,7 +81,7 @@ def handlers(context: ApiContext) -> Handlers:
         if not policy.enabled:
             raise ProblemError(404)
         caller = await authenticate(request, context)
-        value = await read_object(request, empty="request body required")
+        value = await caller.gave(read_object(request, empty="request body required"))
         asked = _request_of(value, now=context.clock(), proof_ttl=policy.proof_ttl)
         if asked.public_key == caller.device.public_key:
             raise ProblemError(409, "public key unchanged")

@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from commucat_server.api import file_schemas
 from commucat_server.api.answers import ApiRequest, Handlers, json_answer
-from commucat_server.api.authentication import authenticate, authenticate_still
+from commucat_server.api.authentication import authenticate
 from commucat_server.api.bodies import read_body
 from commucat_server.api.context import ApiContext
 from commucat_server.api.problems import ProblemError
@@ -42,8 +42,7 @@ def handlers(context: ApiContext) -> Handlers:
         if declared.startswith("image/") and declared not in TYPES.values():
             raise _wrong_type(declared)
         too_large = f"avatar file too large (max {MAX_AVATAR // 2**20} MB)"
-        data = await read_body(request, MAX_AVATAR, too_large)
-        await authenticate_still(caller, context)
+        data = await caller.gave(read_body(request, MAX_AVATAR, too_large))
         suffix = suffix_of(data)
         if suffix is None:
             raise _wrong_type("unknown")
