@@ -16,7 +16,7 @@ from end_to_end.raw_people import CHANNEL, device, device_id, reach, receiver
 from end_to_end.server_process import DEADLINE, ServerProcess, run, server_process
 
 CALL = "c"
-SECONDS = 3
+SECONDS = 6
 CONFIG = f"""
 [server]
 auto_approve_devices = true

@@ -22,12 +22,14 @@ from commucat_proto import FrameType, encode_varint
 from end_to_end.raw_people import CHANNEL, Reach, reach, receiver, sender, take
 from end_to_end.server_process import DEADLINE, ServerProcess, server_process
 
-SHORT = """
+IMPATIENT = """
+[timeouts]
+handshake = 0.3
+"""
+SOON_STALLED = """
 [server]
 auto_approve_devices = true
 [timeouts]
-handshake = 0.3
-tls_handshake = 0.3
 write_stall = 1.0
 """
 
@@ -142,7 +144,7 @@ async def test_garbage_after_the_handshake_ends_only_that_session(server: Server
 
 
 async def test_client_that_stops_in_the_middle_of_the_handshake_is_dropped(tmp_path: Path) -> None:
-    with server_process(tmp_path, SHORT) as server:
+    with server_process(tmp_path, IMPATIENT) as server:
         half_a_hello = encode_varint(5000) + b"\x01"
 
         answer = await trio.to_thread.run_sync(connect_stream, server, half_a_hello)
@@ -174,7 +176,7 @@ async def send_many(connection: Connection, payloads: list[bytes], window: int =
 
 
 async def test_receiver_that_stops_reading_costs_bounded_memory_and_no_message(tmp_path: Path) -> None:
-    with server_process(tmp_path, SHORT) as server:
+    with server_process(tmp_path, SOON_STALLED) as server:
         where = await reach(server)
         payloads = [b"%06d" % n + bytes(4000) for n in range(24_000)]  # 96 MB
         async with receiver(where, "bob", "alice"):
