@@ -11,7 +11,7 @@ import pytest
 
 from cli.cli_builders import ScriptedServer, device, in_memory, parameters, profile_of
 from commucat_cli.calls.answering import take_offer
-from commucat_cli.calls.dialing import MAX_ATTEMPTS, offer_call
+from commucat_cli.calls.dialing import MAX_ATTEMPTS, Dialer, Offered
 from commucat_cli.calls.party_keys import PartyKeys
 from commucat_cli.calls.signalling import CallState, Cause
 from commucat_cli.calls.talk import LinePlan
@@ -64,9 +64,13 @@ def plan(*to: str, **changes: Any) -> LinePlan:
     return attrs.evolve(LinePlan(to=to, media=MEDIA), **changes)
 
 
+async def dial(it: Line, wanted: LinePlan) -> Offered:
+    return await Dialer(it.profile, wanted).dial(it.connection, it.directory)
+
+
 async def test_an_offer_brings_everybody_the_key(tmp_path: Path) -> None:
     async with line(tmp_path) as it:
-        offered = await offer_call(it.profile, plan("bob", "carol"), it.connection, it.directory)
+        offered = await dial(it, plan("bob", "carol"))
         assert offered.call.state is CallState.RINGING
         [join], [frame] = it.sent(FrameType.JOIN), it.sent(FrameType.CALL_OFFER)
         assert join.control == {"members": ["bob", "carol"]}
@@ -92,7 +96,7 @@ async def test_a_channel_that_is_taken_is_left_for_the_next_one(tmp_path: Path) 
 
     async with line(tmp_path, answer) as it:
         taken |= {derive_channel(it.own, "bob", attempt) for attempt in (0, 1)}
-        offered = await offer_call(it.profile, plan("bob"), it.connection, it.directory)
+        offered = await dial(it, plan("bob"))
         assert offered.channel == derive_channel(it.own, "bob", 2)
         assert it.profile.state.channel_attempt("bob") == 2
         assert (
@@ -101,7 +105,7 @@ async def test_a_channel_that_is_taken_is_left_for_the_next_one(tmp_path: Path) 
 
         taken |= {derive_channel(it.own, "bob", attempt) for attempt in range(MAX_ATTEMPTS)}
         with pytest.raises(CliError, match="16 channels in a row"):
-            await offer_call(it.profile, plan("bob"), it.connection, it.directory)
+            await dial(it, plan("bob"))
 
 
 async def test_a_channel_that_one_of_several_uses_otherwise_is_given_up_for_all(tmp_path: Path) -> None:
@@ -115,11 +119,43 @@ async def test_a_channel_that_one_of_several_uses_otherwise_is_given_up_for_all(
         return {}
 
     async with line(tmp_path, answer) as it:
-        offered = await offer_call(it.profile, plan("bob", "carol"), it.connection, it.directory)
+        offered = await dial(it, plan("bob", "carol"))
         [end] = it.sent(FrameType.CALL_END)
         assert [end.channel, offered.channel] == channels
         assert isinstance(end.control, dict)
         assert end.control["reason"] == "cancel"
+
+
+async def test_an_offer_whose_answer_was_lost_is_withdrawn_before_the_next(tmp_path: Path) -> None:
+    async with line(tmp_path) as it:
+        dialer = Dialer(it.profile, plan("bob"))
+        it.server.reset_after = 2
+        with pytest.raises(CliError):
+            await dialer.dial(it.connection, it.directory)
+        [lost] = it.sent(FrameType.CALL_OFFER)
+        it.server.received.clear()
+        # The next session ends before the end of the call is known to have come.
+        it.server.reset_after = 1
+        async with (
+            in_memory(it.server) as client,
+            attach(client, parameters(it.profile.keys, it.server)) as connection,
+        ):
+            with pytest.raises(CliError):
+                await dialer.dial(connection, it.directory)
+        it.server.received.clear()
+        async with (
+            in_memory(it.server) as client,
+            attach(client, parameters(it.profile.keys, it.server)) as connection,
+        ):
+            offered = await dialer.dial(connection, it.directory)
+        kinds = [frame.type for frame in it.server.received]
+        assert kinds[0] is FrameType.CALL_END
+        assert kinds.count(FrameType.CALL_END) == kinds.count(FrameType.CALL_OFFER) == 1
+        end = it.server.received[0]
+        assert isinstance(end.control, dict)
+        assert (end.channel, end.control["reason"]) == (lost.channel, "cancel")
+        assert end.control["call_id"] == CallOffer.from_wire(lost.control).call_id
+        assert end.control["call_id"] != offered.call.call_id
 
 
 @pytest.mark.parametrize(
@@ -135,7 +171,7 @@ async def test_an_offer_that_the_server_refuses(tmp_path: Path, answer: dict[str
 
     async with line(tmp_path, refuse) as it:
         with pytest.raises(CliError, match=told):
-            await offer_call(it.profile, plan("bob"), it.connection, it.directory)
+            await dial(it, plan("bob"))
 
 
 async def test_a_busy_device_and_one_that_nobody_knows(tmp_path: Path) -> None:
@@ -144,10 +180,10 @@ async def test_a_busy_device_and_one_that_nobody_knows(tmp_path: Path) -> None:
         return {"error": "busy", "refused": refused} if frame.type is FrameType.CALL_OFFER else {}
 
     async with line(tmp_path, busy) as it:
-        offered = await offer_call(it.profile, plan("bob"), it.connection, it.directory)
+        offered = await dial(it, plan("bob"))
         assert offered.call.cause is Cause.BUSY
         with pytest.raises(PeerKeyError, match="knows no device nobody"):
-            await offer_call(it.profile, plan("nobody"), it.connection, it.directory)
+            await dial(it, plan("nobody"))
 
 
 # -- being called -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import trio
 
 from commucat_cli.calls.answering import refuse, take_offer
 from commucat_cli.calls.call_inbox import CallInbox
-from commucat_cli.calls.dialing import offer_call
+from commucat_cli.calls.dialing import Dialer
 from commucat_cli.calls.exchange import GONE, ask, knows_call_media, message_call_id, named_device
 from commucat_cli.calls.party_keys import PartyKeys, UnprovedError
 from commucat_cli.calls.signalling import Call, CallEvent, CallState, Cause, Joined, Out, Over
@@ -67,6 +67,7 @@ class Line:
         self._profile = profile
         self._own = profile.keys.device_id
         self._plan = plan
+        self._dialer = Dialer(profile, plan)
         self._talk = talk
         self._tell = tell
         self._warn = warn
@@ -162,7 +163,7 @@ class Line:
         self.encrypted = False
 
     async def _call_others(self, connection: Connection, directory: PeerDirectory) -> None:
-        offered = await offer_call(self._profile, self._plan, connection, directory)
+        offered = await self._dialer.dial(connection, directory)
         self.call, self._channel, self._keys = offered.call, offered.channel, offered.keys
         for refusal in offered.refusals:
             self._warn(f"device {refusal.device} is not called: {refusal.text}")
