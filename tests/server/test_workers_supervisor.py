@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ async def stop_at_its_start(folder: Path, program: str) -> None:
         folder, '[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[timeouts]\ndrain = 0.1\n', data_dir=folder
     )
     command = (sys.executable, "-c", program.format(fifo=str(fifo)))
-    with prepare_data_dir(config) as data_dir, trio.fail_after(30):
+    with prepare_data_dir(config) as data_dir, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Supervisor(config, data_dir, command).run)
             await trio.to_thread.run_sync(fifo.read_bytes, abandon_on_cancel=True)
@@ -77,6 +79,46 @@ signal.sigwait([signal.SIGTERM])
 """
 
 
+@asynccontextmanager
+async def two_workers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, check: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
+    """A supervisor of two that are ready; the end of the block must have told it to end."""
+    config = load_text(
+        folder, '[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[timeouts]\ndrain = 0.1\n', data_dir=folder
+    )
+    ready = trio.Event()
+    monkeypatch.setattr(Supervisor, "_announce", lambda *_: ready.set())
+    with prepare_data_dir(config) as data_dir, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Supervisor(config, data_dir, (sys.executable, "-c", READY), check).run)
+            await ready.wait()
+            yield
+
+
+async def test_a_signal_that_comes_while_workers_are_renewed_renews_all_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    terminate = trio.Process.terminate
+    twice = trio.Event()
+
+    def count(process: trio.Process) -> None:
+        told.append(process.pid)
+        terminate(process)
+        if len(told) == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        if len(told) == 4:
+            twice.set()
+
+    monkeypatch.setattr(trio.Process, "terminate", count)
+    async with two_workers(tmp_path, monkeypatch):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await twice.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert len(set(told[:4])) == 4
+
+
 async def test_a_configuration_with_a_mistake_renews_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,23 +138,15 @@ async def test_a_configuration_with_a_mistake_renews_no_worker(
         terminate(process)
 
     monkeypatch.setattr(trio.Process, "terminate", count)
-    config = load_text(
-        tmp_path, '[server]\nworkers = 2\nbind = "127.0.0.1:0"\n[timeouts]\ndrain = 0.1\n', data_dir=tmp_path
-    )
-    ready = trio.Event()
-    monkeypatch.setattr(Supervisor, "_announce", lambda *_: ready.set())
-    with prepare_data_dir(config) as data_dir, trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Supervisor(config, data_dir, (sys.executable, "-c", READY), check).run)
-            await ready.wait()
-            with capture_logs() as lines:
-                os.kill(os.getpid(), signal.SIGHUP)
-                await checked.wait()
-                await trio.testing.wait_all_tasks_blocked()
-            assert told == []
+    async with two_workers(tmp_path, monkeypatch, check):
+        with capture_logs() as lines:
             os.kill(os.getpid(), signal.SIGHUP)
-            await renewed.wait()
-            os.kill(os.getpid(), signal.SIGTERM)
+            await checked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        assert told == []
+        os.kill(os.getpid(), signal.SIGHUP)
+        await renewed.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
     [refused] = [line for line in lines if line["log_level"] == "error"]
     assert refused["event"] == "configuration not reloaded, the old one stays"
     assert refused["reason"] == "there is a mistake"

@@ -61,7 +61,7 @@ class Supervisor:
 
     SIGHUP renews the workers one after another: each drains, and is started again with what the
     configuration, the certificate and the program are by then. Before that ``check`` is called: if it
-    raises, all workers stay.
+    raises, all workers stay. One that comes meanwhile renews all of them once more.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Supervisor:
         self._folder = Path()
         self._datagrams: socket.socket | None = None
         self._stop = trio.Event()
+        self._renewal_wanted = False
 
     async def run(self) -> None:
         """Returns when all workers have drained.
@@ -137,7 +138,8 @@ class Supervisor:
                 async for number in signals:
                     log.info("signal", number=signal.Signals(number).name)
                     if number == signal.SIGHUP:
-                        if not (self._stop.is_set() or renewals.child_tasks) and self._may_renew():
+                        self._renewal_wanted = True
+                        if not (self._stop.is_set() or renewals.child_tasks):
                             renewals.start_soon(self._renew)
                         continue
                     notify(STOPPING)
@@ -161,9 +163,13 @@ class Supervisor:
         return True
 
     async def _renew(self) -> None:
-        notify(reloading())
-        await self._renew_each()
-        notify(READY)
+        # What has changed meanwhile is for the workers, too, that were renewed before it did.
+        while self._renewal_wanted:
+            self._renewal_wanted = False
+            if self._may_renew():
+                notify(reloading())
+                await self._renew_each()
+                notify(READY)
 
     async def _renew_each(self) -> None:
         for worker in self._workers:
