@@ -62,10 +62,6 @@ class AudioFormat:
         return AUDIO_TICKS * self.frame_ms // 1000
 
     @property
-    def frame_seconds(self) -> float:
-        return self.frame_ms / 1000
-
-    @property
     def silence(self) -> bytes:
         """A frame in which nothing is heard."""
         return bytes(self.frame_bytes)

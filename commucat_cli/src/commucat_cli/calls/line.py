@@ -112,6 +112,18 @@ class Line:
         """Wait for the end of the call."""
         await self._over.wait()
 
+    async def wait_away(self, seconds: float) -> None:
+        """Wait until there is a call, and has been no connection for so long."""
+        while True:
+            away = self.away_since
+            if self.call is None or away is None:
+                # Who is away from now on has not been for so long any sooner.
+                await trio.sleep(seconds)
+                continue
+            await trio.sleep_until(away + seconds)
+            if self.away_since == away:
+                return
+
     def send_media(self, frame_type: FrameType, payload: bytes) -> bool:
         """Send a packet now or never; False when it was dropped."""
         connection = self._connection

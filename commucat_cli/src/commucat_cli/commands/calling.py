@@ -136,11 +136,8 @@ class _Leading:
 
     async def _watch_connection(self) -> None:
         """A call does not wait for its server as long as a message would."""
-        while True:
-            await trio.sleep(1.0)
-            away = self._line.away_since
-            if self._line.call is not None and away is not None and trio.current_time() - away > GRACE:
-                raise CliError(f"the server was away for more than {GRACE:g} s; the call is over")
+        await self._line.wait_away(GRACE)
+        raise CliError(f"the server was away for more than {GRACE:g} s; the call is over")
 
     async def _end(self) -> None:
         await self._line.wait_over()
