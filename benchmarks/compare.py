@@ -19,7 +19,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = "."
-NOT_MEASURED = {"runs", "acknowledged", "refused", "lost", "duplicates", "out_of_order", "damaged"}
+NOT_MEASURED = {
+    "runs",
+    "acknowledged",
+    "refused",
+    "lost",
+    "duplicates",
+    "out_of_order",
+    "damaged",
+    "unanswered",
+}
 
 
 class CompareError(Exception):
@@ -58,10 +67,15 @@ def git(*arguments: str) -> str:
 def bench(programs: Path, arguments: Sequence[str]) -> dict[str, Any]:
     """One run; returns its figures."""
     command = [str(programs / "commucat-cli"), "bench", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    # With this in it, both would run the same code.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise CompareError(f"bench {' '.join(arguments)} failed (status {done.returncode})")
-    figures: dict[str, Any] = json.loads(done.stdout)
+    try:
+        figures: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as exc:
+        raise CompareError(f"bench {' '.join(arguments)} gives no figures") from exc
     return figures
 
 

@@ -6,7 +6,7 @@ from commucat_cli.bench.jobs import Effort, Load, ReceiverReport, SenderReport
 from commucat_cli.bench.percentiles import PERCENTILES
 
 RUN = bytes(range(8)).hex()
-FAULTS = ("lost", "duplicates", "out_of_order", "damaged")
+FAULTS = ("lost", "duplicates", "out_of_order", "damaged", "unanswered")
 
 
 def load_of(messages: int, size: int = 64, run: str = RUN) -> Load:

@@ -148,7 +148,7 @@ def measured(operator: Operator, scenario: str, *options: str, **asked: object) 
     assert {name: figures[name] for name in asked if name != "stall"} == {
         name: value for name, value in asked.items() if name != "stall"
     }
-    assert [figures[fault] for fault in FAULTS] == [0, 0, 0, 0]
+    assert [figures[fault] for fault in FAULTS] == [0] * len(FAULTS)
     assert list(operator.home.iterdir()) == [], "everything of the run is in a temporary directory"
     return figures
 
@@ -435,6 +435,29 @@ def test_a_run_that_is_ended_leaves_no_process(kind: signal.Signals, tmp_path: P
         wait_until(lambda: not processes_in(tmp_path))
 
 
+@pytest.mark.parametrize("scenario", ["relay", "offline"])
+def test_a_server_that_dies_is_one_line(scenario: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(BIN / "commucat-cli"), "bench", scenario, "--messages", "1000000", "--warmup", "0"],
+        cwd=tmp_path,
+        env=clean_environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        wait_until(lambda: process.poll() is not None or bool(list(tmp_path.glob("*/sender.log"))))
+        for pid in processes_in(tmp_path):
+            if b"commucat_server.main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(int(pid), signal.SIGKILL)
+        out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("error: the ")
+    assert err.count("\n") == 1
+    assert "defect" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def wait_until(condition: Any) -> None:
     end = time.monotonic() + DEADLINE
     while not condition():
@@ -476,6 +499,15 @@ def working_directory(pid: str) -> str:
         ["federation", "--messages", "0"],
         ["federation", "--backlog", "-1"],
         ["fanout", "--members", "5000"],
+        ["relay", "--messages", "10000000", "--size", "1000000"],
+        ["offline", "--messages", "100000", "--size", "1000000"],
+        ["latency", "--size", "1000000", "--rate", "1000", "--duration", "100"],
+        ["latency", "--rate", "0.02", "--duration", "100"],
+        ["latency", "--rate", "0.5", "--duration", "1", "--warmup", "1"],
+        ["relay", "--stall", "1e10"],
+        ["relay", "--dsn", "postgresql://localhost/nothing"],
+        ["connect", "--burst", "1", "--rate", "100000", "--duration", "3600"],
+        ["calls", "--parties", "2", "--rate", "1", "--seconds", "3600", "--messages", "10000"],
         ["calls", "--parties", "1"],
         ["calls", "--seconds", "nan"],
         ["calls", "--calls", "100", "--seconds", "3600"],

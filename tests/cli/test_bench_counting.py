@@ -83,3 +83,15 @@ def test_a_message_has_arrived_when_the_last_device_has_it() -> None:
     arrivals.note(1, 2.0)
     arrivals.note(0, 5.0)
     assert list(arrivals.times) == [5.0, 0.0, 0.0]
+
+
+def test_the_last_device_is_not_the_one_that_was_read_last() -> None:
+    arrivals = Arrivals(messages=1, devices=3)
+    for when in (2.0, 5.0, 3.0):
+        arrivals.note(0, when)
+    assert list(arrivals.times) == [5.0]
+
+
+def test_every_message_after_a_later_one_is_out_of_order() -> None:
+    payloads = payloads_of(load_of(5))
+    assert counts(tally_of([payloads[number] for number in (0, 4, 1, 2, 3)])) == (5, 0, 3, 0)

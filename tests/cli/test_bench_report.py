@@ -11,7 +11,7 @@ from commucat_cli.bench.report.markdown import comparison, page
 from commucat_cli.bench.report.plots import PlotsUnavailableError, draw
 from commucat_cli.bench.report.references import REFERENCES
 
-QUIET: dict[str, Any] = dict.fromkeys(("lost", "duplicates", "out_of_order", "damaged"), 0) | {
+QUIET: dict[str, Any] = dict.fromkeys(("lost", "duplicates", "out_of_order", "damaged", "unanswered"), 0) | {
     "warnings": [],
     "range": {},
     "environment": {

@@ -71,6 +71,13 @@ def test_every_fault_of_any_run_makes_a_failure(fault: dict[str, int], field: st
     assert {name: result.figures[name] for name in FAULTS} == dict.fromkeys(FAULTS, 0) | {field: 1}
 
 
+def test_a_message_of_which_the_sender_never_heard_makes_a_failure() -> None:
+    exchange = attrs.evolve(exchange_of(receiver_report()), sender=sender_report(acknowledged=8, refused=1))
+    result = Result.of(Relay(), [Run(figures={}, faults=exchange_faults(exchange, 1))], None)
+    assert not result.whole
+    assert result.figures["unanswered"] == 1
+
+
 def test_runs_are_reported_by_median_and_range() -> None:
     figures = figures_of(*(run_of(speed=speed) for speed in (30.0, 10.0, 20.0)))
     assert (figures["runs"], figures["speed"]) == (3, 20.0)

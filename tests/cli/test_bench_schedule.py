@@ -55,7 +55,7 @@ def test_a_wait_counts_from_when_a_message_was_due_not_from_when_it_left() -> No
 def test_segments_hold_every_message(messages: int, parts: int) -> None:
     assume(parts <= messages)
     ends = [float(part + 1) for part in range(parts)]
-    assert sum(segment_rates(messages, 0.0, ends)) == messages
+    assert sum(segment_rates(messages, 0.0, ends, parts)) == messages
 
 
 @given(schedules, st.floats(-1, 10))
@@ -72,3 +72,8 @@ def test_a_sender_sleeps_most_of_the_time() -> None:
     assert Schedule(100.0, 5).rest(0.01) == 0.01 - AWAKE
     assert Schedule(100.0, 5).rest(AWAKE) == 0
     assert Schedule(2000.0, 5).rest(0.0005) == 0.00045
+
+
+def test_of_a_load_that_came_in_part_the_parts_keep_their_size() -> None:
+    assert segment_rates(1000, 0.0, [1.0, 3.0], 4) == [250.0, 125.0]
+    assert segment_rates(1000, 0.0, [], 4) == []

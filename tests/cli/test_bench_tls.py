@@ -209,6 +209,30 @@ def test_nothing_that_was_made_ready_is_lost_when_the_network_is_full(contexts: 
         assert came == sent
 
 
+@pytest.mark.parametrize("length", [60_000, 65_535, 100_000])
+def test_a_window_that_opens_lets_nothing_go_that_is_not_due(contexts: Contexts, length: int) -> None:
+    with load_session(contexts) as (session, far):
+        first, second = b"1" * length, b"2" * length
+        session.make_ready([message(session, first)])
+        session.send_ready()
+        session.make_ready([message(session, second)])
+        came: list[bytes] = []
+        for _ in range(10):
+            came += far.payloads()
+            far.ping()
+            session.receive()
+        assert came == [first]
+        assert b"2" * 100 not in far.peer.body
+
+        session.send_ready()
+
+        for _ in range(10):
+            came += far.payloads()
+            far.ping()
+            session.receive()
+        assert came == [first, second]
+
+
 def test_the_end_of_the_server_is_told(contexts: Contexts) -> None:
     with load_session(contexts) as (session, far):
         far.socket.shutdown(socket.SHUT_WR)

@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from typing import Final
 
 _SO_TIMESTAMPNS: Final = 35
@@ -20,9 +21,11 @@ _SURE: Final = 20_000
 
 
 def note_arrivals(sock: socket.socket) -> None:
-    """Have the kernel note when bytes come; elsewhere than on Linux nothing happens."""
+    """Have the kernel note when bytes come; nothing happens where it cannot."""
     if sys.platform == "linux":
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        # Not every kernel that calls itself so knows it.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
 def receive(sock: socket.socket, length: int) -> tuple[bytes, float]:

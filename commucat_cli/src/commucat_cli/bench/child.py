@@ -38,7 +38,7 @@ class Child:
         try:
             await self._process.stdin.send_all(line)
         except trio.BrokenResourceError as exc:
-            raise self._failure() from exc
+            raise self.failure() from exc
 
     async def read_line(self) -> bytes:
         """The next line of its standard output.
@@ -54,7 +54,7 @@ class Child:
             if not data or len(self._buffer) > MAX_LINE_LEN:
                 with trio.move_on_after(TERMINATION_TIMEOUT):
                     await self._process.wait()
-                raise self._failure()
+                raise self.failure()
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -64,11 +64,14 @@ class Child:
         """SIGKILL: no chance to write anything more."""
         self._process.kill()
 
-    def _failure(self) -> ChildError:
+    def failure(self) -> ChildError:
+        """Why it is gone: its last words."""
         # Tracebacks of exception groups are framed; the frame says nothing.
         lines = (line.strip(" |+-") for line in self._log.read_text("utf-8", "replace").splitlines())
         words = [line for line in lines if line]
-        last = words[-1].removeprefix("error: ") if words else "it said nothing"
+        status = self._process.poll()
+        silent = "it said nothing" if status is None or status >= 0 else f"signal {-status}"
+        last = words[-1].removeprefix("error: ") if words else silent
         return ChildError(f"the {self.name} ended: {last}")
 
 

@@ -81,6 +81,11 @@ class Http2Wire:
         """End the request's body after what is queued."""
         self._end_wanted = True
 
+    @property
+    def open(self) -> bool:
+        """Whether a byte of the body that is queued now may go at once."""
+        return not self._body and self._window > 0 and self._stream_window > 0
+
     def take_outgoing(self) -> bytes:
         """Everything that may go to the peer now."""
         self._fill()

@@ -70,10 +70,13 @@ class LoadSession:
         self._session = session
         self._unsent = b""
         self._ready = b""
+        self._later: list[bytes] = []
         self._early: list[Frame] = []
         self._failure: LoadLostError | None = None
         self.came_at = 0.0
         """When bytes came last, by the monotonic clock: to the socket, before this client was woken."""
+        self._empty_at = 0.0
+        """When everything had been read: no later bytes came before, whatever the wall clock was set to."""
 
     @classmethod
     def open(cls, target: LoadTarget, parameters: ClientParameters) -> Self:
@@ -166,6 +169,10 @@ class LoadSession:
 
     def make_ready(self, encoded: Sequence[bytes]) -> None:
         """Encrypt prepared frames as far as can be, for :meth:`send_ready`; all else waits behind them."""
+        if self._later or not self._wire.open:
+            # Behind a window that is shut they would go when it opens: before they are due.
+            self._later += encoded
+            return
         self._wire.send(self._session.seal(encoded))
         if data := self._wire.take_outgoing():
             self._ready += self._tls.encrypt(data)
@@ -177,6 +184,9 @@ class LoadSession:
             LoadLostError: the session is over.
         """
         self._unsent, self._ready = self._unsent + self._ready, b""
+        later, self._later = self._later, []
+        if later:
+            self._wire.send(self._session.seal(later))
         self.flush()
 
     def confirm(self, number: int) -> None:
@@ -256,19 +266,21 @@ class LoadSession:
     def _read_into(self, frames: list[Frame]) -> None:
         try:
             while True:
+                looked = time.monotonic()
                 data, came = arrival_clock.receive(self._socket, _READ_LEN)
                 if not data:
                     raise LoadLostError("the server closed the connection")
-                self.came_at = came
+                self.came_at = max(came, self._empty_at)
                 if body := self._wire.receive(self._tls.decrypt(data)):
                     frames += self._frames(self._session.receive_data(body))
                 if self._wire.ended:
                     raise LoadLostError("the server ended the session")
                 # A short read mostly was the last one; if not, the selector tells again.
                 if len(data) < _READ_LEN:
+                    self._empty_at = looked
                     break
         except BlockingIOError:
-            pass
+            self._empty_at = looked
         self.flush()
 
     def wait(self, seconds: float) -> list[Frame]:

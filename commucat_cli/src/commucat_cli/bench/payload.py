@@ -59,7 +59,7 @@ class Tally:
         self._seen[number] = 1
         self.received += 1
         self.out_of_order += number < self._expected
-        self._expected = number + 1
+        self._expected = max(self._expected, number + 1)
         return number
 
 
@@ -73,10 +73,10 @@ class Arrivals:
     def note(self, number: int, now: float) -> None:
         """One device has message ``number`` since ``now``."""
         self._left[number] -= 1
-        if not self._left[number]:
-            self._times[number] = now
+        # Who is read last is not always who had it last.
+        self._times[number] = max(self._times[number], now)
 
     @property
     def times(self) -> Sequence[float]:
         """By number; 0 for a message that some device does not have."""
-        return self._times
+        return [0.0 if left else when for left, when in zip(self._left, self._times, strict=True)]

@@ -9,6 +9,7 @@ import attrs
 
 from commucat_cli.bench.result import Run
 from commucat_cli.bench.server_process import ServerUnderLoad, Store, server_for
+from commucat_cli.errors import CliError
 
 STORED_EXTRA = 512
 """Bytes a stored message may take beyond its payload, generously."""
@@ -21,6 +22,10 @@ BASE_LIMITS = {
 }
 """Section ``[limits]`` of every own server, at least."""
 _COMMON = ("runs", "server", "tls_ca", "stall", "store")
+MAX_LOAD_BYTES = 4 * 1024**3
+"""Of all frames of one load, which its sender prepares and keeps."""
+_FRAME_EXTRA = 128
+"""Bytes that a prepared frame takes beyond its payload."""
 SPARE_FILES = 100
 """Open files of a process beside its sessions."""
 
@@ -68,9 +73,28 @@ class Plan(ABC):
         """Sessions at once; the server, and perhaps one client process, has a socket for each."""
         return 2
 
+    @property
+    def pause(self) -> float:
+        """Seconds between two messages of a schedule, in which nothing can come; 0 without one."""
+        return 0.0
+
     def asked(self) -> dict[str, Any]:
         """The options of this scenario, by name."""
         return {name: value for name, value in attrs.asdict(self).items() if name not in _COMMON}
+
+
+def check_load(messages: int, size: int) -> None:
+    """Refuse a load whose frames do not fit the sender's memory.
+
+    Raises:
+        CliError: the text says how large it would be.
+    """
+    needed = messages * (size + _FRAME_EXTRA)
+    if needed > MAX_LOAD_BYTES:
+        raise CliError(
+            f"{messages} messages of {size} bytes take {needed / 1024**3:.1f} GiB of the sender's memory; "
+            f"{MAX_LOAD_BYTES // 1024**3} GiB is the most"
+        )
 
 
 def room_for(messages: int, size: int) -> dict[str, int]:

@@ -26,6 +26,8 @@ class Faults:
     duplicates: int = 0
     out_of_order: int = 0
     damaged: int = 0
+    unanswered: int = 0
+    """Messages of which the sender never heard."""
 
     def __add__(self, other: "Faults") -> "Faults":
         return Faults(

@@ -97,11 +97,21 @@ class OwnServer(ServerUnderLoad):
     def cpu_seconds(self) -> float:
         # The kernel's number for "CPU time of process PID" (clock_getcpuclockid(3)). In nanoseconds, and
         # with the threads that have ended; /proc/PID/stat has steps of 10 ms.
-        return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
+        try:
+            return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids)
+        except OSError as exc:
+            raise self._gone() from exc
 
     def rss_kib(self) -> int:
         # Exact; the counter in /proc/PID/status lags behind by up to 64 pages per thread.
-        return sum(map(_rss_kib, self._pids))
+        try:
+            return sum(map(_rss_kib, self._pids))
+        except OSError as exc:
+            raise self._gone() from exc
+
+    def _gone(self) -> ChildError:
+        assert self._child is not None
+        return self._child.failure()
 
     async def start(self) -> None:
         """Start, and wait until it listens.
@@ -152,11 +162,16 @@ def _rss_kib(pid: int) -> int:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would configure a server."""
-    return {
+    found = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("COMMUCAT_") and name != "RUST_LOG"
     }
+    if "PYTHONPATH" in found:
+        # They work in a folder of their own, and would run another installation than this one.
+        parts = found["PYTHONPATH"].split(os.pathsep)
+        found["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in parts)
+    return found
 
 
 @asynccontextmanager

@@ -4,7 +4,11 @@ Started by the coordinator, which speaks to it over standard input and output (`
 nothing but that and the server, so it needs no event loop, and ends when the coordinator does.
 """
 
+import os
+import select
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -50,8 +54,22 @@ ROLES = {
 }
 
 
+PATIENCE = 10.0
+"""Seconds in which a process whose coordinator has gone may end in order."""
+
+
+def _end_with(source: BinaryIO) -> None:
+    """Leave when nobody is left at the other end, in the middle of a task, too."""
+    poller = select.poll()
+    poller.register(source, 0)  # the end is told to everybody
+    poller.poll()
+    time.sleep(PATIENCE)
+    os._exit(1)
+
+
 def main(role: str, source: BinaryIO, target: BinaryIO) -> int:
     """Do all tasks; returns the exit status."""
+    threading.Thread(target=_end_with, args=(source,), daemon=True).start()
     try:
         _work(ROLES[role], source, target)
     except CliError as exc:

@@ -74,6 +74,7 @@ class _Sending:
             self._frames.append(encoded)
         self._sent = 0
         self._answered = 0
+        self._waiting = bytearray(b"\1") * self._count
         self._refused = 0
         self._answers = [0.0] * (self._count if task.rate else 0)
         self._lateness: list[float] = []
@@ -148,10 +149,13 @@ class _Sending:
             answer = answer_in(frame)
             if answer is None:
                 continue
+            number = answer.sequence - self._last + self._count - 1
+            if not (0 <= number < self._count and self._waiting[number]):
+                continue  # an answer that came twice stands for no other
+            self._waiting[number] = 0
             self._answered += 1
             self._refused += answer.error is not None or bool(answer.refused)
-            number = answer.sequence - self._last + self._count - 1
-            if self._answers and 0 <= number < self._count:
+            if self._answers:
                 self._answers[number] = now
         while self._boundaries and self._answered >= self._boundaries[0]:
             self._segment_ends.append(now)

@@ -95,6 +95,8 @@ async def measure_all(*, runs: int, quick: bool, out: Path, tell: Tell) -> Repor
     except PlotsUnavailableError as exc:
         tell(str(exc))
         plots = []
+    except OSError as exc:
+        raise CliError(f"cannot draw into {folder}: {exc.strerror}") from exc
     command = f"commucat-cli bench all --runs {runs}{' --quick' if quick else ''}"
     _write(folder / "README.md", page(figures, command=command, plots=plots, small=quick).encode())
     return Report(results=results, table=comparison(figures), folder=folder)

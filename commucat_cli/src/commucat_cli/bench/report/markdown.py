@@ -68,7 +68,7 @@ def _warnings(results: Results) -> list[str]:
     faults = [
         f"- {name}: **{figures[fault]} {fault.replace('_', ' ')}**"
         for name, figures in results.items()
-        for fault in ("lost", "duplicates", "out_of_order", "damaged")
+        for fault in ("lost", "duplicates", "out_of_order", "damaged", "unanswered")
         if figures[fault]
     ]
     return [*faults, *found, ""] if faults or found else []
@@ -77,6 +77,6 @@ def _warnings(results: Results) -> list[str]:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    if value >= 1000:
+    if value >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.3g}"

@@ -11,7 +11,7 @@ from commucat_cli.bench.jobs import PartyJob, SendTask, TalkReport, TalkTask
 from commucat_cli.bench.percentiles import counted_latency_figures, latency_figures
 from commucat_cli.bench.plan import Plan
 from commucat_cli.bench.result import ClientUse, Faults, Figure, Run
-from commucat_cli.bench.scenarios.latency import waits
+from commucat_cli.bench.scenarios.latency import MAX_MESSAGES, waits
 from commucat_cli.bench.scenarios.outcome import (
     clients_of,
     exchange_faults,
@@ -71,8 +71,17 @@ class Calls(Plan):
         packets = max(packets, round(self.overload * self.parties * self.rate * self.step_seconds))
         if packets > MAX_PACKETS:
             raise CliError(f"calls, parties and seconds make {packets} packets; {MAX_PACKETS} is the most")
+        longest = max(self.seconds, self.step_seconds if self.overload > self.calls else 0.0)
+        if self.messages * longest > MAX_MESSAGES:
+            raise CliError(
+                f"messages and seconds make {self.messages * longest:.0f} of them; {MAX_MESSAGES} is the most"
+            )
         if max(self.calls, self.overload) * self.parties > MAX_DEVICES * self.processes:
             raise CliError(f"a client process can have {MAX_DEVICES} devices; take more --processes")
+
+    @property
+    def pause(self) -> float:
+        return 1 / self.messages
 
     @property
     def open_sessions(self) -> int:

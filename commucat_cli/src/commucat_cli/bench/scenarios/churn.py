@@ -11,7 +11,7 @@ from typing import ClassVar
 import attrs
 
 from commucat_cli.bench.crew import Exchange, cpu_since
-from commucat_cli.bench.plan import Plan, room_for
+from commucat_cli.bench.plan import Plan, check_load, room_for
 from commucat_cli.bench.result import ClientUse, Faults, Figure, Run
 from commucat_cli.bench.scenarios.connect import MAX_AT_ONCE, connect_all, connectors, span, uses
 from commucat_cli.bench.scenarios.outcome import (
@@ -48,6 +48,9 @@ class Churn(Plan):
     size: int = attrs.field(default=256, validator=payload_size)
     window: int = attrs.field(default=500, validator=positive)
     warmup: int = attrs.field(default=2000, validator=attrs.validators.ge(0))
+
+    def __attrs_post_init__(self) -> None:
+        check_load(max(self.messages, self.warmup), self.size)
 
     @property
     def open_sessions(self) -> int:

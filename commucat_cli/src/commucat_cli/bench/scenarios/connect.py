@@ -22,7 +22,7 @@ from commucat_cli.bench.jobs import ConnectorJob, ConnectorReport, ConnectTask, 
 from commucat_cli.bench.percentiles import latency_figures
 from commucat_cli.bench.plan import Plan
 from commucat_cli.bench.result import ClientUse, Faults, Figure, Run
-from commucat_cli.bench.scenarios.latency import per_second, seconds, waits
+from commucat_cli.bench.scenarios.latency import MAX_MESSAGES, per_second, seconds, waits
 from commucat_cli.bench.scenarios.outcome import (
     clients_of,
     exchange_faults,
@@ -34,6 +34,7 @@ from commucat_cli.bench.scenarios.outcome import (
 from commucat_cli.bench.scenarios.relay import positive
 from commucat_cli.bench.schedule import Schedule
 from commucat_cli.bench.server_process import ServerUnderLoad
+from commucat_cli.errors import CliError
 
 MAX_AT_ONCE = 5000
 BURST_SIZE = 256
@@ -58,6 +59,16 @@ class Connect(Plan):
     """Messages a second of these two sessions."""
     duration: float = attrs.field(default=10.0, validator=seconds)
     """Seconds for which they exchange messages; the burst begins in the middle."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.burst and self.rate * self.duration > MAX_MESSAGES:
+            raise CliError(
+                f"rate and duration make {self.rate * self.duration:.0f} messages; {MAX_MESSAGES} is the most"
+            )
+
+    @property
+    def pause(self) -> float:
+        return 1 / self.rate if self.burst else 0.0
 
     @property
     def open_sessions(self) -> int:

@@ -7,7 +7,7 @@ import attrs
 from commucat_cli.bench.crew import Exchange, crew, new_load
 from commucat_cli.bench.jobs import SendTask
 from commucat_cli.bench.percentiles import latency_figures
-from commucat_cli.bench.plan import Plan
+from commucat_cli.bench.plan import Plan, check_load
 from commucat_cli.bench.result import Faults, Figure, Run
 from commucat_cli.bench.scenarios.latency import per_second, waits
 from commucat_cli.bench.scenarios.outcome import (
@@ -47,6 +47,13 @@ class Fanout(Plan):
     """By a route that names all members, instead of a group."""
     processes: int = attrs.field(default=2, validator=[positive, attrs.validators.le(64)])
     """Client processes that the members are spread over."""
+
+    def __attrs_post_init__(self) -> None:
+        check_load(max(self.messages, self.sustained), self.size)
+
+    @property
+    def pause(self) -> float:
+        return 1 / self.rate
 
     @property
     def open_sessions(self) -> int:

@@ -13,7 +13,7 @@ import attrs
 from commucat_cli.bench.crew import Crew, cpu_since, crew, new_load
 from commucat_cli.bench.domains import make_domains
 from commucat_cli.bench.jobs import ReceiverReport, ReceiveTask, SenderReport, SendTask
-from commucat_cli.bench.plan import Plan, room_for
+from commucat_cli.bench.plan import Plan, check_load, room_for
 from commucat_cli.bench.result import Faults, Figure, Run
 from commucat_cli.bench.scenarios.outcome import (
     clients_of,
@@ -74,6 +74,9 @@ class Federation(Plan):
     backlog: int = attrs.field(default=BACKLOG, validator=attrs.validators.ge(0))
     """Messages that are sent while the receiving server is killed."""
 
+    def __attrs_post_init__(self) -> None:
+        check_load(max(self.messages, self.warmup, self.backlog), self.size)
+
     def open(self) -> AbstractAsyncContextManager[ServerUnderLoad]:
         return _pair(self.limits(), self.store)
 
@@ -120,7 +123,7 @@ class Federation(Plan):
             acknowledged += sender.acknowledged
             refused += sender.refused
             problems += problems_of(sender.effort, receiver.effort)
-            faults += faults_of(self.backlog, [receiver])
+            faults += faults_of(self.backlog, 1, sender, [receiver])
         return Run(
             figures=figures | {"server_rss_kib": server.rss_kib()},
             faults=faults,

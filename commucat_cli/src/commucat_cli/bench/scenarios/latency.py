@@ -7,7 +7,7 @@ import attrs
 from commucat_cli.bench.crew import Exchange, crew, new_load
 from commucat_cli.bench.jobs import SendTask
 from commucat_cli.bench.percentiles import latency_figures
-from commucat_cli.bench.plan import Plan, room_for
+from commucat_cli.bench.plan import Plan, check_load, room_for
 from commucat_cli.bench.result import Figure, Run
 from commucat_cli.bench.scenarios.outcome import (
     clients_of,
@@ -47,11 +47,25 @@ class Latency(Plan):
         """Of all messages, those of the warm-up included."""
         return Schedule(self.rate, max(round(self.rate * (self.warmup + self.duration)), 1))
 
+    @property
+    def measured(self) -> range:
+        """Numbers of the messages behind the warm-up."""
+        return self.schedule.between(self.warmup, self.warmup + self.duration)
+
     def __attrs_post_init__(self) -> None:
         if self.schedule.count > MAX_MESSAGES:
             raise CliError(
                 f"rate and duration make {self.schedule.count} messages; {MAX_MESSAGES} is the most"
             )
+        if not self.measured:
+            raise CliError(
+                "no message is due while it is measured; take a higher --rate or a longer --duration"
+            )
+        check_load(self.schedule.count, self.size)
+
+    @property
+    def pause(self) -> float:
+        return 1 / self.rate
 
     def limits(self) -> dict[str, int]:
         return Plan.limits(self) | room_for(self.schedule.count, self.size)
@@ -73,7 +87,7 @@ class Latency(Plan):
 
     def _figures(self, exchange: Exchange) -> dict[str, Figure]:
         schedule = self.schedule
-        measured = schedule.between(self.warmup, self.warmup + self.duration) or range(schedule.count)
+        measured = self.measured
         started = exchange.sender.effort.started
         late = exchange.sender.lateness
         return {

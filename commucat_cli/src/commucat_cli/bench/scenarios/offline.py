@@ -6,7 +6,7 @@ import attrs
 
 from commucat_cli.bench.crew import ClientProcess, Crew, cpu_since, crew, new_load
 from commucat_cli.bench.jobs import ReceiverReport, ReceiveTask, SenderReport, SendTask
-from commucat_cli.bench.plan import Plan, room_for
+from commucat_cli.bench.plan import Plan, check_load, room_for
 from commucat_cli.bench.result import Figure, Run
 from commucat_cli.bench.scenarios.outcome import clients_of, faults_of, problems_of, rate, share
 from commucat_cli.bench.scenarios.relay import MAX_RECEIVERS, payload_size, positive
@@ -44,6 +44,9 @@ class Offline(Plan):
     kill: bool = False
     """SIGKILL for the server when everything is acknowledged and nothing fetched."""
 
+    def __attrs_post_init__(self) -> None:
+        check_load(max(self.messages, self.warmup), self.size)
+
     @property
     def open_sessions(self) -> int:
         return self.receivers + 1
@@ -58,9 +61,9 @@ class Offline(Plan):
                 warm = await self._store(server, people, self.warmup, kill=False)
             stored = await self._store(server, people, self.messages, kill=self.kill)
         sender, receiver = stored.sender, stored.receiver
-        faults = faults_of(self.messages * self.receivers, [receiver])
+        faults = faults_of(self.messages, self.receivers, sender, [receiver])
         if warm is not None:
-            faults += faults_of(self.warmup * self.receivers, [warm.receiver])
+            faults += faults_of(self.warmup, self.receivers, warm.sender, [warm.receiver])
         return Run(
             figures=self._figures(stored) | {"server_rss_kib": server.rss_kib()},
             faults=faults,
@@ -70,12 +73,15 @@ class Offline(Plan):
             problems=problems_of(sender.effort, receiver.effort),
         )
 
+    def _segments(self, messages: int) -> int:
+        # At least two windows each: the answers of one read then never fill a whole one, which would
+        # have taken no time at all.
+        return max(min(SEGMENTS, messages // (2 * self.window)), 1)
+
     async def _store(self, server: ServerUnderLoad, people: Crew, messages: int, *, kill: bool) -> _Stored:
         load = new_load(messages, self.size)
         [receiver] = people.receivers
-        # At least two windows each: the answers of one read then never fill a whole one, which would
-        # have taken no time at all.
-        segments = max(min(SEGMENTS, messages // (2 * self.window)), 1)
+        segments = self._segments(messages)
         await people.sender.assign(SendTask(load=load, window=self.window, segments=segments))
         before = server.cpu_seconds()
         sent = await people.sender.go(SenderReport)
@@ -93,14 +99,16 @@ class Offline(Plan):
     def _figures(self, stored: _Stored) -> dict[str, Figure]:
         sent, fetched = stored.sender.effort, stored.receiver.effort
         enqueue, drain = sent.ended - sent.started, fetched.ended - fetched.started
-        segments = segment_rates(self.messages, sent.started, stored.sender.segment_ends)
+        parts = self._segments(self.messages)
+        segments = segment_rates(self.messages, sent.started, stored.sender.segment_ends, parts)
+        whole = len(segments) == parts > 1 and segments[0] > 0
         return {
             "seconds": round(enqueue + drain, 4),
             "enqueue_per_s": rate(self.messages, enqueue),
             # The receiver's time begins with its connecting.
             "drain_per_s": rate(self.messages * self.receivers, drain),
             "enqueue_segments_per_s": list(segments),
-            "enqueue_flatness": round(segments[-1] / segments[0], 3) if len(segments) > 1 else None,
+            "enqueue_flatness": round(segments[-1] / segments[0], 3) if whole else None,
             "enqueue_cpu_us_per_msg": share(stored.enqueue_cpu, self.messages),
             "drain_cpu_us_per_msg": share(stored.drain_cpu, self.messages * self.receivers),
             "restart_seconds": None if stored.restart_seconds is None else round(stored.restart_seconds, 3),
@@ -116,9 +124,8 @@ async def _fetch(
     return report, cpu_since(before, server)
 
 
-def segment_rates(messages: int, started: float, ends: list[float]) -> list[float]:
-    """Messages a second in each equal part of a load."""
-    parts = len(ends)
+def segment_rates(messages: int, started: float, ends: list[float], parts: int) -> list[float]:
+    """Messages a second in each of the ``parts`` equal parts of a load, as far as it came."""
     starts = [started, *ends[:-1]]
-    sizes = [messages * (part + 1) // parts - messages * part // parts for part in range(parts)]
-    return [rate(length, end - start) for length, start, end in zip(sizes, starts, ends, strict=True)]
+    sizes = [messages * (part + 1) // parts - messages * part // parts for part in range(len(ends))]
+    return [rate(length, end - start) for length, start, end in zip(sizes, starts, ends, strict=False)]

@@ -21,10 +21,13 @@ def share(total: float | None, count: float, unit: float = 1e6) -> float | None:
     return None if total is None or not count else round(total / count * unit, 2)
 
 
-def faults_of(expected: int, receivers: Sequence[ReceiverReport]) -> Faults:
-    """What went wrong with ``expected`` deliveries."""
+def faults_of(
+    messages: int, devices: int, sender: SenderReport, receivers: Sequence[ReceiverReport]
+) -> Faults:
+    """What went wrong with so many messages, each for so many devices."""
     return Faults(
-        lost=expected - sum(report.received for report in receivers),
+        lost=messages * devices - sum(report.received for report in receivers),
+        unanswered=messages - sender.acknowledged - sender.refused,
         duplicates=sum(report.duplicates for report in receivers),
         out_of_order=sum(report.out_of_order for report in receivers),
         damaged=sum(report.damaged for report in receivers),
@@ -33,7 +36,7 @@ def faults_of(expected: int, receivers: Sequence[ReceiverReport]) -> Faults:
 
 def exchange_faults(exchange: Exchange, devices: int) -> Faults:
     """The same for a load that each of ``devices`` should have."""
-    return faults_of(exchange.load.messages * devices, exchange.receivers)
+    return faults_of(exchange.load.messages, devices, exchange.sender, exchange.receivers)
 
 
 def clients_of(

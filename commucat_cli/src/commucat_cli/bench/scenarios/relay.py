@@ -7,7 +7,7 @@ import attrs
 from commucat_cli.bench.crew import Exchange, crew, new_load
 from commucat_cli.bench.jobs import SendTask
 from commucat_cli.bench.payload import HEADER_LEN
-from commucat_cli.bench.plan import Plan, room_for
+from commucat_cli.bench.plan import Plan, check_load, room_for
 from commucat_cli.bench.result import Faults, Figure, Run
 from commucat_cli.bench.scenarios.outcome import (
     MAX_SIZE,
@@ -43,6 +43,9 @@ class Relay(Plan):
     """Devices that get each message."""
     warmup: int = attrs.field(default=2000, validator=attrs.validators.ge(0))
     """Messages before the measured ones; counted, but not timed."""
+
+    def __attrs_post_init__(self) -> None:
+        check_load(max(self.messages, self.warmup), self.size)
 
     @property
     def open_sessions(self) -> int:

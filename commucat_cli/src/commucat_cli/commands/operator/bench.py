@@ -1,6 +1,8 @@
 """``commucat-cli bench``: one command for each scenario, and ``all``."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -99,7 +101,8 @@ def relay(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    plan = Relay(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup)
+    with _as_usage("--messages"):
+        plan = Relay(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup)
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
@@ -142,9 +145,10 @@ def connect(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    plan = Connect(
-        connects=connects, at_once=at_once, processes=processes, burst=burst, rate=rate, duration=duration
-    )
+    with _as_usage("--duration"):
+        plan = Connect(
+            connects=connects, at_once=at_once, processes=processes, burst=burst, rate=rate, duration=duration
+        )
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
@@ -183,7 +187,10 @@ def offline(
 ) -> None:
     if kill and server is not None:
         raise typer.BadParameter("is not for a server of somebody else", param_hint="--kill")
-    plan = Offline(messages=messages, size=size, window=window, receivers=receivers, warmup=warmup, kill=kill)
+    with _as_usage("--messages"):
+        plan = Offline(
+            messages=messages, size=size, window=window, receivers=receivers, warmup=warmup, kill=kill
+        )
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
@@ -206,16 +213,17 @@ def fanout(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    plan = Fanout(
-        members=members,
-        messages=messages,
-        rate=rate,
-        sustained=sustained,
-        window=window,
-        size=size,
-        route=route,
-        processes=processes,
-    )
+    with _as_usage("--messages"):
+        plan = Fanout(
+            members=members,
+            messages=messages,
+            rate=rate,
+            sustained=sustained,
+            window=window,
+            size=size,
+            route=route,
+            processes=processes,
+        )
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
@@ -235,7 +243,8 @@ def federation(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    plan = Federation(messages=messages, size=size, window=window, warmup=warmup, backlog=backlog)
+    with _as_usage("--messages"):
+        plan = Federation(messages=messages, size=size, window=window, warmup=warmup, backlog=backlog)
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall), as_json)
 
 
@@ -295,16 +304,17 @@ def churn(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    plan = Churn(
-        connects=connects,
-        at_once=at_once,
-        processes=processes,
-        messages=messages,
-        size=size,
-        window=window,
-        warmup=warmup,
-        rounds=rounds,
-    )
+    with _as_usage("--messages"):
+        plan = Churn(
+            connects=connects,
+            at_once=at_once,
+            processes=processes,
+            messages=messages,
+            size=size,
+            window=window,
+            warmup=warmup,
+            rounds=rounds,
+        )
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall), as_json)
 
 
@@ -318,6 +328,15 @@ def everything(
     run_command(partial(_measure_all_and_print, runs, quick, out, as_json))
 
 
+@contextmanager
+def _as_usage(option: str) -> Iterator[None]:
+    """Sizes that do not fit together are the user's error."""
+    try:
+        yield
+    except CliError as exc:
+        raise typer.BadParameter(str(exc), param_hint=option) from exc
+
+
 def _common(
     plan: Plan,
     store: Store,
@@ -326,6 +345,10 @@ def _common(
     server: str | None = None,
     tls_ca: Path | None = None,
 ) -> Plan:
+    if plan.pause >= stall:
+        raise typer.BadParameter(
+            f"must be longer than the {plan.pause:g} s between two messages", param_hint="--stall"
+        )
     if server is None and tls_ca is not None:
         raise typer.BadParameter("is for --server only", param_hint="--tls-ca")
     if server is not None:

@@ -2,6 +2,7 @@
 
 import enum
 import math
+import os
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -18,6 +19,7 @@ from commucat_cli.bench.server_process import Store
 
 MAX_COUNT = 10_000_000
 MAX_PROCESSES = 64
+_DSN = "COMMUCAT_BENCH_PG_DSN"
 
 
 def finite(value: float) -> float:
@@ -109,7 +111,11 @@ TlsCa: TypeAlias = Annotated[
 Stall: TypeAlias = Annotated[
     float,
     typer.Option(
-        callback=finite, min=0.1, metavar="SECONDS", help="Without progress for so long, the rest is lost."
+        callback=finite,
+        min=0.1,
+        max=86_400,
+        metavar="SECONDS",
+        help="Without progress for so long, the rest is lost.",
     ),
 ]
 Singles: TypeAlias = Annotated[int, typer.Option(min=1, max=10_000, help="Single messages.")]
@@ -169,7 +175,7 @@ Dsn: TypeAlias = Annotated[
     typer.Option(
         "--dsn",
         metavar="URL",
-        envvar="COMMUCAT_BENCH_PG_DSN",
+        envvar=_DSN,
         help="For --profile postgres: a server whose role may create databases; each run has a fresh one.",
         show_default=False,
         show_envvar=True,
@@ -182,6 +188,8 @@ def store_of(profile: StoreProfile, workers: int, dsn: str | None) -> Store:
     if profile is StoreProfile.EMBEDDED:
         if workers > 1:
             raise typer.BadParameter("several need --profile postgres", param_hint="--workers")
+        if dsn is not None and dsn != os.environ.get(_DSN):
+            raise typer.BadParameter("is for --profile postgres only", param_hint="--dsn")
         return Store()
     if dsn is None:
         raise typer.BadParameter("is needed with --profile postgres", param_hint="--dsn")
