@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from commucat_proto import FrameType, decode_frame
-from commucat_server.federation.client import PeerAnswer
+from commucat_server.federation.client import PeerAnswer, PeerClient
 from commucat_server.routing.live import LiveSession
 from commucat_storage import Friend
 from server.federation_builders import Site, open_sites, wires_of
@@ -153,3 +154,15 @@ async def test_a_server_that_does_not_want_presence_is_told_none(sites: list[Sit
     for _ in range(3):
         await a.presence._tell("b.test", [])
     assert len(wires.requests) == 1
+
+
+async def test_a_peer_whose_host_is_no_name_ends_no_server(sites: list[Site]) -> None:
+    a, b = sites
+    await make_friends(a, b)
+    peer = a.directory.get("b.test")
+    assert peer is not None
+    a.directory._peers["b.test"] = attrs.evolve(peer, endpoint="https://b..test")
+    a.presence._client = PeerClient(None, 10.0, "test")
+    entries = await a.presence._entries({"alice": ("online", True)})
+
+    await a.presence._tell("b.test", entries["b.test"])

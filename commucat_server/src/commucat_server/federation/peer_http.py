@@ -48,7 +48,11 @@ class PeerHttp:
                     return await self._attempt(method, url, body)
         except (httpx.TimeoutException, trio.TooSlowError) as exc:
             raise PeerUnreachableError("it did not answer in time") from exc
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as exc:
+        except PeerUnreachableError:
+            raise
+        except Exception as exc:
+            # Not only what httpx names: a host that is no name is a UnicodeError, and what a peer breaks
+            # behind the head of its answer comes from the library below. It may end no more than a request.
             raise PeerUnreachableError(one_line(f"{_kind(exc)}: {exc}"[:_MAX_TEXT])) from exc
 
     async def aclose(self) -> None:
@@ -70,7 +74,7 @@ class PeerHttp:
 
 def _kind(exc: Exception) -> str:
     match exc:
-        case httpx.ConnectError():
+        case httpx.ConnectError() | UnicodeError():
             return "cannot be reached"
         case httpx.NetworkError():
             return "the connection was lost"
