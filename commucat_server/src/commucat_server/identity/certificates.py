@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
+from commucat_server.identity.finishing import finished
 from commucat_server.identity.tokens import new_event_id, new_serial
 from commucat_storage import CertificateRow, Device, DeviceStatus, KeyEvent, Storage
 
@@ -65,12 +66,17 @@ class CertificateIssuer:
             public_key=device.public_key,
             recorded_at=int(self._clock()),
         )
-        if not await self._storage.add_certificate(row_of(fresh, "certificate"), event):
+
+        async def add() -> bool:
+            added = await self._storage.add_certificate(row_of(fresh, "certificate"), event)
+            if added and self._renewed is not None:
+                self._renewed(fresh, event)
+            return added
+
+        if not await finished(add):
             # Revoked meanwhile, or it has another key, which is told of already.
             changed = await self._storage.load_device(device.device_id)
             return None if changed is None else await self.current(changed)
-        if self._renewed is not None:
-            self._renewed(fresh, event)
         return fresh
 
 

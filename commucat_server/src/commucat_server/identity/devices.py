@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from commucat_server.identity.certificates import CertificateIssuer, row_of
+from commucat_server.identity.finishing import finished
 from commucat_server.identity.pairing import SOURCE, key_event_of
 from commucat_server.ops.audit import Audit, Entry, key_entry, paired_entry, revoked_entry
 from commucat_server.provision.operator_records import record_of
@@ -61,16 +62,20 @@ class Devices:
             key_entry(certificate, "certificate", SOURCE, event.event_id),
             paired_entry(_as_device(pending), by, "approve"),
         )
-        # Its own place in the count is the one it has had while it waited.
-        device = await self._storage.approve_device(
-            pending,
-            row_of(certificate, SOURCE),
-            event,
-            device_limit=self.devices_per_user,
-            records=self._to_store(entries, now),
-        )
-        self._tell(entries)
-        return device
+
+        async def approve() -> Device:
+            # Its own place in the count is the one it has had while it waited.
+            device = await self._storage.approve_device(
+                pending,
+                row_of(certificate, SOURCE),
+                event,
+                device_limit=self.devices_per_user,
+                records=self._to_store(entries, now),
+            )
+            self._tell(entries)
+            return device
+
+        return await finished(approve)
 
     async def reject(self, pending: PendingDevice, by: str) -> None:
         """Turn a device away that waits.
@@ -80,9 +85,13 @@ class Devices:
         """
         entries = (paired_entry(_as_device(pending), by, "reject"),)
         records = self._to_store(entries, int(self._clock()))
-        if not await self._storage.reject_device(pending.device_id, records):
-            raise PairingRefusedError(PairingRefusal.UNKNOWN)
-        self._tell(entries)
+
+        async def reject() -> None:
+            if not await self._storage.reject_device(pending.device_id, records):
+                raise PairingRefusedError(PairingRefusal.UNKNOWN)
+            self._tell(entries)
+
+        await finished(reject)
 
     async def revoke(self, device: Device, by: str) -> bool:
         """End a device for good; False if it was revoked before.
@@ -94,8 +103,12 @@ class Devices:
         event = key_event_of(device, int(self._clock()))
         entries = (revoked_entry(device, by, event.event_id),)
         now = event.recorded_at
-        await self._storage.revoke_device(device.device_id, now, event, self._to_store(entries, now))
-        self._tell(entries)
+
+        async def revoke() -> None:
+            await self._storage.revoke_device(device.device_id, now, event, self._to_store(entries, now))
+            self._tell(entries)
+
+        await finished(revoke)
         return True
 
     def _to_store(self, entries: Sequence[Entry], now: int) -> tuple[OperatorRecord, ...]:

@@ -15,11 +15,13 @@ from commucat_crypto import (
     verify_signature,
 )
 from commucat_server.identity.certificates import CertificateIssuer, row_of
+from commucat_server.identity.finishing import finished
 from commucat_server.identity.pairing_codes import PairingCodeHashes, new_pairing_code
 from commucat_server.identity.tokens import new_event_id, new_id
 from commucat_server.ops.audit import Audit
 from commucat_storage import (
     AlreadyExistsError,
+    ClaimedPairing,
     Device,
     DeviceStatus,
     KeyEvent,
@@ -200,25 +202,29 @@ class Pairing:
                 user_id=device.user_id, device_id=device.device_id, public_key=public_key
             )
             event = key_event_of(device, now)
-        done = await self._storage.claim_pairing(
-            PairingClaim(
-                code_hash=code_hash,
-                device=device,
-                name=request.name,
-                certificate=None if certificate is None else row_of(certificate, SOURCE),
-                key_event=event,
-                waits_until=now + APPROVAL_TTL if self.policy.require_approval else None,
-                device_limit=self.policy.devices_per_user,
-                now=now,
-            )
+        claim = PairingClaim(
+            code_hash=code_hash,
+            device=device,
+            name=request.name,
+            certificate=None if certificate is None else row_of(certificate, SOURCE),
+            key_event=event,
+            waits_until=now + APPROVAL_TTL if self.policy.require_approval else None,
+            device_limit=self.policy.devices_per_user,
+            now=now,
         )
+
+        async def store() -> ClaimedPairing:
+            done = await self._storage.claim_pairing(claim)
+            if not done.repeated:
+                if certificate is not None and event is not None:
+                    self._audit.device_key(certificate, "certificate", SOURCE, event.event_id)
+                how = "wait" if certificate is None else "claim"
+                self._audit.device_paired(done.device, done.issuer_device_id, how)
+            return done
+
+        done = await finished(store)
         if done.repeated:
             certificate = None if done.waits else await self._issuer.current(done.device)
-        elif certificate is not None and event is not None:
-            self._audit.device_key(certificate, "certificate", SOURCE, event.event_id)
-            self._audit.device_paired(done.device, done.issuer_device_id, "claim")
-        else:
-            self._audit.device_paired(done.device, done.issuer_device_id, "wait")
         return Claimed(
             device=done.device,
             user=done.user,
