@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -130,7 +130,8 @@ class _Acceptor:
     open: int = 0
     """Connections, handshakes included."""
     connections: set[H1Connection | H2Connection] = attrs.Factory(set)
-    handshakes: set[trio.CancelScope] = attrs.Factory(set)
+    newcomers: set[trio.CancelScope] = attrs.Factory(set)
+    """Of connections that speak no HTTP yet, for as long as they wait for their peers."""
     refusals: "_Report" = attrs.Factory(lambda: _Report("too many connections"))
     headers: "_Report" = attrs.Factory(lambda: _Report("a proxy sent no proper PROXY header"))
     failures: "_Report" = attrs.Factory(lambda: _Report("accept failed"))
@@ -189,25 +190,36 @@ class _Acceptor:
     async def client_of(self, stream: TcpStream, proxy: tuple[str, int]) -> tuple[str, int] | None:
         """Whom the proxy passes on, or the proxy itself; None if it does not say so properly and in time."""
         reason = "too slow"
-        with trio.move_on_after(self.settings.handshake_timeout):
+        with self.newcomer():
             try:
                 return await read_proxy_header(stream) or proxy
             except (ProxyHeaderError, trio.BrokenResourceError) as exc:
                 reason = str(exc)
+        if self.shutdown.requested:
+            return None
         self.headers.count(self.settings.report_interval, proxy=proxy[0], reason=reason)
         return None
 
+    @contextlib.contextmanager
+    def newcomer(self) -> Iterator[trio.CancelScope]:
+        """A deadline for what comes before HTTP; with the server's end it is over."""
+        with trio.move_on_after(self.settings.handshake_timeout) as scope:
+            if self.shutdown.requested:
+                scope.cancel()  # It was accepted in the moment in which the others were told.
+            self.newcomers.add(scope)
+            try:
+                yield scope
+            finally:
+                self.newcomers.discard(scope)
+
     async def handshake(self, transport: TlsStream, remote: tuple[str, int]) -> bool:
         """Whether the peer now speaks TLS with us. Without ALPN it speaks HTTP/1.1."""
-        with trio.move_on_after(self.settings.handshake_timeout) as scope:
-            self.handshakes.add(scope)
+        with self.newcomer() as scope:
             try:
                 await transport.do_handshake(partial(self.turnstile.turn, Step.TLS, scope))
             except trio.BrokenResourceError as exc:
                 _log.debug("tls handshake failed", remote=remote[0], reason=str(exc.__cause__ or exc))
                 return False
-            finally:
-                self.handshakes.discard(scope)
         if scope.cancelled_caught:
             _log.debug("tls handshake took too long", remote=remote[0])
             return False
@@ -243,6 +255,9 @@ class _Acceptor:
                 state=self.state,
             )
         self.connections.add(connection)
+        if self.shutdown.requested:
+            # It has waited for its turn since, and was not there when the others were told.
+            connection.go_away()
         try:
             await connection.serve()
         finally:
@@ -250,7 +265,7 @@ class _Acceptor:
 
     def drain(self) -> None:
         """Ask every connection to end."""
-        for scope in self.handshakes:
+        for scope in self.newcomers:
             scope.cancel()
         for connection in self.connections:
             connection.go_away()
