@@ -284,6 +284,25 @@ async def test_a_file_that_cannot_be_had_does_not_hold_up_messages(
     assert list((tmp_path / "in").iterdir()) == []
 
 
+async def test_a_connection_that_is_lost_midway_saves_no_file_twice(file: Path, tmp_path: Path) -> None:
+    """What was not shown comes again, all of it; what of it is on the disk already is not fetched again."""
+    server: Any = BlobServer()
+    note = await sent(server, file)
+    messages = [attrs.evolve(message_with(note), message_id=bytes([number]) * 16) for number in range(3)]
+    saver = Saver(tmp_path / "in")
+    saver.connection = server
+    server.lose_after, server.asked = 5, []  # in the second one: each takes three requests
+    with pytest.raises(ConnectionLostError):
+        await saver.save(messages)
+
+    shown = await saver.save(messages)
+
+    names = ["cat (2).bin", "cat (3).bin", "cat.bin"]
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == names
+    assert sorted(message.saved.name for message in shown if message.saved is not None) == names
+    assert len(server.asked) == 10  # the one that was lost a second time
+
+
 def event(**value: Any) -> Frame:
     return Frame(FrameType.GROUP_EVENT, 0, 1, json_text.dumps(value))
 

@@ -96,6 +96,8 @@ class Saver:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._unfinished: dict[bytes, Download] = {}
+        # Of messages that are not shown yet: until then they come again with each connection.
+        self._finished: dict[tuple[str, bytes], Path] = {}
         self.connection: Connection | None = None
 
     async def save(self, messages: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
@@ -107,7 +109,9 @@ class Saver:
             RetryableError: the connection is lost; what was fetched is kept for the next one.
             CliError: the folder cannot be written.
         """
-        return [await self._save(message) for message in messages]
+        saved = [await self._save(message) for message in messages]
+        self._finished.clear()
+        return saved
 
     def close(self) -> None:
         """Give up what is not finished."""
@@ -118,6 +122,9 @@ class Saver:
         note = message.attachment
         if note is None or self.connection is None:
             return message
+        mark = message.sender, message.message_id
+        if (there := self._finished.get(mark)) is not None:
+            return attrs.evolve(message, saved=there)
         download = self._unfinished.get(message.message_id)
         if download is None:
             download = self._unfinished[message.message_id] = Download(note, self._directory)
@@ -129,4 +136,5 @@ class Saver:
             self._unfinished.pop(message.message_id).close()
             return message
         del self._unfinished[message.message_id]
+        self._finished[mark] = path
         return attrs.evolve(message, saved=path)
