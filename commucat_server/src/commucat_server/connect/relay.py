@@ -80,7 +80,8 @@ class WorkerRelay:
 
             nursery.start_soon(pass_on)
             # It answers in time itself, unless it hangs.
-            with trio.move_on_after(2 * patience):
+            # One that dies with bytes unread resets the connection.
+            with trio.move_on_after(2 * patience), suppress(trio.BrokenResourceError):
                 answer = await _read_line(stream)
             nursery.cancel_scope.cancel()
         if lost:

@@ -68,8 +68,8 @@ async def attend_passed(stream: trio.SocketStream, session_id: str, owner: str, 
         nursery.start_soon(peer.read)
         ending = await meetings.attend(session_id, peer, owner)
         nursery.cancel_scope.cancel()
-    with suppress(trio.BrokenResourceError):
-        await stream.send_all(_packed(_ENDING, ending.name.encode()))
+    with suppress(StreamLostError):
+        await peer.end(ending)
 
 
 class _PassedPeer:
@@ -78,6 +78,8 @@ class _PassedPeer:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._sending = trio.Lock()
+        # Of a message whose sending was cancelled: what follows must not begin in its middle.
+        self._unsent = bytearray()
         # One message at a time: the mailbox is that of the worker whom the peer is connected to.
         self._put, self._mailbox = trio.open_memory_channel[Message](1)
         self._gone = trio.Event()
@@ -100,12 +102,22 @@ class _PassedPeer:
         await self._gone.wait()
 
     async def send(self, message: Message) -> None:
-        try:
-            # Both tasks of a meeting may speak to it at its beginning.
-            async with self._sending:
-                await self._stream.send_all(_packed(_TEXT if message.text else _BINARY, message.data))
-        except trio.BrokenResourceError as exc:
-            raise StreamLostError("the other worker has gone") from exc
+        await self._send(_packed(_TEXT if message.text else _BINARY, message.data))
+
+    async def end(self, ending: Ending) -> None:
+        """Say why it is over. Raises as ``send``."""
+        await self._send(_packed(_ENDING, ending.name.encode()))
+
+    async def _send(self, packed: bytes) -> None:
+        # Both tasks of a meeting may speak to it at its beginning.
+        async with self._sending:
+            self._unsent += packed
+            try:
+                while self._unsent:
+                    sent = await self._stream.socket.send(self._unsent)
+                    del self._unsent[:sent]
+            except OSError as exc:
+                raise StreamLostError("the other worker has gone") from exc
 
 
 def _packed(kind: int, data: bytes) -> bytes:
