@@ -152,3 +152,28 @@ async def test_closing_refuses_those_who_wait_and_those_who_come(put: list[Box])
 
     assert errors == ["closed for a reason"] * 3
     assert [each.name for each in put] == ["a"]
+
+
+async def test_who_was_cancelled_gets_no_room_that_is_given_back_in_the_same_moment(
+    put: list[Box], nursery: trio.Nursery
+) -> None:
+    backlog = backlog_of(put, rows=1)
+    await backlog.enter(Box("first"))
+    scope = trio.CancelScope()
+
+    async def waits() -> None:
+        with scope:
+            await backlog.enter(Box("cancelled"))
+
+    nursery.start_soon(waits)
+    await wait_all_tasks_blocked()
+    nursery.start_soon(backlog.enter, Box("next"))
+    await wait_all_tasks_blocked()
+
+    scope.cancel()
+    # The journal tells what is on disk before the cancelled task has its turn.
+    backlog.release(put[:1])
+    await wait_all_tasks_blocked()
+
+    assert scope.cancelled_caught
+    assert [each.name for each in put] == ["first", "next"]

@@ -30,7 +30,7 @@ EntryT = TypeVar("EntryT", bound=Sized)
 @attrs.define(eq=False)
 class _Waiter(Generic[EntryT]):
     entry: EntryT
-    decided: trio.Event
+    task: trio.lowlevel.Task
     taken: bool = False
 
 
@@ -92,14 +92,19 @@ class Backlog(Generic[EntryT]):
         """
         if self.enter_now(entry):
             return
-        waiter = _Waiter(entry, trio.Event())
+        waiter = _Waiter(entry, trio.lowlevel.current_task())
         self._waiting[waiter] = None
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            # At once: room may be given back before the cancelled task has its turn.
+            del self._waiting[waiter]
+            return trio.lowlevel.Abort.SUCCEEDED
+
         try:
-            await waiter.decided.wait()
+            await trio.lowlevel.wait_task_rescheduled(give_up)
         except BaseException:
-            if self._waiting.pop(waiter, waiter) is None:
-                # It may have been a large one that kept smaller ones behind it out.
-                self._let_in()
+            # It may have been a large one that kept smaller ones behind it out.
+            self._let_in()
             raise
         if not waiter.taken:
             raise CommitFailedError(self._closed_because or "the store is closed")
@@ -117,9 +122,9 @@ class Backlog(Generic[EntryT]):
         """Admit nothing more; everybody who waits gets :class:`CommitFailedError` with this text."""
         if self._closed_because is None:
             self._closed_because = because
-        for waiter in self._waiting:
-            waiter.decided.set()
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            trio.lowlevel.reschedule(waiter.task)
 
     def _has_room(self, entry: EntryT) -> bool:
         # An entry larger than the whole journal goes in alone; otherwise it would never go.
@@ -142,4 +147,4 @@ class Backlog(Generic[EntryT]):
             # Put here and not in the task that waits: it runs later, and others could overtake it.
             self._take(waiter.entry)
             waiter.taken = True
-            waiter.decided.set()
+            trio.lowlevel.reschedule(waiter.task)
