@@ -339,6 +339,26 @@ async def test_a_request_that_ends_without_an_answer_is_told() -> None:
             await request.response()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_request_that_is_given_up_is_taken_back(begun: bool) -> None:
+    """Otherwise its answer would fill the window of the connection, and nothing else would come any more."""
+    async with raw_peer() as (client, stream):
+        peer = Peer(stream)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.get, "/slow")
+                await peer.until(h2.events.RequestReceived)
+                if begun:
+                    peer.h2.send_headers(1, [(":status", "200")])
+                    peer.h2.send_data(1, bytes(10_000))
+                    await peer.flush()
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+            assert (await peer.until(h2.events.StreamReset)).stream_id == 1
+            assert not client._streams
+
+
 async def test_a_dead_network_is_noticed(autojump_clock: MockClock) -> None:
     async with raw_peer(Timeouts(quiet=60, sign_of_life=20)) as (client, stream):
         peer = Peer(stream)

@@ -138,6 +138,8 @@ class H2Client:
         Raises:
             CliError: the connection is lost.
         """
+        # Not behind it: cancelled then, nobody would have the stream that was begun.
+        await trio.lowlevel.checkpoint()
         if self._failure is not None:
             raise self._failure
         if self._incoming.going_away:
@@ -162,7 +164,6 @@ class H2Client:
         stream = H2Stream(self, stream_id, end_sent=end)
         self._streams[stream_id] = stream
         self.wake()
-        await trio.lowlevel.checkpoint()
         return stream
 
     async def get(self, path: str, headers: Headers = ()) -> Response:
@@ -180,11 +181,16 @@ class H2Client:
             CliError: the connection was lost, or the answer is too long.
         """
         stream = await self.open_stream(method, path, headers, end=not body)
-        if body:
-            stream.send(body)
-            stream.end()
-        status, fields = await stream.response()
-        return Response(status=status, headers=fields, body=await stream.whole_body())
+        try:
+            if body:
+                stream.send(body)
+                stream.end()
+            status, fields = await stream.response()
+            return Response(status=status, headers=fields, body=await stream.whole_body())
+        except BaseException:
+            # Above all when the caller waits no longer: what is on its way would take the room of others.
+            stream.abort(None)
+            raise
 
     # -- tasks ------------------------------------------------------------------------------------
 

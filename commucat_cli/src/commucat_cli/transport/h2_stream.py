@@ -68,6 +68,9 @@ class H2Stream:
 
     def abort(self, failure: CliError | None) -> None:
         """Give the request up; whoever receives gets ``failure``, or the end if it is None."""
+        # What came can still be received; it takes no room on the connection any more.
+        credit, self._credit = self._credit, 0
+        self._client.release(self.stream_id, credit)
         if not self._ended:
             self._client.cancel(self.stream_id)
             self.on_end(failure)
