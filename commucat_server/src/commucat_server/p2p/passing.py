@@ -20,6 +20,8 @@ _BINARY, _TEXT, _ENDING = 0, 1, 2
 _HEAD_LEN: Final = 5
 ANSWER_TIMEOUT: Final = 10.0
 """Seconds for the other worker's first word."""
+FAREWELL: Final = 5.0
+"""Seconds for the last one, behind what is still on its way."""
 
 
 def worker_of(session_id: str, workers: int) -> int:
@@ -68,7 +70,8 @@ async def attend_passed(stream: trio.SocketStream, session_id: str, owner: str, 
         nursery.start_soon(peer.read)
         ending = await meetings.attend(session_id, peer, owner)
         nursery.cancel_scope.cancel()
-    with suppress(StreamLostError):
+    # A client that reads nothing holds up the worker that it is connected to.
+    with trio.move_on_after(FAREWELL), suppress(StreamLostError):
         await peer.end(ending)
 
 
