@@ -8,6 +8,7 @@ for each version of Python; the command fails when one has grown by more than th
 import argparse
 import gc
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,12 +156,30 @@ def measure() -> dict[str, float]:
     return counts
 
 
+class BaselineError(Exception):
+    """There are no recorded counts to compare with; the text is one line for a person."""
+
+
 def read(baseline: Path) -> dict[str, dict[str, float]]:
-    """Recorded counts by version of Python; none if there is no file."""
-    if not baseline.exists():
-        return {}
-    recorded: dict[str, dict[str, float]] = json.loads(baseline.read_text())
-    return recorded
+    """Recorded counts by version of Python.
+
+    Raises:
+        BaselineError: the file is not there, cannot be read, or holds something else.
+    """
+    try:
+        recorded = json.loads(baseline.read_text())
+    except OSError as exc:
+        raise BaselineError(f"cannot read {baseline}: {exc.strerror}; --record makes it") from exc
+    except ValueError as exc:
+        raise BaselineError(f"{baseline} is no JSON: {exc}") from exc
+    versions = recorded.values() if isinstance(recorded, dict) else [None]
+    if not all(
+        isinstance(counts, dict) and all(type(count) in (int, float) for count in counts.values())
+        for counts in versions
+    ):
+        raise BaselineError(f"{baseline} holds no counts by version of Python and name")
+    found: dict[str, dict[str, float]] = recorded
+    return found
 
 
 def judge(counts: dict[str, float], recorded: dict[str, float], tolerance: float) -> list[str]:
@@ -181,11 +200,16 @@ def main() -> int:
         "--baseline", type=Path, default=BASELINE, metavar="FILE", help="where recorded counts are"
     )
     options = parser.parse_args()
-    if options.tolerance < 0:
-        parser.error("--tolerance must not be negative")
+    if not 0 <= options.tolerance < math.inf:
+        parser.error("--tolerance must be a number, not negative")
+    try:
+        first = options.record and not options.baseline.exists()
+        baselines = {} if first else read(options.baseline)
+    except BaselineError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
 
     counts = measure()
-    baselines: dict[str, dict[str, float]] = read(options.baseline)
     recorded = baselines.get(VERSION, {})
     print(f"{'bytecodes each':20}{'now':>12}{'recorded':>12}{'ratio':>8}")
     for name, count in counts.items():

@@ -70,6 +70,34 @@ def test_another_version_of_python_is_not_judged(tmp_path: Path) -> None:
     assert "nothing is judged" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot read"),
+        ("no json", "is no JSON"),
+        ("[1]", "holds no counts"),
+        ('{"3.11": {"decode_frame": "many"}}', "holds no counts"),
+    ],
+)
+def test_without_counts_to_compare_with_nothing_passes(
+    tmp_path: Path, content: str | None, told: str
+) -> None:
+    file = tmp_path / "baseline.json"
+    if content is not None:
+        file.write_text(content)
+    done = run("instructions.py", "--baseline", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-0.1"])
+def test_a_tolerance_that_judges_nothing_is_a_mistake(tolerance: str) -> None:
+    done = run("instructions.py", "--tolerance", tolerance)
+    assert done.returncode == 2
+    assert "--tolerance must be" in done.stderr
+
+
 def test_the_recorded_counts_name_what_is_counted() -> None:
     counted = set(functions_of("instructions.py")["works"]())
     baselines = json.loads((FOLDER / "instructions.json").read_text())
