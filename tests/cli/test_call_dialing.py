@@ -248,11 +248,10 @@ async def test_an_offer_in_clear_is_refused_unless_permitted(tmp_path: Path) -> 
         assert not answered.encrypted
 
 
-async def test_an_offer_from_before_is_no_call(tmp_path: Path) -> None:
+async def test_the_clock_of_the_caller_says_nothing_about_whether_it_rings(tmp_path: Path) -> None:
     async with line(tmp_path) as it:
         offer = attrs.evolve(await offer_of(it, keys_of("bob", 2)), expires_at=1)
-        assert await take(it, offer, []) is None
-        assert it.server.received == []
+        assert (await take(it, offer, [])).encrypted
 
 
 async def test_a_call_that_was_over_already_is_not_taken(tmp_path: Path) -> None:
@@ -261,7 +260,9 @@ async def test_a_call_that_was_over_already_is_not_taken(tmp_path: Path) -> None
 
     async with line(tmp_path, gone) as it:
         notices: list[str] = []
-        assert await take(it, await offer_of(it, keys_of("bob", 2)), notices) is None
+        for wishes in ({}, {"accept": False}, {"caller": "carol"}):
+            assert await take(it, await offer_of(it, keys_of("bob", 2)), notices, **wishes) is None
+        assert await take(it, await offer_of(it, None), notices) is None
         assert notices == []
 
 

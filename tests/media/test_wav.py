@@ -1,3 +1,5 @@
+import struct
+import tracemalloc
 import wave
 from pathlib import Path
 
@@ -105,3 +107,47 @@ def test_sound_is_converted_to_a_call(tmp_path: Path) -> None:
 def test_rates_without_a_common_measure_are_refused(have: int, want: int, match: str) -> None:
     with pytest.raises(MediaFormatError, match=match):
         resample(bytes(200), have=have, want=want)
+
+
+def head_of(*, kind: int = 1, bits: int = 16, rate: int = 8_000, size: int, more: bytes = b"") -> bytes:
+    form = struct.pack("<HHIIHH", kind, 1, rate, rate * bits // 8, bits // 8, bits) + more
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"LIST\x03\0\0\0abc\0data"
+    return b"RIFF" + struct.pack("<I", 2**32 - 1) + chunks + struct.pack("<I", size)
+
+
+@pytest.mark.parametrize("size", [2**31, 2**32 - 1])
+def test_a_size_that_was_not_known_or_is_not_true_does_no_harm(tmp_path: Path, size: int) -> None:
+    (tmp_path / "pipe.wav").write_bytes(head_of(size=size) + bytes(range(8)))
+    assert read_wav(tmp_path / "pipe.wav").pcm == bytes(range(8))
+
+
+def test_24_bits_as_most_programs_write_them(tmp_path: Path) -> None:
+    more = struct.pack("<HHI", 22, 24, 4) + bytes.fromhex("0100000000001000800000aa00389b71")
+    content = head_of(kind=0xFFFE, bits=24, size=6, more=more) + b"\xaa\x01\x00\xaa\xff\xff"
+    (tmp_path / "deep.wav").write_bytes(content)
+    assert samples_of(read_wav(tmp_path / "deep.wav").pcm).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (head_of(kind=3, bits=32, size=4) + bytes(4), "format float; convert it"),
+        (head_of(rate=0, size=2) + bytes(2), "sample rate 0 Hz"),
+        (head_of(bits=0, size=2) + bytes(2), "samples of 0 bits"),
+        (head_of(size=2)[:30], "ends within its header"),
+    ],
+)
+def test_what_is_not_read_is_said_by_name(tmp_path: Path, content: bytes, match: str) -> None:
+    (tmp_path / "other.wav").write_bytes(content)
+    with pytest.raises(MediaFormatError, match=match):
+        read_wav(tmp_path / "other.wav")
+
+
+def test_long_sound_takes_little_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    write_raw(tmp_path / "long.wav", width=1, channels=2, raw=bytes(4_000_000), rate=48_000)
+    tracemalloc.start()
+    try:
+        read_wav(tmp_path / "long.wav").converted(AudioFormat())
+        assert tracemalloc.get_traced_memory()[1] < 12 * 4_000_000
+    finally:
+        tracemalloc.stop()

@@ -228,7 +228,20 @@ async def test_failing_store_leaves_the_other_devices_ringing(
     monkeypatch.setattr(server.storage, "active_devices", fail)
     await answer(bob)
     await trio.testing.wait_all_tasks_blocked()
+    assert (await answer(phone))["error"] == "not_participant"
+    await answer(bob, False)
     assert "ack" in await answer(phone)
+
+
+async def test_of_two_devices_that_answer_at_once_one_is_in_the_call(server: Server) -> None:
+    alice, bob, phone = await people(server, ALICE, BOB, PHONE)
+    await offer(alice)
+    accept = {"call_id": CALL, "accept": True}
+    sent = [(each, each.send(FrameType.CALL_ANSWER, CHANNEL, accept)) for each in (bob, phone)]
+    answers = [await client.answer(number) for client, number in sent]
+    assert sorted(each.get("error", "") for each in answers) == ["", "not_participant"]
+    await trio.testing.wait_all_tasks_blocked()
+    assert len((await stored(server))[CALL].joined) == 2
 
 
 # -- busy, strangers, limits -----------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Others call this device."""
 
-import time
-
 import attrs
 import trio
 
@@ -46,8 +44,6 @@ async def take_offer(
     caller = offer.sender
     if plan.to or not is_address(caller) or not caller.isprintable():
         return None
-    if offer.expires_at is not None and offer.expires_at < time.time():
-        return None  # It rang before this device was there.
     keys = PartyKeys(offer.call_id, channel, profile.keys)
     try:
         proved = await keys.learn(directory, offer.metadata)
@@ -58,12 +54,13 @@ async def take_offer(
         notice(f"a call that claims to come from device {caller} was sealed by {proved}; it was left out")
         return None
     if plan.caller not in (None, caller):
-        notice(f"device {caller} calls and was told no: it is not the one that is waited for")
-        await refuse(profile, connection, channel, offer, RejectReason.DECLINE)
+        if await refuse(profile, connection, channel, offer, RejectReason.DECLINE):
+            notice(f"device {caller} calls and was told no: it is not the one that is waited for")
         return None
     encrypted = proved is not None and knows_call_media(connection)
     if not encrypted and not plan.allow_clear:
-        await refuse(profile, connection, channel, offer, RejectReason.UNSUPPORTED)
+        if not await refuse(profile, connection, channel, offer, RejectReason.UNSUPPORTED):
+            return None
         raise CliError(
             f"device {caller} calls without end-to-end encryption and was told no; "
             "--allow-unencrypted permits it"
@@ -71,7 +68,8 @@ async def take_offer(
     deadline = trio.current_time() + plan.ring_timeout
     call = Call.incoming(offer, profile.keys.device_id, deadline=deadline)
     if not plan.accept:
-        await refuse(profile, connection, channel, offer, RejectReason.DECLINE)
+        if not await refuse(profile, connection, channel, offer, RejectReason.DECLINE):
+            return None
         call.decline(RejectReason.DECLINE)
         return Answered(call=call, channel=channel, keys=keys, encrypted=encrypted)
     metadata: dict[str, JsonValue] = {"device": profile.keys.device_id}
@@ -94,8 +92,8 @@ async def take_offer(
 
 async def refuse(
     profile: Profile, connection: Connection, channel: int, offer: CallOffer, reason: RejectReason
-) -> None:
-    """Tell those in the call that this device does not come.
+) -> bool:
+    """Tell those in the call that this device does not come; False if the call is over already.
 
     Raises:
         CliError: the session ended.
@@ -105,4 +103,5 @@ async def refuse(
     # An answer travels along the device's own route. Where that cannot lead there, the call rings to its end.
     if (await connection.join(channel, others)).error is None:
         answer = CallAnswer(call_id=offer.call_id, accept=False, reason=reason, metadata={"device": own})
-        await ask(connection, channel, answer)
+        return (await ask(connection, channel, answer)).error not in GONE
+    return True

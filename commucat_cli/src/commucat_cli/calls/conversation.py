@@ -75,7 +75,7 @@ class Conversation:
         self._writer: WavWriter | None = None
         self._unwritten = array("h")
         self._begun = trio.Event()
-        self._sent_bytes = self._reported_bytes = 0
+        self._sent_bytes = self._reported_bytes = self._sent_packets = 0
         self._losses: list[float] = []
         self._control = BitrateController(lowest=min(plan.bitrate, ENOUGH_BITRATE), highest=plan.bitrate)
         self._said_at: float | None = None
@@ -92,7 +92,9 @@ class Conversation:
         """
         pcm, audio = b"", AudioFormat()
         if self._plan.play is not None:
-            pcm, audio = await trio.to_thread.run_sync(_read_to_say, self._plan.play)
+            _keep_apart(self._plan.play, self._plan.record)
+            # Somebody may press Ctrl-C while a pipe has nothing to read, or nobody who reads it.
+            pcm, audio = await trio.to_thread.run_sync(_read_to_say, self._plan.play, abandon_on_cancel=True)
         self._speaking = Speaking(
             pcm, audio, bitrate=self._plan.bitrate, drop=self._plan.drop, seed=self._plan.seed
         )
@@ -101,7 +103,9 @@ class Conversation:
         except MediaError as exc:
             raise CliError(str(exc)) from exc
         if self._plan.record is not None:
-            self._writer = await trio.to_thread.run_sync(WavWriter, self._plan.record, FORMAT.sample_rate)
+            self._writer = await trio.to_thread.run_sync(
+                WavWriter, self._plan.record, FORMAT.sample_rate, abandon_on_cancel=True
+            )
 
     def connect(self, own: str, send: Send) -> None:
         """Say whose sound it is, and how packets leave."""
@@ -145,6 +149,7 @@ class Conversation:
             if payload is not None and self._send is not None:
                 if self._send(FrameType.VOICE_FRAME, payload):
                     self._sent_bytes += len(payload)
+                    self._sent_packets += 1
                 else:
                     self._control.congested(trio.current_time())
                     self._adapt()
@@ -256,7 +261,7 @@ class Conversation:
             return {}
         heard = self._hearing.figures()
         return {
-            "packets_sent": self._speaking.packets - self._speaking.dropped,
+            "packets_sent": self._sent_packets,
             "packets_dropped": self._speaking.dropped,
             "bitrate_aimed": self._speaking.bitrate,
             "bitrate_sent": round(8 * self._sent_bytes / seconds),
@@ -293,6 +298,15 @@ def read_sound(path: Path) -> Sound:
         raise CliError(f"{path} cannot be read: {exc.strerror}") from exc
     except MediaError as exc:
         raise CliError(str(exc)) from exc
+
+
+def _keep_apart(play: Path, record: Path | None) -> None:
+    try:
+        same = record is not None and play.samefile(record) and record.is_file()
+    except OSError:
+        return  # One of them is not there; who opens it says so.
+    if same:
+        raise CliError(f"{record} is what is to be said: --record would overwrite it; name another file")
 
 
 def _read_to_say(path: Path) -> tuple[bytes, AudioFormat]:

@@ -37,6 +37,9 @@ from commucat_proto.calls import (
 FAREWELL: Final = 2.0
 """Seconds for the server to take the word that this device leaves."""
 STATS_INTERVAL: Final = 1.0
+SILENCE: Final = 45.0
+"""Seconds without a word of the others, who report once a second, after which they are gone: longer than they
+would try to come back."""
 MAX_BACKLOG: Final = 16_384
 """Bytes that wait for the network above which media is dropped: seconds of voice that would only come
 late."""
@@ -81,6 +84,7 @@ class Line:
         self._complaints: set[str] = set()
         self._began: float | None = None
         self._ended: float | None = None
+        self._heard = trio.current_time()
         self.call: Call | None = None
         self.encrypted = True
         """Until a device is let in that does not encrypt."""
@@ -113,10 +117,10 @@ class Line:
         await self._over.wait()
 
     async def wait_away(self, seconds: float) -> None:
-        """Wait until there is a call, and has been no connection for so long."""
+        """Wait until there has been no connection for so long; who waits to be called has time."""
         while True:
             away = self.away_since
-            if self.call is None or away is None:
+            if away is None or (self.call is None and not self._plan.to):
                 # Who is away from now on has not been for so long any sooner.
                 await trio.sleep(seconds)
                 continue
@@ -145,6 +149,7 @@ class Line:
         inbox = CallInbox(connection, self._profile, directory)
         self._check(connection)
         self._connection, self.away_since = connection, None
+        self._heard = trio.current_time()
         try:
             if self.call is None and self._plan.to:
                 await self._call_others(connection, directory)
@@ -187,6 +192,7 @@ class Line:
             for frame in await connection.deliveries():
                 if frame.type in (FrameType.VOICE_FRAME, FrameType.VIDEO_FRAME):
                     if frame.channel == self._channel and self.running:
+                        self._heard = trio.current_time()
                         self._talk.take_media(frame.type, frame.payload)
                 elif inbox.take(frame):
                     await self._take_signal(connection, directory, frame)
@@ -219,6 +225,10 @@ class Line:
     async def _report(self, connection: Connection) -> None:
         while True:
             await trio.sleep(STATS_INTERVAL)
+            if self.running and self.encrypted and trio.current_time() - self._heard > SILENCE:
+                # The device has a session, or the server would have said that it is gone; but nobody in it
+                # knows of this call.
+                self.hang_up(Cause.LOST)
             if self.running and self.call is not None:
                 for stats in self._talk.stats(self.call.call_id):
                     payload = json_text.dumps(stats.to_wire())
@@ -240,8 +250,8 @@ class Line:
         if isinstance(message, CallOffer):
             if call is None:
                 await self._take_offer(connection, directory, frame.channel, message)
-            elif message.call_id != call.call_id and frame.channel != self._channel:
-                await refuse(self._profile, connection, frame.channel, message, RejectReason.BUSY)
+            elif message.call_id != call.call_id:
+                await self._take_other_offer(connection, call, frame.channel, message)
         elif call is None or message_call_id(message) != call.call_id or frame.channel != self._channel:
             return  # of a call that is over, or that this device has not taken
         elif isinstance(message, CallAnswer):
@@ -264,6 +274,18 @@ class Line:
             return
         self._tell(f"in a call with device {offer.sender}")
         self._handle(answered.call.accepted())
+
+    async def _take_other_offer(
+        self, connection: Connection, call: Call, channel: int, offer: CallOffer
+    ) -> None:
+        """Somebody calls while this device calls, or is in a call: it is busy."""
+        everybody = {offer.sender, *offer.to} - {self._own}
+        # To refuse is to say where this device's frames go: on the call's own channel that must stay.
+        if channel != self._channel or everybody == call.others:
+            await refuse(self._profile, connection, channel, offer, RejectReason.BUSY)
+        if channel == self._channel and self.running and call.others == {offer.sender}:
+            # Its program has begun anew, and knows nothing of this call.
+            self.hang_up(Cause.LOST)
 
     async def _take_answer(self, call: Call, directory: PeerDirectory, answer: CallAnswer) -> None:
         assert self._keys is not None
@@ -295,6 +317,7 @@ class Line:
         if self.call is None or message_call_id(message) != self.call.call_id:
             return
         if isinstance(message, CallStats):
+            self._heard = trio.current_time()
             self._talk.take_stats(message)
         elif isinstance(message, CallTransportUpdate):
             self._talk.take_update(message)
@@ -320,7 +343,7 @@ class Line:
 
     def _let_media_flow(self) -> None:
         if self.running and self._began is None:
-            self._began = trio.current_time()
+            self._began = self._heard = trio.current_time()
             self._begin_talk()
 
     def _begin_talk(self) -> None:

@@ -64,7 +64,8 @@ class WavWriter:
             raise self._failure(exc) from exc
 
     def _head(self) -> bytes:
-        size = min(self.samples * SAMPLE_BYTES, _MOST)
+        # Of a pipe nobody knows the size, and the head cannot be written again: readers go on to its end.
+        size = min(self.samples * SAMPLE_BYTES, _MOST) if self._file.seekable() else _MOST
         return _HEAD.pack(
             *(b"RIFF", _HEAD.size - 8 + size, b"WAVE"),
             *(

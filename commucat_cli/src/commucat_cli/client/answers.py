@@ -29,6 +29,7 @@ _REFUSALS = {
     "too_large": "the message is too large",
     "not_federated": "it is on another server, where this does not go",
     "busy": "it is in another call",
+    "stranger": "it takes no calls of devices that it has nothing to do with; become friends first",
 }
 
 

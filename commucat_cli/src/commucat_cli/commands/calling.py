@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from commucat_cli.calls.conversation import Conversation, SoundPlan
-from commucat_cli.calls.line import TEXTS, Line
+from commucat_cli.calls.line import FAREWELL, TEXTS, Line
 from commucat_cli.calls.signalling import Cause
 from commucat_cli.calls.talk import LinePlan
 from commucat_cli.client.addresses import normalized
@@ -113,7 +113,15 @@ class _Leading:
         )
 
     async def _talk(self) -> None:
-        await self._conversation.run()
+        try:
+            await self._conversation.run()
+        except CliError:
+            # The others are not to wait for a device that is gone.
+            self._line.hang_up(Cause.FAILED)
+            if self._line.away_since is None:
+                with trio.move_on_after(2 * FAREWELL):
+                    await self._line.wait_over()
+            raise
         self._line.hang_up()
         await trio.sleep_forever()
 
@@ -137,6 +145,8 @@ class _Leading:
     async def _watch_connection(self) -> None:
         """A call does not wait for its server as long as a message would."""
         await self._line.wait_away(GRACE)
+        if self._line.call is None:
+            raise CliError(f"the server was not reached within {GRACE:g} s; nobody was called")
         raise CliError(f"the server was away for more than {GRACE:g} s; the call is over")
 
     async def _end(self) -> None:

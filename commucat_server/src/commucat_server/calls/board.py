@@ -224,14 +224,18 @@ class CallBoard:
 
     # -- coming and going ------------------------------------------------------------------------------
 
-    def make_room(self, call: Call, device_id: str) -> None:
+    def make_room(self, call: Call, device_id: str, user_id: str) -> None:
         """A place in the call for a device whose answer is being stored.
 
         Raises:
-            CallRefusedError: ``call_full``, ``too_many_calls``.
+            CallRefusedError: ``call_full``, ``too_many_calls``; ``not_participant`` if another device of the
+                user was faster.
         """
         if device_id in call.joined:
             return
+        first = call.answering.get(user_id, device_id)
+        if first != device_id and (first in call.coming or first in call.joined):
+            raise CallRefusedError("not_participant", "another device of the user has answered the call")
         most = self.limits.participants
         if len(call.joined | call.coming) >= most and device_id not in call.coming:
             raise CallRefusedError("call_full", f"{most} devices are in the call, as many as may be")
@@ -240,6 +244,7 @@ class CallBoard:
                 "too_many_calls", f"a device may be in {self.limits.per_device} calls at once"
             )
         call.coming.add(device_id)
+        call.answering[user_id] = device_id
 
     def accept(self, call: Call, device_id: str, now: float) -> None:
         """An invited device comes in; once more changes nothing."""

@@ -35,6 +35,9 @@ class Call:
     invited: set[str] = attrs.Factory(set)
     coming: set[str] = attrs.Factory(set)
     """Invited ones whose answer is on its way to the disk: they have a place."""
+    answering: dict[str, str] = attrs.Factory(dict)
+    """Of each user who was called, the device that has accepted here, also while that is on its way to the
+    disk: only one does so for its user."""
     came: set[str] = attrs.Factory(set)
     """Those that accepted, in the call still or not."""
     gone: set[str] = attrs.Factory(set)

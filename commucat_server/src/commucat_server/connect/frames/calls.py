@@ -87,7 +87,7 @@ async def answer(origin: Origin, frame: Frame, settle: Settle) -> Request:
     reason = message.reason.value if message.reason is not None else None
     if message.accept:
         try:
-            calls.board.make_room(call, device_id)
+            calls.board.make_room(call, device_id, origin.live.user_id)
         except CallRefusedError as exc:
             raise RefusedFrameError(exc.kind, str(exc)) from exc
 
