@@ -11,7 +11,7 @@ from commucat_cli.client.addresses import is_address
 from commucat_cli.client.connection import Connection
 from commucat_cli.client.peers import PeerDirectory
 from commucat_cli.client.session import Notice
-from commucat_cli.errors import CliError, PeerKeyError
+from commucat_cli.errors import PeerKeyError
 from commucat_cli.profile import Profile
 from commucat_proto.calls import CallAnswer, CallOffer, RejectReason
 from commucat_proto.json_text import JsonValue
@@ -39,7 +39,7 @@ async def take_offer(
     """Answer an offer as the plan says; None when it is not a call to wait for, or over already.
 
     Raises:
-        CliError: the call is not encrypted and the plan wants that, or the session ended.
+        CliError: the session ended.
     """
     caller = offer.sender
     if plan.to or not is_address(caller) or not caller.isprintable():
@@ -59,12 +59,13 @@ async def take_offer(
         return None
     encrypted = proved is not None and knows_call_media(connection)
     if not encrypted and not plan.allow_clear:
-        if not await refuse(profile, connection, channel, offer, RejectReason.UNSUPPORTED):
-            return None
-        raise CliError(
-            f"device {caller} calls without end-to-end encryption and was told no; "
-            "--allow-unencrypted permits it"
-        )
+        # Anybody can call like that; it must not end this device's waiting for others.
+        if await refuse(profile, connection, channel, offer, RejectReason.UNSUPPORTED):
+            notice(
+                f"device {caller} calls without end-to-end encryption and was told no; "
+                "--allow-unencrypted permits it"
+            )
+        return None
     deadline = trio.current_time() + plan.ring_timeout
     call = Call.incoming(offer, profile.keys.device_id, deadline=deadline)
     if not plan.accept:
