@@ -344,7 +344,7 @@ async def test_a_request_that_is_given_up_is_taken_back(begun: bool) -> None:
     """Otherwise its answer would fill the window of the connection, and nothing else would come any more."""
     async with raw_peer() as (client, stream):
         peer = Peer(stream)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.get, "/slow")
                 await peer.until(h2.events.RequestReceived)

@@ -22,7 +22,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from commucat_server.listener import AsgiApp, ConnectStream, H2Connection, ListenerSettings
+from commucat_server.listener import (
+    AsgiApp,
+    ConnectStream,
+    H2Connection,
+    ListenerSettings,
+    ShutdownSignal,
+    open_tcp,
+    serve_listeners,
+    tls_context,
+)
 
 REMOTE = ("192.0.2.7", 51_000)
 LOCAL = ("192.0.2.1", 8443)
@@ -264,3 +273,57 @@ def client_tls(*alpn: str) -> ssl.SSLContext:
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
+
+
+@attrs.define
+class Server:
+    """A listener with all that is behind it, over real TLS."""
+
+    port: int
+    shutdown: ShutdownSignal
+    done: trio.Event
+    listeners: list[trio.SocketListener]
+
+    async def dial(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    @asynccontextmanager
+    async def peer(self) -> AsyncIterator[Peer]:
+        tls = trio.SSLStream(await self.dial(), client_tls("h2"), server_hostname="127.0.0.1")
+        try:
+            peer = Peer(tls)
+            await peer.begin()
+            yield peer
+        finally:
+            await trio.aclose_forcefully(tls)
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    handler: Any = echo,
+    settings: ListenerSettings | None = None,
+    **more: Any,
+) -> AsyncIterator[Server]:
+    """A server on a free port. ``more``: for ``serve_listeners``."""
+    shutdown, done = ShutdownSignal(), trio.Event()
+    listeners = await open_tcp("127.0.0.1", 0)
+
+    async def run(task_status: trio.TaskStatus[Any]) -> None:
+        await serve_listeners(
+            listeners,
+            tls_context(*write_certificate(folder)),
+            settings or ListenerSettings(),
+            connect_handler=handler,
+            asgi_app=hello_app,
+            shutdown=shutdown,
+            task_status=task_status,
+            **more,
+        )
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        port = listeners[0].socket.getsockname()[1]
+        yield Server(port=port, shutdown=shutdown, done=done, listeners=listeners)
+        shutdown.request()

@@ -3,12 +3,9 @@
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import h2.events
 import pytest
 import structlog.testing
@@ -25,60 +22,10 @@ from commucat_server.listener import (
     StreamLostError,
     TlsConfigError,
     open_tcp,
-    serve_listeners,
     tls_context,
 )
 from commucat_server.listener.accept import _endpoint
-from server.listener_builders import Peer, client_tls, echo, hello_app, write_certificate
-
-
-@attrs.define
-class Server:
-    port: int
-    shutdown: ShutdownSignal
-    done: trio.Event
-    listeners: list[trio.SocketListener]
-
-    async def dial(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream("127.0.0.1", self.port)
-
-    @asynccontextmanager
-    async def peer(self) -> AsyncIterator[Peer]:
-        tls = trio.SSLStream(await self.dial(), client_tls("h2"), server_hostname="127.0.0.1")
-        try:
-            peer = Peer(tls)
-            await peer.begin()
-            yield peer
-        finally:
-            await trio.aclose_forcefully(tls)
-
-
-@asynccontextmanager
-async def running(
-    folder: Path,
-    handler: Any = echo,
-    settings: ListenerSettings | None = None,
-) -> AsyncIterator[Server]:
-    shutdown, done = ShutdownSignal(), trio.Event()
-    listeners = await open_tcp("127.0.0.1", 0)
-
-    async def run(task_status: trio.TaskStatus[Any]) -> None:
-        await serve_listeners(
-            listeners,
-            tls_context(*write_certificate(folder)),
-            settings or ListenerSettings(),
-            connect_handler=handler,
-            asgi_app=hello_app,
-            shutdown=shutdown,
-            task_status=task_status,
-        )
-        done.set()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(run)
-        port = listeners[0].socket.getsockname()[1]
-        yield Server(port=port, shutdown=shutdown, done=done, listeners=listeners)
-        shutdown.request()
+from server.listener_builders import client_tls, running, write_certificate
 
 
 async def test_streams_and_requests_over_tls(tmp_path: Path) -> None:

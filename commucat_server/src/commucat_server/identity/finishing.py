@@ -8,7 +8,7 @@ import trio
 from commucat_storage import CommitFailedError
 
 TIMEOUT: Final = 30.0
-"""Seconds for storing a change, also when its caller is cancelled."""
+"""Seconds for storing a change and telling of it, also when its caller is cancelled."""
 
 T = TypeVar("T")
 

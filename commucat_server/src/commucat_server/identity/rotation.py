@@ -17,6 +17,7 @@ from commucat_crypto import (
 from commucat_proto import FrameType, json_text
 from commucat_server.federation.addresses import USER_PREFIX
 from commucat_server.identity.certificates import CertificateIssuer, row_of
+from commucat_server.identity.finishing import TIMEOUT
 from commucat_server.identity.pairing import key_event_of
 from commucat_server.identity.tokens import new_id
 from commucat_server.ops.audit import Audit
@@ -40,8 +41,6 @@ log = structlog.get_logger("commucat.rotation")
 SOURCE = "device-csr"
 MAX_TOLD = 5_000
 """Devices that are told of one change, beside the user's own."""
-TIMEOUT = 30.0
-"""Seconds for storing the change and what others are told."""
 
 
 @attrs.frozen(kw_only=True)

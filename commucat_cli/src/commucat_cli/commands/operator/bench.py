@@ -121,10 +121,8 @@ def latency(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    try:
+    with _as_usage("--duration"):
         plan = Latency(rate=rate, duration=duration, size=size, warmup=warmup)
-    except CliError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--duration") from exc
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
@@ -270,7 +268,7 @@ def calls(
     dsn: Dsn = None,
     as_json: AsJson = False,
 ) -> None:
-    try:
+    with _as_usage("--calls"):
         plan = Calls(
             calls=calls,
             parties=parties,
@@ -282,8 +280,6 @@ def calls(
             step_seconds=step_seconds,
             processes=processes,
         )
-    except CliError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--calls") from exc
     _run(_common(plan, store_of(profile, workers, dsn), runs, stall, server, tls_ca), as_json)
 
 
