@@ -175,6 +175,12 @@ def enemy(servers: list[ServerProcess], hostile: HostilePeer) -> HostilePeer:
     """A peer of the first server; where it listens is not known yet."""
     peer = ("peers", "add", DOMAIN, "--endpoint", "https://127.0.0.1:9", "--key", hostile.keys.public.hex())
     assert operator(servers[0], *peer)["status"] == "active"
+    # A server looks twice a second whether an operator has changed something; until then it is a stranger.
+    known, heard = time.monotonic() + DEADLINE, 403
+    while heard == 403:
+        assert time.monotonic() < known, "the server does not know its peer"
+        heard = post(servers[0], hostile.event({}, "a.test", time.time())).status_code
+    assert heard == 400, "known, and not understood"
     return hostile
 
 

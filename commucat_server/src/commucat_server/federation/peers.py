@@ -1,6 +1,6 @@
 """Which servers are known, by what keys: those of the configuration, and those that operators stored."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 import structlog
@@ -64,18 +64,25 @@ class PeerDirectory:
 
     async def _refresh(self) -> None:
         stored = {peer.domain: peer for peer in await self._storage.peers()}
-        self._peers = {
+        peers = {
             domain: _joined(domain, self._configured.get(domain), stored.get(domain))
             for domain in {*self._configured, *stored}
         }
         if not self._open:
             # Also those of peers that were taken out of the configuration while no server ran.
             self._open = {each.domain: each.open for each in await self._storage.outboxes()}
-        wanted = {domain: self.get(domain) is not None for domain in {*self._peers, *self._open}}
-        for domain, is_open in wanted.items():
-            if self._open.get(domain) is not is_open:
-                await self._storage.set_outbox(domain, open=is_open)
-                self._open[domain] = is_open
+        # Who is heard can be answered, and who is blocked is not heard while its outbox closes.
+        await self._set_outboxes(peers, open=True)
+        self._peers = peers
+        await self._set_outboxes(peers, open=False)
+
+    async def _set_outboxes(self, peers: Mapping[str, KnownPeer], *, open: bool) -> None:
+        """Those alone that are to be so and are not."""
+        for domain in {*peers, *self._open}:
+            is_open = domain in peers and peers[domain].status is not PeerStatus.BLOCKED
+            if is_open is open and self._open.get(domain) is not open:
+                await self._storage.set_outbox(domain, open=open)
+                self._open[domain] = open
 
     async def promote(self, peer: KnownPeer) -> None:
         """A pending peer has taken something: it is active from now on.
