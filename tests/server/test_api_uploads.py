@@ -87,6 +87,26 @@ async def test_the_file_goes_with_the_last_user_who_has_it(api: Api, folder: Pat
     assert len(files_of(folder)) == 2
 
 
+async def test_who_leaves_while_it_is_stored_leaves_no_picture_behind(
+    api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await give(api, PNG)
+    storage, avatars = api.server.storage, AvatarFolder(folder, BASE, api.server.storage)
+    stored = storage.set_avatar
+
+    async def set_avatar(user_id: str, address: str) -> str | None:
+        unused = await stored(user_id, address)
+        leaving.cancel()
+        await trio.lowlevel.checkpoint()
+        return unused
+
+    monkeypatch.setattr(storage, "set_avatar", set_avatar)
+    with trio.CancelScope() as leaving:
+        await avatars.give(api.user_id("ann"), GIF, "gif")
+
+    assert files_of(folder) == [disk.LOCK_FILE, f"{blake3(GIF).hexdigest()}.gif"]
+
+
 async def test_an_avatar_elsewhere_is_left_alone(api: Api, folder: Path) -> None:
     await api.server.storage.set_avatar(api.user_id("ann"), "https://elsewhere.example/../../etc/passwd")
 

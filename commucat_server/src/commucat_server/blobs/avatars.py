@@ -5,6 +5,7 @@ import re
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import trio
 from blake3 import blake3
 
 from commucat_server.blobs.disk import make_directory, store_whole, take_lock
+from commucat_server.ops.finishing import finished
 from commucat_storage import Storage
 
 log = structlog.get_logger("commucat.avatars")
@@ -76,9 +78,8 @@ class AvatarFolder:
         # Locked over both: nobody deletes the file between its writing and the profile that names it.
         async with self._locked():
             await trio.to_thread.run_sync(self._store, name, data)
-            unused = await self._storage.set_avatar(user_id, address)
-            if unused is not None and (old := self._name_of(unused)) is not None:
-                await trio.to_thread.run_sync(self._delete, old)
+            # Who leaves in between again and again would fill the disk with pictures that nobody has.
+            await finished(partial(self._change, user_id, address))
         return address, name
 
     async def read(self, name: str) -> Picture | None:
@@ -88,6 +89,11 @@ class AvatarFolder:
             return None
         data = await trio.to_thread.run_sync(self._read, name)
         return None if data is None else Picture(data=data, media_type=TYPES[match[1]])
+
+    async def _change(self, user_id: str, address: str) -> None:
+        unused = await self._storage.set_avatar(user_id, address)
+        if unused is not None and (old := self._name_of(unused)) is not None:
+            await trio.to_thread.run_sync(self._delete, old)
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:

@@ -292,6 +292,8 @@ class Lane:
                     letter=letter.letter_id,
                     reason=letter.reason,
                 )
+        # Before they are gone from the outbox: told twice is better than not at all.
+        await services.reports.refused(letters)
         if carried.last:
             self._cursor = epoch, carried.last
             confirmation = Confirm(outbox_of(self.domain), epoch, carried.last)
@@ -299,7 +301,6 @@ class Lane:
             await services.inbox.submit([confirmation], self._confirmed)
             services.counters.federation_outbox_delivered += carried.accepted
             services.counters.federation_outbox_dead += len(letters)
-        await services.reports.refused(letters)
         if carried.later is None:
             await self._well(peer, now)
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from commucat_crypto import CERTIFICATE_LIFETIME, DeviceCertificate, DeviceKeyPair
-from commucat_server.identity.finishing import finished
 from commucat_server.identity.tokens import new_event_id, new_serial
+from commucat_server.ops.finishing import finished
 from commucat_storage import CertificateRow, Device, DeviceStatus, KeyEvent, Storage
 
 RENEW_BEFORE = 10 * 86_400

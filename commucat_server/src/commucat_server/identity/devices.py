@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from commucat_server.identity.certificates import CertificateIssuer, row_of
-from commucat_server.identity.finishing import finished
 from commucat_server.identity.pairing import SOURCE, key_event_of
 from commucat_server.ops.audit import Audit, Entry, key_entry, paired_entry, revoked_entry
+from commucat_server.ops.finishing import finished
 from commucat_server.provision.operator_records import record_of
 from commucat_storage import (
     Device,

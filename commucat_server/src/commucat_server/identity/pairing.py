@@ -15,10 +15,10 @@ from commucat_crypto import (
     verify_signature,
 )
 from commucat_server.identity.certificates import CertificateIssuer, row_of
-from commucat_server.identity.finishing import finished
 from commucat_server.identity.pairing_codes import PairingCodeHashes, new_pairing_code
 from commucat_server.identity.tokens import new_event_id, new_id
 from commucat_server.ops.audit import Audit
+from commucat_server.ops.finishing import finished
 from commucat_storage import (
     AlreadyExistsError,
     ClaimedPairing,

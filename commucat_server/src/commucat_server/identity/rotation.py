@@ -17,11 +17,11 @@ from commucat_crypto import (
 from commucat_proto import FrameType, json_text
 from commucat_server.federation.addresses import USER_PREFIX
 from commucat_server.identity.certificates import CertificateIssuer, row_of
-from commucat_server.identity.finishing import TIMEOUT
 from commucat_server.identity.pairing import key_event_of
 from commucat_server.identity.tokens import new_id
 from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
+from commucat_server.ops.finishing import TIMEOUT
 from commucat_server.routing.inbox import Inbox
 from commucat_server.routing.registry import KEY_CHANGED, Registry
 from commucat_storage import (
