@@ -1,13 +1,14 @@
 """Servers of several domains on this machine, each a process of its own, that know each other."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from end_to_end.client_people import CLI
-from end_to_end.server_process import ServerProcess, run
+from end_to_end.server_process import DEADLINE, ServerProcess, run
 
 CONFIG = """[server]
 domain = "{domain}"
@@ -68,8 +69,20 @@ def operator(server: ServerProcess, *command: str) -> Any:
 
 def add_peer(server: ServerProcess, other: ServerProcess) -> None:
     """Let a running server be written to; its key is asked for."""
-    told = operator(server, "peers", "add", domain_of(other), "--endpoint", other.url)
-    assert told["status"] == "active"
+    known_as_peer(server, domain_of(other), "--endpoint", other.url)
+
+
+def known_as_peer(server: ServerProcess, domain: str, *options: str) -> None:
+    """Name a domain to a running server, and wait until that takes messages for it.
+
+    It looks for what an operator has changed twice a second; until then the domain is a stranger's.
+    """
+    assert operator(server, "peers", "add", domain, *options)["status"] == "active"
+    end = time.monotonic() + DEADLINE
+    while not any(
+        "federation outbox opened" in line and domain in line for line in server.log.read_text().splitlines()
+    ):
+        assert time.monotonic() < end, f"the server has not opened its outbox for {domain}"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from commucat_proto import Frame, FrameType
 from commucat_proto.federation import SignedEvent
 from end_to_end.client_people import login
 from end_to_end.faked_clock import Clock
-from end_to_end.federated_servers import domain_of, federated, operator
+from end_to_end.federated_servers import domain_of, federated, known_as_peer, operator
 from end_to_end.hostile_peer import BEHAVIOURS, DOMAIN, HostilePeer
 from end_to_end.raw_people import CHANNEL, Reach, device_id, reach, receiver, sender, take
 from end_to_end.server_process import DEADLINE, ServerProcess
@@ -173,14 +173,7 @@ async def test_what_a_dead_wire_swallows_arrives_when_it_works_again(servers: li
 @pytest.fixture(scope="module")
 def enemy(servers: list[ServerProcess], hostile: HostilePeer) -> HostilePeer:
     """A peer of the first server; where it listens is not known yet."""
-    peer = ("peers", "add", DOMAIN, "--endpoint", "https://127.0.0.1:9", "--key", hostile.keys.public.hex())
-    assert operator(servers[0], *peer)["status"] == "active"
-    # A server looks twice a second whether an operator has changed something; until then it is a stranger.
-    known, heard = time.monotonic() + DEADLINE, 403
-    while heard == 403:
-        assert time.monotonic() < known, "the server does not know its peer"
-        heard = post(servers[0], hostile.event({}, "a.test", time.time())).status_code
-    assert heard == 400, "known, and not understood"
+    known_as_peer(servers[0], DOMAIN, "--endpoint", "https://127.0.0.1:9", "--key", hostile.keys.public.hex())
     return hostile
 
 

@@ -83,6 +83,7 @@ class PeerDirectory:
             if is_open is open and self._open.get(domain) is not open:
                 await self._storage.set_outbox(domain, open=open)
                 self._open[domain] = open
+                log.info("federation outbox opened" if open else "federation outbox closed", domain=domain)
 
     async def promote(self, peer: KnownPeer) -> None:
         """A pending peer has taken something: it is active from now on.
