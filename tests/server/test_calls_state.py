@@ -377,6 +377,17 @@ async def test_row_tells_of_a_call_from_offer_to_end(server: Server) -> None:
     assert row.ended_at is not None
 
 
+async def test_row_names_the_group_that_is_called(server: Server) -> None:
+    alice, _ = await people(server, ALICE, BOB)
+    group = {"group_id": "g", "members": [BOB.device_id]}
+    assert "ack" in await ask(alice, FrameType.GROUP_CREATE, group, channel=9)
+    call = {"call_id": "g-1", "from": ALICE.device_id, "to": []}
+    assert "ack" in await ask(alice, FrameType.CALL_OFFER, call, channel=9)
+    assert "ack" in await offer(alice)
+
+    assert {name: row.group_id for name, row in (await stored(server)).items()} == {"g-1": "g", CALL: None}
+
+
 async def test_tracks_tell_what_was_announced_and_measured(server: Server) -> None:
     alice, bob = await people(server, ALICE, BOB)
     await offer(alice)

@@ -8,7 +8,7 @@ import pytest
 
 from commucat_storage import CallRow, MediaTrack, Node, Storage
 from storage.conftest import Backend
-from storage.storage_builders import NOW, key_of
+from storage.storage_builders import NOW, add_devices, create, key_of, route, send
 
 NODE, OTHER = "aa", "bb"
 
@@ -108,6 +108,23 @@ async def test_the_id_of_a_call_that_is_over_may_be_used_again(storage: Storage)
     await storage.store_calls([again], [])
     assert await all_calls(storage) == (again,)
     assert await storage.media_tracks(["c"]) == ()
+
+
+async def test_a_call_on_the_channel_of_a_group_is_of_that_group_to_its_end(storage: Storage) -> None:
+    await add_devices(storage, "a", "b")
+    await send(storage, create("a", "b"))
+    rung = call(channel=7, initiator="a", participants=("a", "b"))
+    await storage.store_calls([rung], [])
+    assert await all_calls(storage) == (attrs.evolve(rung, group_id="g"),)
+
+    await send(storage, route("a", 7, "b"))
+    over = attrs.evolve(rung, accepted=("b",), ended_at=NOW + 1, end_reason="hangup", ended_by="a")
+    await storage.store_calls([over], [])
+    assert await all_calls(storage) == (attrs.evolve(over, group_id="g"),)
+
+    again = attrs.evolve(rung, started_at=NOW + 5)
+    await storage.store_calls([again], [])
+    assert await all_calls(storage) == (again,)
 
 
 async def test_an_open_call_of_another_node_stays_as_it_is(storage: Storage) -> None:

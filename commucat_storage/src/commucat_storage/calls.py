@@ -17,6 +17,7 @@ class CallRow:
     call_id: str
     channel: int
     group_id: str | None = None
+    """The group that the channel led to when the call began; None is found out by the store."""
     initiator: str
     """The device that began it."""
     mode: str
@@ -75,7 +76,7 @@ class CallStore(abc.ABC):
 
     @abc.abstractmethod
     async def store_calls(self, calls: Sequence[CallRow], tracks: Sequence[MediaTrack]) -> None:
-        """Store these as they are now, new or not.
+        """Store these as they are now, new or not; of which group a call is stays as it was first.
 
         A call that is open and another node's stays as it is, and a track of a call that is not stored is
         left out. Of a track without codec, bitrate, params or stats what was stored of these stays.

@@ -20,6 +20,12 @@ _NAMES: Final = (
 )
 
 
+# A call stays with the group that its channel led to when it began.
+_GROUP_OF_CHANNEL: Final = (
+    "SELECT r.group_id FROM route AS r WHERE r.device_id = $4 AND r.channel = $2::bigint"
+)
+
+
 def _read(alias: str) -> str:
     def column(name: str) -> str:
         if name in _TIMES:
@@ -33,12 +39,18 @@ def _places() -> str:
     def place(index: int, name: str) -> str:
         if name in _TIMES:
             return f"to_timestamp(${index}::float8)"
+        if name == "group_id":
+            return f"coalesce(${index}, ({_GROUP_OF_CHANNEL}))"
         return f"${index}::bigint" if name == "channel_id" else f"${index}"
 
     return ", ".join(place(index, name) for index, name in enumerate(_NAMES, start=1))
 
 
-_CHANGED: Final = ", ".join(f"{name} = excluded.{name}" for name in _NAMES[1:])
+_KEPT: Final = {
+    "group_id": "CASE WHEN call_sessions.started_at = excluded.started_at "
+    "THEN coalesce(call_sessions.group_id, excluded.group_id) ELSE excluded.group_id END"
+}
+_CHANGED: Final = ", ".join(f"{name} = {_KEPT.get(name, f'excluded.{name}')}" for name in _NAMES[1:])
 _STORE_CALL: Final = (
     f"INSERT INTO call_sessions ({', '.join(_NAMES)}) VALUES ({_places()}) "  # noqa: S608 - names of ours
     f"ON CONFLICT (call_id) DO UPDATE SET {_CHANGED} "

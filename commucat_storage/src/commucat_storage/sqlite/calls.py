@@ -19,9 +19,19 @@ _COLUMNS: Final = (
     "call_id, channel_id, group_id, initiator_device, mode, video, participants, accepted, gone, node, "
     "started_at, answered_at, ended_at, end_reason, ended_by, last_update"
 )
-_CHANGED: Final = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
+# A call stays with the group that its channel led to when it began.
+_PLACES: Final = {
+    "group_id": "coalesce(?3, (SELECT group_id FROM route WHERE device_id = ?4 AND channel = ?2))"
+}
+_KEPT: Final = {
+    "group_id": "iif(call_sessions.started_at = excluded.started_at, "
+    "coalesce(call_sessions.group_id, excluded.group_id), excluded.group_id)"
+}
+_NAMES: Final = _COLUMNS.split(", ")
+_CHANGED: Final = ", ".join(f"{name} = {_KEPT.get(name, f'excluded.{name}')}" for name in _NAMES[1:])
 _STORE_CALL: Final = (
-    f"INSERT INTO call_sessions ({_COLUMNS}) VALUES (?{', ?' * 15}) "  # noqa: S608 - names of ours
+    f"INSERT INTO call_sessions ({_COLUMNS}) "  # noqa: S608 - names of ours
+    f"VALUES ({', '.join(_PLACES.get(name, f'?{place}') for place, name in enumerate(_NAMES, 1))}) "
     f"ON CONFLICT (call_id) DO UPDATE SET {_CHANGED} "
     "WHERE call_sessions.node = excluded.node OR call_sessions.ended_at IS NOT NULL"
 )
