@@ -53,6 +53,8 @@ class Calls(RuleBasedStateMachine):
         self.last: dict[tuple[str, int], int] = {}
         self.owners: dict[int, str] = {}
         self.streams: dict[int, Stream] = {}
+        # Of devices that have left: whoever comes again begins anew.
+        self.over: set[int] = set()
         self.requests: dict[str, float] = {}
         self.lost = 0
         self.reported = 0
@@ -82,6 +84,7 @@ class Calls(RuleBasedStateMachine):
     @rule(name=devices)
     def leave(self, name: str) -> None:
         self.scene.room.leave(name, self.scene.now)
+        self.over |= {number for number, each in self.streams.items() if each.owner.device_id == name}
         self.here.discard(name)
         self.requests.pop(name, None)
         self.scene.hear()
@@ -138,6 +141,7 @@ class Calls(RuleBasedStateMachine):
         assert name in self.scene.room
         self.owners.setdefault(packet.stream, name)
         self.streams[packet.stream] = found
+        self.over.discard(packet.stream)
         for receiver in readers(found):
             self.take(receiver, name, packet)
 
@@ -182,8 +186,9 @@ class Calls(RuleBasedStateMachine):
             count = self.wants[receiver].speakers
             heard = {
                 stream.owner.device_id
-                for stream in self.streams.values()
-                if kind_name(stream) == "audio"
+                for number, stream in self.streams.items()
+                if number not in self.over
+                and kind_name(stream) == "audio"
                 and receiver in readers(stream)
                 and stream.owner.streams.get(stream.number or 0) is stream
                 and stream.owner.device_id in self.scene.room

@@ -80,7 +80,7 @@ async def test_a_round_sends_everything_at_once(
     for _ in range(4):
         for each in receivers:
             each.give()
-            rounds.add(each.live)
+            rounds.add([each.live], trio.current_time())
     await trio.testing.wait_all_tasks_blocked()
     assert all([count for _, count in each.sent] == [4] for each in receivers)
     assert len(late) == 1
@@ -112,7 +112,7 @@ async def test_a_long_round_gives_others_their_turn(
     for number in range(6):
         receiver = Slow(str(number), outflow)
         receiver.give()
-        rounds.add(receiver.live)
+        rounds.add([receiver.live], trio.current_time())
     trio.lowlevel.add_instrument(passes)
     await trio.testing.wait_all_tasks_blocked()
     trio.lowlevel.remove_instrument(passes)
@@ -129,8 +129,7 @@ async def test_many_packets_wait_for_company(
     begin = trio.current_time()
     for _ in range(1000):
         receiver.give()
-        rounds.add(receiver.live)
-        rounds.count(8, trio.current_time())
+        rounds.add([receiver.live] * 8, trio.current_time())
         await trio.sleep(0.001)
     packets = sum(count for _, count in receiver.sent)
     assert packets >= 1000 - 1000 * LONGEST
@@ -148,7 +147,7 @@ async def test_a_session_that_has_closed_is_passed_over(
     gone, here = _Receiver("a", outflow), _Receiver("b", outflow)
     for each in (gone, here):
         each.give()
-        rounds.add(each.live)
+        rounds.add([each.live], trio.current_time())
     gone.live.close()
     nursery.start_soon(rounds.run)
     await trio.testing.wait_all_tasks_blocked()

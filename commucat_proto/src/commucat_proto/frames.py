@@ -210,7 +210,8 @@ class FrameTemplate:
         Raises:
             CodecError: as :func:`encode_frame` with the shortest sequence.
         """
-        encode_frame(type, channel, 0, payload)
+        if not 0 <= channel <= MAX_CHANNEL_ID or len(payload) > MAX_CONTROL_JSON_LEN:
+            encode_frame(type, channel, 0, payload)  # says what is too large, if anything is
         self._head = _HEADS[type] + encode_varint(channel)
         self._tail = encode_varint(len(payload)) + payload
         self._length = len(self._head) + len(self._tail)

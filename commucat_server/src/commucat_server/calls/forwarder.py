@@ -22,7 +22,7 @@ from commucat_server.calls.forwarding.limits import Allowance, ForwardingLimits
 from commucat_server.calls.forwarding.pressure import Pressure
 from commucat_server.calls.forwarding.room import Refused
 from commucat_server.calls.forwarding.stream import Participant, Stream
-from commucat_server.calls.hall import Hall
+from commucat_server.calls.hall import Hall, Seat
 from commucat_server.calls.permits import Permit
 from commucat_server.calls.rounds import MediaRounds
 from commucat_server.calls.transcoding import Job, Transcoding
@@ -289,18 +289,16 @@ class Forwarder:
             key_frame=stands_alone(packet),
             arrived=now,
         )
-        passed = 0
-        for receiver in receivers:
-            seat = hall.seats.get(receiver.device_id)
-            if seat is None or receiver.device_id not in recipients:
-                continue
-            if self._allowance is not None and not self._allowed(size, video, now):
-                self.drop("server_limit")
-                hall.lose(receiver.device_id, stream, 1, stream.gated, now)
-            elif seat.session.media(queued, self._clock, seat.lost):
-                self.rounds.add(seat.session)
-                passed += 1
-        self.rounds.count(passed, now)
+        seats = [
+            seat
+            for receiver in receivers
+            if receiver.device_id in recipients and (seat := hall.seats.get(receiver.device_id)) is not None
+        ]
+        if self._allowance is not None:
+            seats = self._within_limit(self._allowance, hall, stream, seats, size, now)
+        sessions = [seat.session for seat in seats if seat.session.media(queued, self._clock, seat.lost)]
+        self.rounds.add(sessions, now)
+        passed = len(sessions)
         counters.media_bytes += passed * size
         if video:
             counters.media_video += passed
@@ -329,11 +327,22 @@ class Forwarder:
             hall.room.ask_key_frame(stream.owner.device_id, now)
             hall.tell(now)
 
-    def _allowed(self, size: int, video: bool, now: float) -> bool:
-        assert self._allowance is not None
-        if video and self._allowance.refill(now) < self._keep_for_sound:
-            return False
-        return self._allowance.take(size, now)
+    def _within_limit(
+        self, allowance: Allowance, hall: Hall, stream: Stream, seats: list[Seat], size: int, now: float
+    ) -> list[Seat]:
+        """Those to whom a packet of this size may go by the limit of the server; the others lose it."""
+        kept = self._keep_for_sound if stream.kind is StreamKind.VIDEO else 0.0
+        everything = size * len(seats)
+        if allowance.refill(now) - everything >= kept and allowance.take(everything, now):
+            return seats  # nearly always
+        allowed: list[Seat] = []
+        for seat in seats:
+            if allowance.refill(now) >= kept and allowance.take(size, now):
+                allowed.append(seat)
+            else:
+                self.drop("server_limit")
+                hall.lose(seat.session.device_id, stream, 1, stream.gated, now)
+        return allowed
 
     def _was_late(self, seconds: float) -> None:
         self._pressure.look(seconds, self._clock())

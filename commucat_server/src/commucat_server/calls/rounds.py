@@ -5,7 +5,7 @@ With much to send the rounds are up to 20 ms apart, more if sending them takes l
 at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import trio
@@ -84,15 +84,13 @@ class MediaRounds:
         self._begun = trio.Event()
         self._pace = Pace()
 
-    def add(self, session: LiveSession) -> None:
-        """The session has a packet more; it is sent in the next round."""
-        if not self._due:
-            self._begun.set()
-        self._due[session] = None
-
-    def count(self, packets: int, now: float) -> None:
-        """So many were added."""
-        self._pace.count(packets, now)
+    def add(self, sessions: Sequence[LiveSession], now: float) -> None:
+        """Each of these has a packet more; they are sent in the next round."""
+        if sessions:
+            if not self._due:
+                self._begun.set()
+            self._due.update(dict.fromkeys(sessions))
+        self._pace.count(len(sessions), now)
 
     async def run(self) -> None:
         """Send round after round; never returns."""

@@ -6,7 +6,7 @@ cannot be decoded before the stream's next key frame: it goes with what it follo
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from commucat_proto import FrameTemplate
@@ -15,8 +15,8 @@ MEDIA_BYTES: Final = 512 * 1024
 """Bytes of media that wait for one receiver: half a second of eight pictures at 1 Mbit/s."""
 STALE_AFTER: Final = 0.4
 """Seconds after which a packet is not worth sending: the receiver's own buffer holds less."""
-RANKS: Final = 4
-"""Sound, and three layers of video."""
+LAYERS: Final = 3
+"""Of video."""
 TURN_BYTES: Final = 16 * 1024
 """Bytes of media in one write, and what may wait on its way out for more to follow: a message that comes now
 waits behind no more than this, or one picture."""
@@ -27,13 +27,13 @@ class Flowing(Protocol):
 
     @property
     def gated(self) -> bool:
-        """Whether packets build upon each other, from one key frame to the next."""
+        """Whether packets build upon each other, from one key frame to the next; always the same."""
 
 
 class MediaPacket:
     """One packet for any number of receivers. ``rank``: 0 for sound, 1 to 3 for the layers of video."""
 
-    __slots__ = ("arrived", "key_frame", "rank", "size", "stream", "template")
+    __slots__ = ("arrived", "gated", "key_frame", "rank", "size", "stream", "template")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class MediaPacket:
         self.template: Final = template
         self.size: Final = size
         self.stream: Final = stream
+        self.gated: Final = stream.gated
         self.rank: Final = rank
         self.key_frame: Final = key_frame
         self.arrived: Final = arrived
@@ -59,7 +60,7 @@ of no use."""
 
 
 class _Waiting:
-    """A place in the queue. Empty once its packet was dropped for the sake of one before it."""
+    """A picture's place in the queue. Empty once it was dropped for the sake of one before it."""
 
     __slots__ = ("number", "packet")
 
@@ -79,12 +80,24 @@ class MediaQueue:
         lost: told of what is dropped.
     """
 
-    __slots__ = ("_bytes", "_chains", "_clock", "_count", "_fresh_until", "_length", "_lost", "_ranks")
+    __slots__ = (
+        "_bytes",
+        "_chains",
+        "_clock",
+        "_count",
+        "_fresh_until",
+        "_layers",
+        "_length",
+        "_lost",
+        "_sound",
+    )
 
     def __init__(self, clock: Callable[[], float], lost: Lost) -> None:
         self._clock = clock
         self._lost = lost
-        self._ranks: tuple[deque[_Waiting], ...] = tuple(deque() for _ in range(RANKS))
+        # Nothing builds upon sound: its packets need no places of their own.
+        self._sound: deque[MediaPacket] = deque()
+        self._layers: tuple[deque[_Waiting], ...] = tuple(deque() for _ in range(LAYERS))
         # Of each stream whose packets build upon each other, what waits.
         self._chains: dict[Flowing, deque[_Waiting]] = {}
         self._bytes = self._length = self._count = 0
@@ -101,85 +114,98 @@ class MediaQueue:
 
     def put(self, packet: MediaPacket) -> bool:
         """Queue a packet; False if that one itself was dropped."""
-        self._count += 1
-        waiting = _Waiting(self._count, packet)
-        self._ranks[packet.rank].append(waiting)
-        if packet.stream.gated:
-            self._chains.setdefault(packet.stream, deque()).append(waiting)
+        waiting: _Waiting | None = None
+        if packet.rank:
+            self._count += 1
+            waiting = _Waiting(self._count, packet)
+            self._layers[packet.rank - 1].append(waiting)
+            if packet.gated:
+                self._chains.setdefault(packet.stream, deque()).append(waiting)
+        else:
+            self._sound.append(packet)
+        arrived = packet.arrived
+        stale_at = arrived + STALE_AFTER
         self._length += 1
         self._bytes += packet.size
         if self._length == 1:
-            self._fresh_until = packet.arrived + STALE_AFTER
+            self._fresh_until = stale_at
         else:
             # What comes from a transcoder arrived before others that are here already.
-            self._fresh_until = min(self._fresh_until, packet.arrived + STALE_AFTER)
-            if packet.arrived > self._fresh_until:
-                self._drop_stale(packet.arrived)
+            if stale_at < self._fresh_until:
+                self._fresh_until = stale_at
+            if arrived > self._fresh_until:
+                self._drop_stale(arrived)
         while self._bytes > MEDIA_BYTES and self._length > 1:
-            self._drop(self._least())
-        return waiting.packet is not None
+            self._drop_least()
+        # Sound is dropped for what waits longer than itself, and last.
+        return waiting is None or waiting.packet is not None
 
-    def take(self, limit: int = TURN_BYTES) -> Iterator[FrameTemplate]:
+    def take(self, limit: int = TURN_BYTES) -> list[FrameTemplate]:
         """Remove what goes out now: packets of at most ``limit`` bytes together, or a single longer one."""
         now = self._clock()
         if now > self._fresh_until:
             self._drop_stale(now)
-        first = True
-        sound = self._ranks[0]
+        taken: list[FrameTemplate] = []
+        sound = self._sound
         while self._length:
-            queue = self._first()
-            packet = queue[0].packet
+            # By far the most frequent first.
+            queue = None if sound else self._first_picture()
+            packet = sound[0] if queue is None else queue[0].packet
             assert packet is not None
-            if not first and packet.size > limit:
-                return
-            if queue is sound:
-                # Nothing builds upon it.
-                queue.popleft()
+            if taken and packet.size > limit:
+                break
+            if queue is None:
+                sound.popleft()
                 self._length -= 1
                 self._bytes -= packet.size
             else:
                 self._remove(queue)
             limit -= packet.size
-            first = False
-            yield packet.template
+            taken.append(packet.template)
+        return taken
 
-    def _first(self) -> deque[_Waiting]:
-        """Where the packet stands that goes out first; there is one."""
-        audio = self._ranks[0]
-        if audio and audio[0].packet is not None:
-            return audio  # By far the most frequent.
-        audio, *video = self._waiting()
-        if audio:
-            return audio
-        return min((queue for queue in video if queue), key=lambda queue: queue[0].number)
-
-    def _least(self) -> deque[_Waiting]:
-        """Where the packet stands that is dropped first: the oldest of the highest layer, or sound."""
-        return next(queue for queue in reversed(self._waiting()) if queue)
+    def _first_picture(self) -> deque[_Waiting]:
+        """Where the picture stands that goes out first; there is one."""
+        return min((queue for queue in self._waiting() if queue), key=lambda queue: queue[0].number)
 
     def _waiting(self) -> tuple[deque[_Waiting], ...]:
-        """The queues, each with a packet at its head."""
-        for queue in self._ranks:
+        """The layers, each with a picture at its head."""
+        for queue in self._layers:
             while queue and queue[0].packet is None:
                 queue.popleft()
-        return self._ranks
+        return self._layers
+
+    def _drop_least(self) -> None:
+        """Drop the oldest picture of the highest layer, or sound."""
+        for queue in reversed(self._waiting()):
+            if queue:
+                self._drop(queue)
+                return
+        self._drop_sound()
 
     def _drop_stale(self, now: float) -> None:
-        for queue in self._ranks:
+        while self._sound and now - self._sound[0].arrived > STALE_AFTER:
+            self._drop_sound()
+        for queue in self._layers:
             while queue and ((oldest := queue[0].packet) is None or now - oldest.arrived > STALE_AFTER):
                 if oldest is None:
                     queue.popleft()
                 else:
                     self._drop(queue)
-        oldest_left = min(
-            (queue[0].packet.arrived for queue in self._ranks if queue and queue[0].packet is not None),
-            default=now,
-        )
-        self._fresh_until = oldest_left + STALE_AFTER
+        heads = [self._sound[0]] if self._sound else []
+        heads += [queue[0].packet for queue in self._layers if queue and queue[0].packet is not None]
+        self._fresh_until = min((each.arrived for each in heads), default=now) + STALE_AFTER
+
+    def _drop_sound(self) -> None:
+        packet = self._sound.popleft()
+        self._length -= 1
+        self._bytes -= packet.size
+        self._lost(packet.stream, 1, False)
 
     def _drop(self, queue: deque[_Waiting]) -> None:
-        """Drop the packet at the head, and what cannot be used without it."""
-        stream = self._remove(queue).stream
+        """Drop the picture at the head, and what cannot be used without it."""
+        first = self._remove(queue)
+        stream = first.stream
         dropped, chain = 1, self._chains.get(stream)
         # What builds upon another key frame is as good as before.
         while chain and (follower := chain[0].packet) is not None and not follower.key_frame:
@@ -187,10 +213,10 @@ class MediaQueue:
             dropped += 1
         if chain is not None and not chain:
             del self._chains[stream]
-        self._lost(stream, dropped, stream.gated and not chain)
+        self._lost(stream, dropped, first.gated and not chain)
 
     def _remove(self, queue: deque[_Waiting]) -> MediaPacket:
-        """Take the packet at the head out; nothing of its stream waits before it."""
+        """Take the picture at the head out; nothing of its stream waits before it."""
         waiting = queue.popleft()
         packet = self._forget(waiting)
         chain = self._chains.get(packet.stream)

@@ -16,6 +16,8 @@ QUIET_AFTER: Final = 0.6
 RANK_INTERVAL: Final = 0.2
 TELL_INTERVAL: Final = 0.5
 """Seconds between two orders, and between two words about who speaks."""
+LOOK_INTERVAL: Final = 0.05
+"""Seconds between two looks whether there is such a word."""
 _RISE: Final = 0.3
 _FALL: Final = 0.05
 """Part of the difference that one packet of 20 ms makes: quick to hear somebody, slow to let them go."""
@@ -73,6 +75,8 @@ class Speakers:
             return None
         speaking = tuple(self._speaking(now))[:MAX_SPEAKERS]
         if speaking == self._told:
+            # With each packet of everybody it would be most of what a packet costs here.
+            self._next_word = now + LOOK_INTERVAL
             return None
         self._told = speaking
         self._next_word = now + TELL_INTERVAL
