@@ -12,14 +12,22 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commucat_storage import Confirm, Operation, RefusalReason, SqliteSettings, open_sqlite
+from commucat_storage import (
+    Confirm,
+    Operation,
+    RefusalReason,
+    Resolve,
+    ResolveOutcome,
+    SqliteSettings,
+    open_sqlite,
+)
 from commucat_storage.applying import Group
 from commucat_storage.device_inbox import _MOST_SIZES
 from commucat_storage.sqlite import short_commit
 from commucat_storage.sqlite.connection import connect_writer
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Entry, Writer
-from storage.storage_builders import accepted, add_devices, asking, message, refused
+from storage.storage_builders import accepted, add_devices, asking, message, refusal, refused
 
 NAMES = ("a", "b", "c")
 
@@ -36,7 +44,7 @@ class Store:
         self.epochs = dict(self.connection.execute("SELECT d.device_id, o.epoch FROM " + _INBOXES).fetchall())
         # From the second transaction on it knows whether others have written, and has all inboxes in memory.
         self.commit(message("a"), self.confirm("b", 0), self.confirm("c", 0))
-        self.commit(self.confirm("c", 0))  # Makes the views.
+        self.commit(message("other"))  # Makes the views.
         self.connection.set_trace_callback(self._note)
 
     def _note(self, statement: str) -> None:
@@ -71,7 +79,7 @@ def empty(tmp_path: Path) -> Path:
 
     async def fill() -> None:
         async with open_sqlite(path) as storage:
-            await add_devices(storage, *NAMES)
+            await add_devices(storage, *NAMES, "other")
 
     trio.run(fill)
     return path
@@ -121,6 +129,23 @@ def test_marks_of_a_row_are_kept(store: Store) -> None:
         "SELECT stranger, reporter, reference, payload FROM relay_queue WHERE reporter IS NOT NULL"
     ).fetchall()
     assert row == (1, "a", b"123456", b"meow")
+
+
+def test_a_question_is_a_look_whether_others_have_written(store: Store) -> None:
+    [before] = store.commit(Resolve("a", 7))
+    assert before == ResolveOutcome((), (refusal("", RefusalReason.NO_ROUTE),))
+    assert store.statements == ["PRAGMA data_version"]
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("INSERT INTO route VALUES ('a', 7, 0, '[\"b\"]', NULL)")
+    assert store.commit(Resolve("a", 7)) == [ResolveOutcome(("b",))]
+
+
+def test_a_question_beside_a_message_changes_nothing_of_its_commit(store: Store) -> None:
+    store.statements.clear()
+    question, outcome = store.commit(Resolve("b", 7), message("b"))
+    assert isinstance(question, ResolveOutcome)
+    assert accepted(outcome) == {"b": 1}
+    assert len(store.statements) == 1
 
 
 def test_what_is_more_is_committed_by_more_statements(store: Store) -> None:
@@ -204,16 +229,18 @@ def test_those_of_a_short_one_are_remembered(store: Store) -> None:
     store.commit(store.confirm("b", 20))
     store.commit(store.confirm("b", 19))  # Nothing new.
     store.commit(store.confirm("b", 30))
-    assert len(store.statements) == 3
+    assert [each.split()[0] for each in store.statements] == ["INSERT", "PRAGMA", "INSERT"]
     assert store.counters("b")[:3] == (30, _MOST_SIZES - 30, sum(range(30, _MOST_SIZES)))
 
 
 @attrs.frozen
 class Step:
-    """What happens in one transaction: messages by recipients and size, confirmations by part of an inbox."""
+    """What happens in one transaction: messages by recipients and size, confirmations by part of an inbox,
+    questions by who asks."""
 
     messages: tuple[tuple[tuple[str, ...], int, bool], ...]
     confirmed: tuple[tuple[str, float], ...]
+    asked: tuple[str, ...]
 
 
 steps = st.builds(
@@ -227,6 +254,7 @@ steps = st.builds(
         max_size=4,
     ).map(tuple),
     st.lists(st.tuples(st.sampled_from(NAMES), st.floats(0, 1)), max_size=2).map(tuple),
+    st.lists(st.sampled_from(NAMES), max_size=2).map(tuple),
 )
 
 
@@ -260,4 +288,5 @@ def _batches(store: Store, step: Step) -> list[Operation]:
         assert isinstance(confirmed, int)
         assert isinstance(following, int)
         batches.append(store.confirm(name, confirmed + round(part * (following - 1 - confirmed))))
+    batches += [Resolve(name, 7) for name in step.asked]
     return batches or [message("a")]

@@ -9,7 +9,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from commucat_storage import CommitFailedError, Confirm, ConfirmOutcome, Outcome, SqliteSettings, open_sqlite
+from commucat_storage import (
+    CommitFailedError,
+    Confirm,
+    ConfirmOutcome,
+    Outcome,
+    Resolve,
+    SqliteSettings,
+    open_sqlite,
+)
 from commucat_storage.hold import Hold
 from commucat_storage.interface import Done, Storage
 from storage.storage_builders import accepted, add_devices, confirm, locked, message, numbers, send, stored
@@ -130,6 +138,20 @@ async def test_a_confirmation_waits_for_a_message_and_is_told_before_it(backend:
         assert told.outcomes == [ConfirmOutcome(True, 1)]
         assert accepted(submitted) == {"a": 2}
         assert numbers(await stored(storage, "a")) == [2]
+
+
+async def test_a_question_is_no_company(backend: "Backend") -> None:
+    """A commit for the confirmation alone would keep a message that comes meanwhile waiting."""
+    told, asked, answered = Told(), Told(), trio.Event()
+    async with backend.open(confirm_delay=NEVER) as storage:
+        await add_devices(storage, "a")
+        await send(storage, message("a"))
+        await storage.enqueue([Confirm("a", await epoch_of(storage, "a"), 1)], told.done())
+        await storage.enqueue([Resolve("a", 7), Resolve("a", 8)], asked.done(answered.set))
+        await answered.wait()
+        assert len(asked.outcomes) == 2
+        assert told.outcomes == []
+        assert numbers(await stored(storage, "a")) == [1]
 
 
 async def test_whoever_waits_for_the_outcome_can_hurry_it(backend: "Backend") -> None:

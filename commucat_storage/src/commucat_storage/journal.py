@@ -1,4 +1,5 @@
-"""The queue of every store: takes entries in order, and tells in the same order what became of them.
+"""The queue of every store: takes entries in order, and tells in the same order what became of them, but for
+confirmations, which may come behind others.
 
 There is no artificial delay for whatever somebody waits for. While one group is being committed the
 next one gathers, so the groups are small when little is going on and large under load. How a group
@@ -134,8 +135,13 @@ class Journal(abc.ABC, Generic[WorkT]):
     def _put(self, entry: JournalEntry[WorkT]) -> None:
         self._untold[entry] = None
         # Nothing is kept back whose room somebody waits for.
-        if entry.can_wait and not self._backlog.crowded:
+        if self._backlog.crowded:
+            self._queue_up([*self._hold.take(), entry])
+        elif entry.can_wait:
             self._hold.add(entry)
+        elif entry.only_asks:
+            # No company: the commit would be for what is held alone, and a message that comes now wait.
+            self._queue_up([entry])
         else:
             self._queue_up([*self._hold.take(), entry])
 

@@ -26,3 +26,5 @@ class JournalEntry(Generic[WorkT]):
     size: int = 0
     can_wait: bool = False
     """Nobody waits for its outcome: it may go with whatever comes next."""
+    only_asks: bool = False
+    """It changes nothing, so nothing is written for it."""

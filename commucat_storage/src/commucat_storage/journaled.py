@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NoReturn
 
 from commucat_storage.errors import CommitFailedError
-from commucat_storage.inbox import Confirm, Operation, Outcome
+from commucat_storage.inbox import Confirm, Operation, Outcome, Resolve
 from commucat_storage.interface import Done, Storage
 from commucat_storage.journal import Journal
 from commucat_storage.journal_entry import JournalEntry, WorkT
@@ -92,8 +92,11 @@ def _entry(batch: Sequence[Operation], done: Done) -> JournalEntry[WorkT]:
         assert isinstance(result, tuple | CommitFailedError)
         done(result)
 
-    can_wait = all(type(operation) is Confirm for operation in batch)
-    return JournalEntry(told, tuple(batch), None, rows, size, can_wait)
+    kind = type(batch[0])
+    if kind not in (Confirm, Resolve) or any(type(operation) is not kind for operation in batch):
+        return JournalEntry(told, tuple(batch), None, rows, size)
+    only_asks = kind is Resolve
+    return JournalEntry(told, tuple(batch), None, rows, size, not only_asks, only_asks)
 
 
 async def until_less(most: int, step: Callable[[], Awaitable[int]]) -> int:

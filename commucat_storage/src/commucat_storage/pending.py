@@ -34,6 +34,12 @@ class Pending(abc.ABC):
         self.reported = Reported()
         """Confirmations whose outcome is to name rows."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing has changed since the last flush."""
+        # What is in a list is counted in an inbox.
+        return not (self.dirty or self.confirmed)
+
     @abc.abstractmethod
     def share(self, payload: bytes, refs: int) -> int:
         """Add a payload that ``refs`` rows will refer to; its id."""

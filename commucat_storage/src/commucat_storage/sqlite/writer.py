@@ -12,7 +12,7 @@ import attrs
 
 from commucat_storage.applying import Group
 from commucat_storage.errors import StorageError
-from commucat_storage.inbox import Confirm, Submission
+from commucat_storage.inbox import Confirm, Resolve, Submission
 from commucat_storage.journal_entry import JournalEntry
 from commucat_storage.sqlite.chat_groups import ChatGroupCache
 from commucat_storage.sqlite.connection import refuse_marked
@@ -101,7 +101,7 @@ class Writer:
                 if type(operation) is Submission:
                     if operation.once is not None:
                         return False
-                elif type(operation) is not Confirm:
+                elif type(operation) is not Confirm and type(operation) is not Resolve:
                     return False
         return True
 
@@ -123,6 +123,8 @@ class Writer:
         """Commit what was applied by one statement; ``False`` if it takes more."""
         if self._connection.in_transaction:
             return False  # An inbox was full, and what was confirmed had to be counted.
+        if self._pending.is_empty:
+            return not self._is_stale()  # Only questions, which are answered in memory.
         try:
             return self._short.write(self._pending, self._data_version, self._turns.syncs)
         except StaleError:
