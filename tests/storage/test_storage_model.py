@@ -617,19 +617,30 @@ async def take(storage: Storage, model: Model, step: list[list[Operation]] | str
         purged = await storage.purge_expired(SOON)
         assert (purged.messages, set(purged.expired)) == model.purge(SOON)
         return
-    told: list[object] = []
-    expected: list[tuple[Outcome, ...]] = []
-    for unbound in step:
+    told: list[tuple[int, object]] = []
+    expected: list[tuple[int, tuple[Outcome, ...]]] = []
+    kept_back: set[int] = set()
+    for index, unbound in enumerate(step):
         batch = [
             Confirm(each.device_id, model.inboxes[each.device_id].epoch, each.number)
             if isinstance(each, Confirm) and each.epoch == "own" and each.device_id in model.inboxes
             else each
             for each in unbound
         ]
-        expected.append(tuple(model.apply(each) for each in batch))
-        await storage.enqueue(batch, told.append)
+        expected.append((index, tuple(model.apply(each) for each in batch)))
+        if all(isinstance(each, Confirm) for each in batch):
+            kept_back.add(index)
+        await storage.enqueue(batch, lambda result, index=index: told.append((index, result)))
     await storage.check()  # Behind the batches in the journal: all of them have been told.
-    assert told == expected
+    assert sorted(told, key=lambda each: each[0]) == expected
+    # Questions pass by what may be kept back; everything else is told in its order.
+    for kept in (kept_back, {index for index, batch in enumerate(step) if _only_asks(batch)}):
+        indexes = [index for index, _ in told if index not in kept]
+        assert indexes == sorted(indexes)
+
+
+def _only_asks(batch: list[Operation]) -> bool:
+    return all(isinstance(each, Resolve) for each in batch)
 
 
 async def outbox(storage: Storage, name: str) -> OutboxPage:

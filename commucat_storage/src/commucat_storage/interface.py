@@ -72,7 +72,8 @@ class Storage(
 
         Operations apply in their order, after all batches enqueued before. A batch of nothing but
         confirmations may be kept back for a moment, to be committed together with what comes next;
-        :meth:`hurry` ends that.
+        :meth:`hurry` ends that. Batches of nothing but :class:`Resolve` change nothing: they pass by
+        what is kept back, and are told before it.
         Cancelled while it waits for room, nothing of the batch is taken.
 
         Raises:
