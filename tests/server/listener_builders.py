@@ -275,6 +275,18 @@ def client_tls(*alpn: str) -> ssl.SSLContext:
     return context
 
 
+@asynccontextmanager
+async def peer_on(tcp: trio.SocketStream) -> AsyncIterator[Peer]:
+    """A peer with TLS and HTTP/2 on a connection that is dialled."""
+    tls = trio.SSLStream(tcp, client_tls("h2"), server_hostname="127.0.0.1")
+    try:
+        peer = Peer(tls)
+        await peer.begin()
+        yield peer
+    finally:
+        await trio.aclose_forcefully(tls)
+
+
 @attrs.define
 class Server:
     """A listener with all that is behind it, over real TLS."""
@@ -289,13 +301,8 @@ class Server:
 
     @asynccontextmanager
     async def peer(self) -> AsyncIterator[Peer]:
-        tls = trio.SSLStream(await self.dial(), client_tls("h2"), server_hostname="127.0.0.1")
-        try:
-            peer = Peer(tls)
-            await peer.begin()
+        async with peer_on(await self.dial()) as peer:
             yield peer
-        finally:
-            await trio.aclose_forcefully(tls)
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from commucat_server.listener import (
     tls_context,
 )
 from commucat_server.provision.certificate import self_signed
-from server.listener_builders import Peer, client_tls, hello_app, write_certificate
+from server.listener_builders import Peer, hello_app, peer_on, write_certificate
 
 HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 
@@ -54,13 +54,8 @@ class Proxied:
     async def peer(self, before: bytes = b"") -> AsyncIterator[Peer]:
         tcp = await trio.open_tcp_stream("127.0.0.1", self.port)
         await tcp.send_all(before)
-        tls = trio.SSLStream(tcp, client_tls("h2"), server_hostname="127.0.0.1")
-        try:
-            peer = Peer(tls)
-            await peer.begin()
+        async with peer_on(tcp) as peer:
             yield peer
-        finally:
-            await trio.aclose_forcefully(tls)
 
     async def certificate(self) -> x509.Certificate:
         """What a new connection is shown."""

@@ -134,14 +134,12 @@ class Journal(abc.ABC, Generic[WorkT]):
 
     def _put(self, entry: JournalEntry[WorkT]) -> None:
         self._untold[entry] = None
-        # Nothing is kept back whose room somebody waits for.
-        if self._backlog.crowded:
-            self._queue_up([*self._hold.take(), entry])
-        elif entry.can_wait:
-            self._hold.add(entry)
-        elif entry.only_asks:
+        if entry.only_asks:
             # No company: the commit would be for what is held alone, and a message that comes now wait.
             self._queue_up([entry])
+        elif entry.can_wait and not self._backlog.crowded:
+            # Nothing is kept back whose room somebody waits for.
+            self._hold.add(entry)
         else:
             self._queue_up([*self._hold.take(), entry])
 

@@ -95,8 +95,8 @@ def _entry(batch: Sequence[Operation], done: Done) -> JournalEntry[WorkT]:
     kind = type(batch[0])
     if kind not in (Confirm, Resolve) or any(type(operation) is not kind for operation in batch):
         return JournalEntry(told, tuple(batch), None, rows, size)
-    only_asks = kind is Resolve
-    return JournalEntry(told, tuple(batch), None, rows, size, not only_asks, only_asks)
+    waits, asks = kind is Confirm, kind is Resolve
+    return JournalEntry(told, tuple(batch), None, rows, size, can_wait=waits, only_asks=asks)
 
 
 async def until_less(most: int, step: Callable[[], Awaitable[int]]) -> int:

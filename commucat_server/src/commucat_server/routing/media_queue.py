@@ -33,7 +33,7 @@ class Flowing(Protocol):
 class MediaPacket:
     """One packet for any number of receivers. ``rank``: 0 for sound, 1 to 3 for the layers of video."""
 
-    __slots__ = ("arrived", "gated", "key_frame", "rank", "size", "stream", "template")
+    __slots__ = ("arrived", "key_frame", "rank", "size", "stream", "template")
 
     def __init__(
         self,
@@ -48,7 +48,6 @@ class MediaPacket:
         self.template: Final = template
         self.size: Final = size
         self.stream: Final = stream
-        self.gated: Final = stream.gated
         self.rank: Final = rank
         self.key_frame: Final = key_frame
         self.arrived: Final = arrived
@@ -119,7 +118,7 @@ class MediaQueue:
             self._count += 1
             waiting = _Waiting(self._count, packet)
             self._layers[packet.rank - 1].append(waiting)
-            if packet.gated:
+            if packet.stream.gated:
                 self._chains.setdefault(packet.stream, deque()).append(waiting)
         else:
             self._sound.append(packet)
@@ -204,8 +203,7 @@ class MediaQueue:
 
     def _drop(self, queue: deque[_Waiting]) -> None:
         """Drop the picture at the head, and what cannot be used without it."""
-        first = self._remove(queue)
-        stream = first.stream
+        stream = self._remove(queue).stream
         dropped, chain = 1, self._chains.get(stream)
         # What builds upon another key frame is as good as before.
         while chain and (follower := chain[0].packet) is not None and not follower.key_frame:
@@ -213,7 +211,7 @@ class MediaQueue:
             dropped += 1
         if chain is not None and not chain:
             del self._chains[stream]
-        self._lost(stream, dropped, first.gated and not chain)
+        self._lost(stream, dropped, stream.gated and not chain)
 
     def _remove(self, queue: deque[_Waiting]) -> MediaPacket:
         """Take the picture at the head out; nothing of its stream waits before it."""
