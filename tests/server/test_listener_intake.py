@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from commucat_server.listener import ListenerSettings
 from commucat_server.listener.errors import PeerViolationError
 from commucat_server.listener.frame_intake import JOINED_SIZE, FrameIntake
-from commucat_server.listener.h2_protocol import data_frame
+from commucat_server.listener.h2_frames import data_frame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

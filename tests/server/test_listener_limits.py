@@ -262,7 +262,7 @@ async def test_made_up_settings_are_ignored() -> None:
         await send_raw(test, struct.pack(">BHBBL", len(pairs) >> 16, len(pairs) & 0xFFFF, 4, 0, 0) + pairs)
         stream_id = await test.peer.request("/", end=True)
         assert (await test.peer.answer(stream_id))[0] == 200
-        assert len(test.connection._protocol.remote_settings) < 10
+        assert len(test.connection._protocol.library().remote_settings) < 10
 
 
 async def test_compression_table_the_peer_offers_is_not_all_used() -> None:
@@ -270,7 +270,7 @@ async def test_compression_table_the_peer_offers_is_not_all_used() -> None:
         test.peer.protocol.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 2**32 - 1})
         stream_id = await test.peer.request("/", end=True)
         assert (await test.peer.answer(stream_id))[0] == 200
-        assert test.connection._protocol.encoder.header_table_size == 4096
+        assert test.connection._protocol.library().encoder.header_table_size == 4096
 
 
 async def test_smaller_window_of_the_peer_is_obeyed() -> None:

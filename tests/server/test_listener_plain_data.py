@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from commucat_server.listener import ListenerSettings
 from commucat_server.listener.frame_intake import FrameIntake
-from commucat_server.listener.h2_protocol import ServerProtocol, data_frame
+from commucat_server.listener.h2_frames import data_frame
+from commucat_server.listener.h2_protocol import ServerProtocol
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW = 65_535

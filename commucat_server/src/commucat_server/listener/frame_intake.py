@@ -7,21 +7,24 @@ counts bytes; section 5.1: streams are independent), so they are joined here, at
 same pass sees every frame header, which makes it the place for limits that must hold before memory is spent.
 """
 
-import struct
-
 from commucat_server.listener.errors import PeerViolationError
+from commucat_server.listener.h2_frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    HEAD_SIZE,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    read_head,
+)
 from commucat_server.listener.settings import ListenerSettings
 
-# RFC 9113, section 4.1: length (24 bits, here 8 + 16), type, flags, reserved bit and stream.
-_HEADER = struct.Struct(">BHBBL")
-_HEADER_SIZE = 9
-_PREFACE_SIZE = 24  # section 3.4
-
-# Section 6.
-_DATA, _HEADERS, _RST_STREAM, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 6, 7, 8, 9
-_ACK = _END_STREAM = 0x1
-
-# Section 7.
+# RFC 9113, section 7.
 _FRAME_SIZE_ERROR = 6
 _ENHANCE_YOUR_CALM = 11
 
@@ -55,7 +58,7 @@ class FrameIntake:
     def __init__(self, settings: ListenerSettings) -> None:
         self._settings = settings
         self._held = b""
-        self._preface_left = _PREFACE_SIZE
+        self._preface_left = len(PREFACE)
         self._block_size = 0
         self._interval_end = 0.0
         self._control = 0
@@ -94,16 +97,16 @@ class FrameIntake:
         runs: dict[int, list[bytes | bytearray]] = {}
         runs_size = 0
         largest = self._settings.max_frame_size
-        while end - position >= _HEADER_SIZE:
-            high, low, kind, flags, stream = _HEADER.unpack_from(data, position)
+        while end - position >= HEAD_SIZE:
+            high, low, kind, flags, stream = read_head(data, position)
             length = high << 16 | low
             if length > largest:
                 raise PeerViolationError(_FRAME_SIZE_ERROR, f"frame of {length} bytes")
-            payload = position + _HEADER_SIZE
+            payload = position + HEAD_SIZE
             following = payload + length
             if following > end:
                 break
-            if kind == _DATA and length and not flags:
+            if kind == DATA and length and not flags:
                 if others:
                     out.append((0, b"".join(others)))
                     others = []
@@ -120,7 +123,7 @@ class FrameIntake:
                     _join(runs, out)
                     runs, runs_size = {}, 0
                 self._judge(kind, flags, length, now, data_sent)
-                if kind == _GOAWAY:
+                if kind == GOAWAY:
                     # The library would stop sending at once; streams that are open may finish
                     # (RFC 9113, section 6.8).
                     self.peer_going_away = True
@@ -157,24 +160,24 @@ class FrameIntake:
             raise PeerViolationError(_ENHANCE_YOUR_CALM, "too many control frames")
 
     def _judge(self, kind: int, flags: int, length: int, now: float, data_sent: int) -> None:
-        if kind in (_HEADERS, _CONTINUATION):
-            self._block_size = length if kind == _HEADERS else self._block_size + length
+        if kind in (HEADERS, CONTINUATION):
+            self._block_size = length if kind == HEADERS else self._block_size + length
             if self._block_size > self._settings.max_header_size:
                 raise PeerViolationError(_ENHANCE_YOUR_CALM, "header block too large")
-            if kind == _HEADERS:
+            if kind == HEADERS:
                 self._updates -= _UPDATES_PER_REQUEST
             elif not length:
                 self.count_control(now)
-        elif kind == _RST_STREAM:
+        elif kind == RST_STREAM:
             self.count_reset(now)
-        elif kind == _DATA:
-            if length < _SMALL and not flags & _END_STREAM:
+        elif kind == DATA:
+            if length < _SMALL and not flags & END_STREAM:
                 self.count_control(now)
-        elif kind == _WINDOW_UPDATE:
+        elif kind == WINDOW_UPDATE:
             self._updates += 1
             if self._updates > data_sent * _UPDATES_PER_DATA:
                 self.count_control(now)
-        elif kind == _PING and flags & _ACK:
+        elif kind == PING and flags & ACK:
             return  # An answer is judged by who knows the question.
         else:
             self.count_control(now)

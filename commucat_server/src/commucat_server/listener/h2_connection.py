@@ -14,7 +14,8 @@ import trio
 from commucat_server.listener.asgi import AsgiApp, AsgiOrigin, answer_request
 from commucat_server.listener.errors import PeerViolationError, StreamLostError, StreamMisuseError
 from commucat_server.listener.frame_intake import FrameIntake
-from commucat_server.listener.h2_protocol import ServerProtocol, data_frame
+from commucat_server.listener.h2_frames import data_frame
+from commucat_server.listener.h2_lazy import LazyProtocol
 from commucat_server.listener.h2_stream import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, H2Stream
 from commucat_server.listener.h2_writer import H2Writer
 from commucat_server.listener.request import RequestHead
@@ -76,7 +77,7 @@ class H2Connection:
         self._origin = AsgiOrigin(client=remote, server=local, state=state)
         self._connect_handler = connect_handler
         self._asgi_app = asgi_app
-        self._protocol = ServerProtocol()
+        self._protocol = LazyProtocol(settings)
         self.writer = H2Writer(transport, self._protocol, settings, self._lose, self._start_writer)
         self._intake = FrameIntake(settings)
         self._streams: dict[int, H2Stream] = {}
@@ -94,7 +95,7 @@ class H2Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._protocol.open(self.settings)
+                self._protocol.open()
                 # It waits for the peer's, which comes first and waits for nothing (RFC 9113, section 3.4): so
                 # it shares a packet with the first answer.
                 self.writer.pull(now=False)

@@ -3,14 +3,10 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any
 
-import attrs
 import hpack
 from hpack.huffman import HuffmanEncoder
-from hpack.table import table_entry_size
-
-from commucat_server.listener.stream import CONNECT_PATH
 
 Entry = tuple[bytes, bytes]
 
@@ -50,70 +46,22 @@ class HeadEncoder(hpack.Encoder):
         if self.header_table.resized:
             # The peer must be told what became of the table that its settings have changed.
             return super().encode(headers, huffman)
-        return _block(tuple(headers))
+        return header_block(tuple(headers))
 
 
 @functools.lru_cache(maxsize=128)
-def _block(fields: tuple[Entry, ...]) -> bytes:
+def header_block(fields: tuple[Entry, ...]) -> bytes:
+    """What ``HeadEncoder`` makes of fields for a peer that has left its table as it was."""
     # "Never indexed" (RFC 7541, section 6.2.3) changes no table, on neither side.
     return hpack.Encoder().encode([(name, value, True) for name, value in fields])
 
 
-_KEPT_BLOCKS = 64
-_KEPT_SIZE = 512
-"""A request for ``/connect`` is one of a few kinds, each some hundred bytes."""
-_SECRET = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
-
-
-@attrs.frozen
-class _Decoded:
-    """What a block meant that was the first of its connection."""
-
-    fields: list[hpack.HeaderTuple]
-    size: int
-    """As it counts against a limit."""
-    entries: tuple[Entry, ...]
-    """What it added to the table, oldest first."""
-
-
 class HeadDecoder(hpack.Decoder):
-    """Knows again what most connections begin with, byte for byte the same.
-
-    Only requests for ``/connect`` without credentials are kept.
-    """
-
-    _first: ClassVar[dict[bytes, _Decoded]] = {}
+    """The library's, with a table that takes no room while it is empty."""
 
     def __init__(self) -> None:
         super().__init__()
         self.header_table.dynamic_entries = Entries()  # type: ignore[assignment]  # all that is asked of a deque
-
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:
-        """The fields of a header block.
-
-        Raises:
-            hpack.HPACKError: it is none, or too large.
-        """
-        table = self.header_table
-        if not raw or table.dynamic_entries or table.maxsize != table.DEFAULT_SIZE:
-            return super().decode(data, raw)
-        known = self._first.get(data)
-        if known is not None and known.size <= self.max_header_list_size:
-            for name, value in known.entries:
-                table.add(name, value)
-            return list(known.fields)
-        fields = list(super().decode(data, raw))
-        if len(data) <= _KEPT_SIZE and table.maxsize == table.DEFAULT_SIZE and _is_plain_connect(fields):
-            if len(self._first) >= _KEPT_BLOCKS:
-                self._first.clear()
-            size = sum(table_entry_size(name, value) for name, value in fields)
-            self._first[bytes(data)] = _Decoded(fields, size, tuple(table.dynamic_entries)[::-1])
-        return fields
-
-
-def _is_plain_connect(fields: Iterable[hpack.HeaderTuple]) -> bool:
-    names = dict(fields)
-    return names.get(b":path") == CONNECT_PATH and _SECRET.isdisjoint(names)
 
 
 class Receivers:

@@ -1,7 +1,6 @@
 """The protocol library's connection in less memory: idle connections are what a chat server has most."""
 
 import functools
-import struct
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from types import MethodType
 from typing import Any
@@ -15,12 +14,13 @@ from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from h2.settings import ChangedSetting, SettingCodes
 from h2.stream import StreamState
+from h2.windows import WindowManager
 
 from commucat_server.listener.frame_intake import JOINED_SIZE
+from commucat_server.listener.h2_frames import INITIAL_WINDOW, data_frame
 from commucat_server.listener.h2_parts import HeadDecoder, HeadEncoder, Receivers
 from commucat_server.listener.settings import ListenerSettings
 
-_INITIAL_WINDOW = 65_535  # RFC 9113, section 6.9.2
 _HEADER_TABLE_SIZE = 4096  # section 6.5.2
 
 # RFC 9113, section 6.5.2, and RFC 8441, section 3: the values each setting may take, and the error else.
@@ -34,15 +34,12 @@ _ANY = (0, 2**32 - 1, ErrorCodes.PROTOCOL_ERROR)
 _DEFAULTS: dict[int, tuple[int, ...]] = {
     SettingCodes.HEADER_TABLE_SIZE: (_HEADER_TABLE_SIZE,),
     SettingCodes.ENABLE_PUSH: (0,),
-    SettingCodes.INITIAL_WINDOW_SIZE: (_INITIAL_WINDOW,),
+    SettingCodes.INITIAL_WINDOW_SIZE: (INITIAL_WINDOW,),
     SettingCodes.MAX_FRAME_SIZE: (16_384,),
     SettingCodes.ENABLE_CONNECT_PROTOCOL: (0,),
 }
 _KNOWN = frozenset(SettingCodes)
 
-# RFC 9113, section 4.1: length (24 bits, here 16 + 8), type, flags, reserved bit and stream.
-_FRAME_HEAD = struct.Struct(">HBBBL").pack
-_DATA = 0  # section 6.1
 _SENDING = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)  # section 5.1
 
 # Bytes stay bytes, and what we send is looked at where it comes from, see ``H2Stream``. One object serves all
@@ -52,13 +49,8 @@ _CONFIG = h2.config.H2Configuration(
 )
 
 
-# RFC 9113, section 5.1: where the peer may send DATA.
+# Where the peer may send DATA.
 _RECEIVING = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
-
-
-def data_frame(stream_id: int, data: bytes) -> bytes:
-    """A plain DATA frame."""
-    return _FRAME_HEAD(len(data) >> 8, len(data) & 0xFF, 0, 0, stream_id) + data
 
 
 @functools.lru_cache(maxsize=64)
@@ -175,10 +167,25 @@ class ServerProtocol(h2.connection.H2Connection):
         """Queue our side's opening."""
         self.local_settings = OwnSettings(_announced(settings))
         self.initiate_connection()
-        if settings.connection_window > _INITIAL_WINDOW:
-            self.increment_flow_control_window(settings.connection_window - _INITIAL_WINDOW)
+        if settings.connection_window > INITIAL_WINDOW:
+            self.increment_flow_control_window(settings.connection_window - INITIAL_WINDOW)
         # From the first request on, not only after the peer has acknowledged our settings.
         self.decoder.max_header_list_size = settings.max_header_size
+
+    def adopt(self, stream_id: int, inbound: WindowManager, outbound: int) -> None:
+        """Use these windows for a stream, if it is still open, or for the connection (0).
+
+        Args:
+            stream_id: whose windows.
+            inbound: what the peer may send.
+            outbound: bytes that it takes.
+        """
+        if not stream_id:
+            self._inbound_flow_control_window_manager = inbound
+            self.outbound_flow_control_window = outbound
+        elif (stream := self.streams.get(stream_id)) is not None:
+            stream._inbound_window_manager = inbound
+            stream.outbound_flow_control_window = outbound
 
     def take_data(self, stream_id: int, data: bytes) -> bool:
         """Account for a plain DATA frame of a stream, neither padded nor the last, instead of the library.
@@ -245,4 +252,4 @@ class ServerProtocol(h2.connection.H2Connection):
             return None
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
-        return _FRAME_HEAD(size >> 8, size & 0xFF, _DATA, 0, stream_id) + chunk
+        return data_frame(stream_id, chunk)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from commucat_server.listener.errors import StreamLostError
-from commucat_server.listener.h2_protocol import ServerProtocol
+from commucat_server.listener.h2_lazy import LazyProtocol
 from commucat_server.listener.pings import Pings
 from commucat_server.listener.settings import ListenerSettings
 from commucat_server.listener.tcp_stream import PromptStream
@@ -56,7 +56,7 @@ class H2Writer:
     def __init__(
         self,
         transport: trio.abc.SendStream,
-        protocol: ServerProtocol,
+        protocol: LazyProtocol,
         settings: ListenerSettings,
         lose: Callable[[str], None],
         start: Callable[[Callable[[], Awaitable[None]]], None],
