@@ -14,6 +14,8 @@ END_HEADERS = 0x4
 
 INITIAL_WINDOW = 65_535
 """Section 6.9.2."""
+LARGEST_FRAME = 16_384
+"""Bytes of payload that a peer takes if it says nothing else, section 6.5.2."""
 LARGEST_WINDOW = 2**31 - 1
 """Section 6.9.1."""
 

@@ -22,11 +22,13 @@ from commucat_server.listener.h2_frames import (
     HEAD_SIZE,
     HEADERS,
     INITIAL_WINDOW,
+    LARGEST_FRAME,
     LARGEST_WINDOW,
     PING,
     PREFACE,
     SETTINGS,
     WINDOW_UPDATE,
+    data_frame,
     frame,
     read_head,
 )
@@ -119,6 +121,7 @@ class LazyProtocol:
     __slots__ = (
         "_acknowledged",
         "_inbound",
+        "_largest_frame",
         "_library",
         "_out",
         "_peer",
@@ -139,6 +142,7 @@ class LazyProtocol:
         self._acknowledged = False
         self._inbound = WindowManager(max(INITIAL_WINDOW, settings.connection_window))
         self._window = INITIAL_WINDOW
+        self._largest_frame = LARGEST_FRAME
         self._stream: _Stream | None = None
 
     def open(self) -> None:
@@ -151,12 +155,7 @@ class LazyProtocol:
         """As :meth:`ServerProtocol.take_data`."""
         if self._library is not None:
             return self._library.take_data(stream_id, data)
-        stream = self._receiving(stream_id, len(data))
-        if stream is None:
-            return False
-        self._inbound.window_consumed(len(data))
-        stream.inbound.window_consumed(len(data))
-        return True
+        return self._consume(stream_id, len(data)) is not None
 
     def take_frames(self, frames: bytes) -> list[h2.events.Event]:
         """Take complete frames, or a part of the preface.
@@ -192,6 +191,7 @@ class LazyProtocol:
         self._peer = _understood(frames[begin:end])
         if self._peer is None:
             return 0
+        self._largest_frame = self._peer.largest_frame
         self._out += _SETTINGS_ACK
         return end
 
@@ -226,11 +226,9 @@ class LazyProtocol:
         inbound.max_window_size = largest
 
     def _take_data(self, stream_id: int, data: bytes, flags: int, events: list[h2.events.Event]) -> bool:
-        stream = self._receiving(stream_id, len(data))
+        stream = self._consume(stream_id, len(data))
         if stream is None:
             return False
-        self._inbound.window_consumed(len(data))
-        stream.inbound.window_consumed(len(data))
         events.append(
             h2.events.DataReceived(stream_id=stream_id, data=data, flow_controlled_length=len(data))
         )
@@ -272,8 +270,8 @@ class LazyProtocol:
             events.append(h2.events.StreamEnded(stream_id=stream_id))
         return True
 
-    def _receiving(self, stream_id: int, size: int) -> _Stream | None:
-        """The stream, if the peer may send so many bytes on it."""
+    def _consume(self, stream_id: int, size: int) -> _Stream | None:
+        """Take so many bytes of the peer into account; the stream, or ``None`` if it may not send them."""
         stream = self._stream
         if (
             stream is None
@@ -283,6 +281,8 @@ class LazyProtocol:
             or size > self._inbound.current_window_size
         ):
             return None
+        stream.inbound.current_window_size -= size
+        self._inbound.current_window_size -= size
         return stream
 
     # -- what we send --------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class LazyProtocol:
         # A second head, such as one behind an informational one, is for the library.
         if stream is not None and not stream.answered and not fields[0][1].startswith(b"1"):
             block = header_block(tuple(fields))
-            if self._peer is not None and len(block) <= self._peer.largest_frame:
+            if len(block) <= self._largest_frame:
                 flags = END_HEADERS | END_STREAM if end_stream else END_HEADERS
                 self._out += frame(HEADERS, flags, stream_id, block)
                 stream.answered = True
@@ -303,11 +303,10 @@ class LazyProtocol:
 
     def send_data(self, stream_id: int, chunk: bytes, end_stream: bool = False) -> None:
         """Queue a DATA frame."""
-        stream = self._sending(stream_id, len(chunk))
-        if stream is None or not stream.answered:
+        stream = self._stream
+        if stream is None or not stream.answered or self._spend(stream_id, len(chunk)) is None:
             self.library().send_data(stream_id, chunk, end_stream=end_stream)
             return
-        self._spend(stream, len(chunk))
         self._out += frame(DATA, END_STREAM if end_stream else 0, stream_id, chunk)
         stream.ended = end_stream
 
@@ -315,11 +314,9 @@ class LazyProtocol:
         """As :meth:`ServerProtocol.frame_data`."""
         if self._library is not None:
             return self._library.frame_data(stream_id, chunk)
-        stream = self._sending(stream_id, len(chunk))
-        if stream is None:
+        if self._spend(stream_id, len(chunk)) is None:
             return None
-        self._spend(stream, len(chunk))
-        return frame(DATA, 0, stream_id, chunk)
+        return data_frame(stream_id, chunk)
 
     def acknowledge_received_data(self, amount: int, stream_id: int) -> None:
         """So many bytes of the peer were taken; its windows open when that is worth a frame."""
@@ -349,9 +346,7 @@ class LazyProtocol:
     @property
     def max_outbound_frame_size(self) -> int:
         """Bytes of payload that the peer takes in a frame."""
-        if self._library is None and self._peer is not None:
-            return self._peer.largest_frame
-        return self.library().max_outbound_frame_size
+        return self._largest_frame if self._library is None else self._library.max_outbound_frame_size
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """Queue a RST_STREAM."""
@@ -366,24 +361,26 @@ class LazyProtocol:
         out, self._out = self._out, b""
         return out if self._library is None else out + self._library.data_to_send()
 
-    def _sending(self, stream_id: int, size: int = 0) -> _Stream | None:
-        """The stream, if so many bytes can be sent on it; ``None`` if the library knows."""
+    def _sending(self, stream_id: int) -> _Stream | None:
+        """The stream, if it is one to send on; ``None`` if the library knows."""
+        stream = self._stream
+        return None if stream is None or stream.stream_id != stream_id or stream.ended else stream
+
+    def _spend(self, stream_id: int, size: int) -> _Stream | None:
+        """Take so many bytes of ours into account; the stream, or ``None`` if the library knows."""
         stream = self._stream
         if (
-            self._library is not None
-            or stream is None
+            stream is None
             or stream.stream_id != stream_id
             or stream.ended
-            or self._peer is None
-            or size > self._peer.largest_frame
-            or (size and size > min(self._window, stream.window))
+            or size > stream.window
+            or size > self._window
+            or size > self._largest_frame
         ):
             return None
-        return stream
-
-    def _spend(self, stream: _Stream, size: int) -> None:
         stream.window -= size
         self._window -= size
+        return stream
 
     # -- the library ---------------------------------------------------------------------------------
 
