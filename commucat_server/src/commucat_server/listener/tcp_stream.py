@@ -75,9 +75,9 @@ class TcpStream(PromptStream):
         while True:
             self._check_open()
             await trio.lowlevel.wait_readable(self.socket)
-            self._outflow.gap()
             if self._wave == self._outflow.wave:
                 await self._outflow.over(self._wave)
+            self._outflow.gap()
             try:
                 return self.socket.recv(max_bytes or _RECEIVE_SIZE)
             except BlockingIOError:
