@@ -1,6 +1,7 @@
 """Whoever collects what a commit brings learns when it is told, and when all of it was. For every backend."""
 
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,29 @@ async def test_what_is_on_disk_is_told_without_a_turn_of_the_event_loop(tmp_path
         # And not once more when the loop has its turn.
         await send(storage, message("a"))
         assert len(told) == 2
+
+
+class Told:
+    """What somebody wants to be called when his message is stored."""
+
+    def __init__(self) -> None:
+        self.happened = trio.Event()
+
+    def __call__(self, result: object) -> None:
+        self.happened.set()
+
+
+async def test_nothing_of_a_group_is_kept_until_the_next_one(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        await add_devices(storage, "a")
+        told = Told()
+        kept = weakref.ref(told)
+        await storage.enqueue([message("a")], told)
+        await told.happened.wait()
+        del told
+        with trio.fail_after(60):
+            while kept() is not None:
+                await trio.lowlevel.checkpoint()
 
 
 async def test_nothing_is_told_within_what_is_being_told(tmp_path: Path) -> None:
