@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from commucat_server.listener import ListenerSettings
 from commucat_server.listener.errors import PeerViolationError
 from commucat_server.listener.frame_intake import JOINED_SIZE, FrameIntake
-from commucat_server.listener.h2_frames import data_frame
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+from commucat_server.listener.h2_frames import PREFACE, data_frame
 
 frames = st.lists(
     st.one_of(
@@ -134,3 +132,11 @@ def test_library_counts_windows_alike(sizes: list[int]) -> None:
     plain.receive_data(data)
     fewer.receive_data(joined(FrameIntake(ListenerSettings()), data))
     assert fewer.remote_flow_control_window(1) == plain.remote_flow_control_window(1)
+
+
+@pytest.mark.parametrize("payload", [b"x", b"x" * 8, PingFrame(0, opaque_data=b"12345678").serialize() * 3])
+def test_data_without_a_stream_is_passed_on_as_it_came(payload: bytes) -> None:
+    # What it carries must not be taken for frames: nobody has counted them.
+    intake = FrameIntake(ListenerSettings())
+    intake.feed(PREFACE, 0)
+    assert intake.feed(data_frame(0, payload), 0) == [(0, data_frame(0, payload))]

@@ -27,9 +27,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commucat_server.listener import ConnectStream, ListenerSettings, StreamLostError
+from commucat_server.listener.h2_frames import PREFACE
 from server.listener_builders import Served, echo, hello_app, served
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = SettingsFrame(0).serialize()
 
 
@@ -246,6 +246,17 @@ async def test_header_bomb_ends_the_connection() -> None:
         await send_raw(test, HeadersFrame(1, block, flags=["END_HEADERS"]).serialize())
         await test.peer.until_closed()
     assert test.peer.goaway().error_code == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("payload", [b"x", PingFrame(0, opaque_data=b"12345678").serialize() * 1_000])
+async def test_data_without_a_stream_is_refused_and_not_read(payload: bytes) -> None:
+    async with served() as test:
+        await send_raw(
+            test, struct.pack(">BHBBL", len(payload) >> 16, len(payload) & 0xFFFF, 0, 0, 0) + payload
+        )
+        await test.peer.until_closed()
+    assert test.peer.goaway().error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
+    assert not any(isinstance(event, h2.events.PingAckReceived) for event in test.peer.events)
 
 
 async def test_header_block_without_end_is_cut() -> None:

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from commucat_server.listener import ListenerSettings
 from commucat_server.listener.frame_intake import FrameIntake
-from commucat_server.listener.h2_frames import data_frame
+from commucat_server.listener.h2_frames import PREFACE, data_frame
 from commucat_server.listener.h2_protocol import ServerProtocol
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW = 65_535
 SETTINGS = ListenerSettings(stream_window=WINDOW, connection_window=100_000)
 

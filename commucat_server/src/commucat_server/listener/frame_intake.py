@@ -1,4 +1,4 @@
-"""Looks at HTTP/2 frames before the protocol library does: joins small ones, refuses floods.
+"""Looks at HTTP/2 frames before the protocol does: joins small ones, refuses floods.
 
 A chat client sends one small DATA frame per message, and the library spends more time per frame than the
 rest of the server per message. DATA frames of one stream with no other kind of frame between them mean the
@@ -29,7 +29,7 @@ _FRAME_SIZE_ERROR = 6
 _ENHANCE_YOUR_CALM = 11
 
 JOINED_SIZE = 2**20
-"""Largest frame that joining makes; the protocol library must accept it."""
+"""Largest frame that joining makes; the library must accept it."""
 _SMALL = 64
 """DATA frames below so many bytes that cannot be joined cost us far more than their sender."""
 _UPDATES_PER_DATA, _UPDATES_PER_REQUEST = 10, 2
@@ -37,7 +37,7 @@ _UPDATES_PER_DATA, _UPDATES_PER_REQUEST = 10, 2
 
 
 class FrameIntake:
-    """Bytes of the peer in, bytes for the protocol library out. Never blocks, never reads a clock.
+    """Bytes of the peer in, frames for the protocol out. Never blocks, never reads a clock.
 
     Args:
         settings: the limits.
@@ -106,7 +106,8 @@ class FrameIntake:
             following = payload + length
             if following > end:
                 break
-            if kind == DATA and length and not flags:
+            # On stream 0 it would look like frames that came, to those behind, and they have not been judged.
+            if kind == DATA and length and not flags and stream:
                 if others:
                     out.append((0, b"".join(others)))
                     others = []

@@ -29,7 +29,7 @@ _log = structlog.get_logger("commucat.listener")
 class H2Connection:
     """Serves one peer that speaks HTTP/2 with prior knowledge (ALPN has chosen it).
 
-    The reader is the only one that feeds the protocol library, the writer the only one that sends.
+    The reader is the only one that feeds the protocol, the writer the only one that sends.
 
     Args:
         transport: bytes to and from the peer; closed when ``serve`` returns.

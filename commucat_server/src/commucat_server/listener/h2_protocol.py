@@ -1,4 +1,4 @@
-"""The protocol library's connection in less memory: idle connections are what a chat server has most."""
+"""The protocol library's connection with our limits, in less memory. See ``h2_lazy`` for who needs it."""
 
 import functools
 from collections.abc import Callable, ItemsView, Iterator, Mapping
@@ -17,7 +17,7 @@ from h2.stream import StreamState
 from h2.windows import WindowManager
 
 from commucat_server.listener.frame_intake import JOINED_SIZE
-from commucat_server.listener.h2_frames import INITIAL_WINDOW, data_frame
+from commucat_server.listener.h2_frames import INITIAL_WINDOW, LARGEST_FRAME, data_frame
 from commucat_server.listener.h2_parts import HeadDecoder, HeadEncoder, Receivers
 from commucat_server.listener.settings import ListenerSettings
 
@@ -35,7 +35,7 @@ _DEFAULTS: dict[int, tuple[int, ...]] = {
     SettingCodes.HEADER_TABLE_SIZE: (_HEADER_TABLE_SIZE,),
     SettingCodes.ENABLE_PUSH: (0,),
     SettingCodes.INITIAL_WINDOW_SIZE: (INITIAL_WINDOW,),
-    SettingCodes.MAX_FRAME_SIZE: (16_384,),
+    SettingCodes.MAX_FRAME_SIZE: (LARGEST_FRAME,),
     SettingCodes.ENABLE_CONNECT_PROTOCOL: (0,),
 }
 _KNOWN = frozenset(SettingCodes)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class H2Writer:
-    """Sends what the protocol library and the streams of one connection have queued.
+    """Sends what the protocol and the streams of one connection have queued.
 
     Args:
         transport: where bytes go; nobody else sends on it.
@@ -164,7 +164,7 @@ class H2Writer:
         self._batch.append(stream)
 
     def pull(self, *, now: bool = True) -> None:
-        """Take what the protocol library has queued; wake up if there is any.
+        """Take what the protocol has queued; wake up if there is any.
 
         Without ``now`` it waits for whatever is sent next, or for ``hurry``.
         """
@@ -271,7 +271,7 @@ class H2Writer:
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _pull(self) -> bool:
-        """Take what the protocol library has queued; whether there was any."""
+        """Take what the protocol has queued; whether there was any."""
         if data := self._protocol.data_to_send():
             self._out.append(data)
             return True
