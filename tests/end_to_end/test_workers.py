@@ -5,7 +5,7 @@ import json
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -194,16 +194,27 @@ async def test_posts_reach_their_stream_at_whichever_worker_they_arrive(
         assert [text for text in got if text in texts] == texts
 
 
+@contextlib.contextmanager
+def stopped(pids: Iterable[int]) -> Iterator[None]:
+    """Whoever is stopped takes no connection."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def test_a_device_that_meets_one_worker_after_the_other_is_not_alarmed(server: ServerProcess) -> None:
     """Each worker has a ledger, and a name of its own for it: none looks like another one begun anew."""
-    tom, kit = login(server, "tom"), login(server, "kit")
-    for other in children(server.pid):
-        # Whoever is stopped takes no connection.
-        os.kill(other, signal.SIGSTOP)
-        try:
+    workers = children(server.pid)
+    with stopped(workers[1:]):
+        tom, kit = login(server, "tom"), login(server, "kit")
+    # The first that comes to the others is a device that knows where a ledger stands.
+    for worker in workers:
+        with stopped([other for other in workers if other != worker]):
             sent = tom.send(kit, "hello")
-        finally:
-            os.kill(other, signal.SIGCONT)
         assert (sent.returncode, sent.stderr) == (0, "")
     for number in range(1, WORKERS + 1):
         assert tom.device_id in (server.data_dir / f"ledger-{number}.jsonl").read_text()

@@ -211,6 +211,28 @@ async def test_an_older_copy_in_its_place_shows_what_is_missing(path: Path) -> N
 SIGNER = Signer(key=bytes(32), sign=lambda message: blake3(message).digest(length=64))
 
 
+async def test_the_first_head_is_there_with_the_first_record_and_is_waited_for(path: Path) -> None:
+    async with open_ledger(
+        "file", path, sync_interval=3600, heads=HeadPolicy(signer=SIGNER, node="n1")
+    ) as ledger:
+        assert ledger.head is None
+        await ledger.append(record(1))
+        with trio.fail_after(60):
+            while ledger.head is None:
+                await ledger.spoken()
+        assert ledger.head.size == 1
+        # Of a ledger that is spoken for nobody waits.
+        await ledger.spoken()
+
+
+async def test_nobody_waits_for_the_head_of_a_ledger_that_signs_none(path: Path) -> None:
+    async with open_ledger("file", path, sync_interval=3600) as ledger:
+        await ledger.append(record(1))
+        with trio.fail_after(60):
+            await ledger.spoken()
+        assert ledger.head is None
+
+
 async def test_a_head_covers_what_is_synced_and_is_kept_beside_the_ledger(path: Path, tmp_path: Path) -> None:
     kept = tmp_path / "heads.jsonl"
     policy = HeadPolicy(signer=SIGNER, node="n1", path=kept, interval=3600)

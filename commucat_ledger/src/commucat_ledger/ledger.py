@@ -24,6 +24,8 @@ full, and some seconds of a large one."""
 SYNC_INTERVAL: Final = 1.0
 PATIENCE: Final = 5.0
 """Seconds that a caller waits for room while the disk only seems slow."""
+FIRST_HEAD: Final = 1.0
+"""Seconds that somebody waits for the first head."""
 CLOSE_TIMEOUT: Final = 10.0
 
 
@@ -72,6 +74,10 @@ class Ledger(abc.ABC):
     def head(self) -> SignedHead | None:
         """The newest signed head; it covers only what is on the disk. None without a signer or records."""
         return None
+
+    async def spoken(self) -> None:
+        """Return when there is a head, if there is to be one and the disk answers in time."""
+        await trio.lowlevel.checkpoint()
 
     @abc.abstractmethod
     async def append(self, record: LedgerRecord) -> None:
@@ -141,11 +147,14 @@ class _FileLedger(_OpenLedger):
         self._gap = Gap()
         self._lost = 0
         self._done = trio.Event()
+        self._spoken = trio.Event()
+        self._signs = heads.signer is not None
         self._token = trio.lowlevel.current_trio_token()
         self._writer = WriterThread(
             file,
             sync_interval=sync_interval,
             taken=lambda count: self._in_loop(self._make_room, count),
+            spoken=lambda: self._in_loop(self._spoken.set),
             done=lambda: self._in_loop(self._done.set),
             heads=heads,
         )
@@ -176,6 +185,13 @@ class _FileLedger(_OpenLedger):
     @property
     def head(self) -> SignedHead | None:
         return self._writer.head
+
+    async def spoken(self) -> None:
+        if not self._signs:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.move_on_after(FIRST_HEAD):
+            await self._spoken.wait()
 
     async def append(self, record: LedgerRecord) -> None:
         self._check_open()

@@ -84,8 +84,8 @@ class WriterThread:
     """Takes records from any thread, writes them in order, syncs, and closes the file at the end.
 
     What cannot be written is kept, in order, and tried again: the caller bounds how much that may be.
-    ``taken`` is called with the number of records that left the queue, ``done`` once as the last thing;
-    both from the writing thread.
+    ``taken`` is called with the number of records that left the queue, ``spoken`` when there is a head for
+    the first time, ``done`` once as the last thing; all from the writing thread.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class WriterThread:
         *,
         sync_interval: float,
         taken: Callable[[int], None],
+        spoken: Callable[[], None],
         done: Callable[[], None],
         heads: HeadPolicy = HeadPolicy(),
     ) -> None:
@@ -101,6 +102,7 @@ class WriterThread:
         self._clock = SyncClock(sync_interval)
         self._heads = heads
         self._taken = taken
+        self._spoken = spoken
         self._done = done
         self._queue: queue.SimpleQueue[tuple[LedgerRecord, bool] | None] = queue.SimpleQueue()
         self._ending = threading.Event()
@@ -163,7 +165,7 @@ class WriterThread:
             ended = self._take_batch()
             if ended or self._unwritten:
                 self._write_waiting(last=ended)
-            if ended or self._clock.wait(time.monotonic()) == 0.0:
+            if ended or self._clock.wait(time.monotonic()) == 0.0 or self._is_silent:
                 self._sync(last=ended)
             elif self._keep_wait(time.monotonic()) == 0.0:
                 self._speak(self._file.place, last=False)
@@ -177,6 +179,11 @@ class WriterThread:
         with contextlib.suppress(OSError):  # everything was synced, or its failure was counted
             self._file.close()
         self._done()
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether a head is missing that somebody may wait for: the first records are synced at once."""
+        return self.head is None and self._heads.signer is not None and self._file.place.seq > 0
 
     def _take_batch(self) -> bool:
         """Wait for records, or for the time of something else; whether the end has come."""
@@ -287,6 +294,7 @@ class WriterThread:
         signer = self._heads.signer
         if signer is None or not place.seq:
             return
+        first = self.head is None
         if self.head is None or self.head.size != place.seq:
             self.head = SignedHead.make(
                 signer,
@@ -296,6 +304,8 @@ class WriterThread:
                 signed_at=int(time.time()),
                 node=self._heads.node,
             )
+        if first:
+            self._spoken()
         now = time.monotonic()
         due = self._kept_at is None or now >= self._kept_at + self._heads.interval
         if self._heads.path is None or self._kept_size == place.seq or not (due or last):

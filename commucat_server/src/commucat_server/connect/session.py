@@ -173,6 +173,9 @@ class EstablishedSession:
 
     async def _greet(self) -> None:
         """Tell the client what it needs to begin, and the others that it is here."""
+        if self._context.ledger.head is None:
+            # It would warn its user: a worker's ledger is empty until somebody has come to this worker.
+            await self._context.ledger.spoken()
         ack = ack_json(self._context, self._session, self._welcome, self._live.cursor, brief=self._clear)
         user = user_json(self._welcome.entrance.admitted.user)
         del self._welcome
