@@ -3,7 +3,9 @@
 import os
 import sqlite3
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -262,6 +264,48 @@ async def test_processes_that_migrate_at_once_do_it_once(path: Path) -> None:
             nursery.start_soon(process)
 
     assert outputs == [each.name for each in bundled_migrations()]
+
+
+def test_a_new_store_that_somebody_writes_to_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite gives up at once when the journal mode is to change and another process may write."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    connect_writer(path, SqliteSettings()).close()
+    assert len(waits) == 2
+    other.close()
+
+
+def test_a_new_store_that_somebody_keeps_for_himself_is_named(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageUnavailableError, match=r"store\.db is locked by another process"):
+        connect_writer(path, SqliteSettings(busy_timeout=0.05))
+    other.close()
+
+
+def test_opening_once_more_leaves_the_log_to_who_uses_it(path: Path) -> None:
+    """A process gives up its locks on a file when it closes it, however it opened it. Another one that
+    ends would take itself for the last, and delete the log."""
+    first = connect_writer(path, SqliteSettings())
+    second = connect_writer(path, SqliteSettings())
+    first.execute("CREATE TABLE kept (a)")
+    another = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM kept').connection.close()"
+    )
+    subprocess.run([sys.executable, "-c", another, str(path)], check=True)
+    assert path.with_name("store.db-wal").exists()
+    second.close()
+    first.close()
 
 
 def test_the_migration_files_are_part_of_the_package() -> None:

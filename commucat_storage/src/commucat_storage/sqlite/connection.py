@@ -1,7 +1,9 @@
 """Opening the database file: the checks before it is trusted, and what each connection is set to."""
 
+import errno
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from commucat_storage import store_mark as marks
@@ -14,6 +16,7 @@ _READER_CACHE_KIB = 4 * 1024
 # The journal uses about 60 texts; compiling one costs more than running it.
 _CACHED_STATEMENTS = 200
 _WAL_KEPT_BYTES = 64 * 2**20
+_RETRY_INTERVAL = 0.01
 
 
 def connect_writer(path: Path, settings: SqliteSettings, *, marked: bool = False) -> sqlite3.Connection:
@@ -25,21 +28,13 @@ def connect_writer(path: Path, settings: SqliteSettings, *, marked: bool = False
         StorageUnavailableError: the file or its directory cannot be read or written; it is marked.
         SchemaError: the file is not a database, is damaged, or belongs to another program.
     """
-    try:
-        # SQLite gives its -wal and -shm files the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as exc:
-        raise StorageUnavailableError(
-            f"cannot write the database {path}: {exc.strerror}; check the data directory, its owner and mode"
-        ) from exc
+    _create(path)
     connection = _connect(str(path), path, settings, uri=False)
     try:
         _refuse_foreign(connection, path)
         if not marked:
             refuse_marked(connection, path)
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise StorageUnavailableError(f"{path}: the file system does not support write-ahead logging")
+        _log_ahead(connection, path, settings)
         # FULL: every commit waits until the log is on the disk. NORMAL would lose
         # acknowledged messages on a power failure.
         connection.execute("PRAGMA synchronous = FULL")
@@ -127,6 +122,37 @@ def _connect(target: str, path: Path, settings: SqliteSettings, *, uri: bool) ->
         raise translate(exc, path) from exc
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _create(path: Path) -> None:
+    """Make an empty file when there is none. One that is there stays closed: to close it again would
+    give up every lock that this process has on it (POSIX), and another one could take the log away."""
+    try:
+        if not path.exists():
+            # SQLite gives its -wal and -shm files the mode of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        elif not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as exc:
+        raise StorageUnavailableError(
+            f"cannot write the database {path}: {exc.strerror}; check the data directory, its owner and mode"
+        ) from exc
+
+
+def _log_ahead(connection: sqlite3.Connection, path: Path, settings: SqliteSettings) -> None:
+    """Set write-ahead logging. When another process writes to a file that does not have it yet, SQLite
+    does not wait for it here as it does elsewhere."""
+    deadline = time.monotonic() + settings.busy_timeout
+    while True:
+        try:
+            [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(_RETRY_INTERVAL)
+    if mode != "wal":
+        raise StorageUnavailableError(f"{path}: the file system does not support write-ahead logging")
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
