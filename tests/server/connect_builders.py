@@ -1,7 +1,7 @@
 """A `/connect` driver over a real store, joined to a client session in memory."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,8 @@ class Client:
     ack: dict[str, Any] = attrs.Factory(dict)
     refused: dict[str, Any] | None = None
     _frames: list[Frame] = attrs.Factory(list)
+    presence: list[Frame] = attrs.Factory(list)
+    """Apart from the others: it is told some time after a change, or not if a newer one overtook it."""
 
     async def handshake(self) -> "Client":
         self.stream.write(self.session.start())
@@ -232,9 +234,22 @@ class Client:
                 case Refused(error):
                     self.refused = error
                 case FramesReceived(frames):
-                    self._frames += frames
+                    self._keep(frames)
                 case _:
                     raise AssertionError(event)
+
+    def _keep(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            (self.presence if frame.type is FrameType.PRESENCE else self._frames).append(frame)
+
+    @property
+    def waiting(self) -> tuple[Frame, ...]:
+        """What was read and not asked for yet."""
+        return tuple(self._frames)
+
+    def forget(self) -> None:
+        """Drop what was read so far."""
+        self._frames.clear()
 
     def send(self, frame_type: FrameType, channel: int, payload: Any) -> int:
         if isinstance(payload, bytes):
@@ -244,16 +259,27 @@ class Client:
         self.stream.write(self.session.seal([encoded]))
         return sequence
 
-    async def next_frame(self) -> Frame | None:
-        """The next frame; None when the server has ended the stream."""
-        while not self._frames:
-            data = await self.stream.read()
-            if not data:
-                return None
+    async def _read(self) -> bool:
+        """False when the stream has ended."""
+        data = await self.stream.read()
+        if data:
             self._take(self.session.receive_data(data))
+        return bool(data)
+
+    async def next_frame(self) -> Frame | None:
+        """The next frame that is no presence; None when the server has ended the stream."""
+        while not self._frames:
+            if not await self._read():
+                return None
         return self._frames.pop(0)
 
+    async def next_presence(self) -> Frame:
+        while not self.presence:
+            assert await self._read(), "the stream ended before a presence"
+        return self.presence.pop(0)
+
     async def next_of(self, frame_type: FrameType) -> Frame:
+        assert frame_type is not FrameType.PRESENCE, "it is read apart"
         while True:
             frame = await self.next_frame()
             assert frame is not None, f"the stream ended before a {frame_type.wire_name}"
@@ -303,7 +329,7 @@ class ClearClient(Client):
         self._decoder.feed(data)
         for frame in self._decoder.frames():
             if self.ack:
-                self._frames.append(frame)
+                self._keep([frame])
             else:
                 encoded = encode_frame(frame.type, frame.channel, frame.sequence, frame.payload)
                 self._take(self.session.receive_data(encoded))
@@ -314,12 +340,6 @@ class ClearClient(Client):
         sequence, encoded = self.session.frame(frame_type, channel, data)
         self.stream.write(encoded)
         return sequence
-
-    async def next_frame(self) -> Frame | None:
-        while not self._frames:
-            if not await self._read():
-                return None
-        return self._frames.pop(0)
 
 
 @attrs.define(kw_only=True, eq=False)

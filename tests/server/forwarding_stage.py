@@ -39,7 +39,7 @@ async def in_call(server: Server, *capabilities: Sequence[str]) -> list[Client]:
     for each in clients:
         # Everybody has read everything that the call's beginning brought.
         await each.answer(each.send(FrameType.LEAVE, CHANNEL + 1, {}))
-        each._frames.clear()
+        each.forget()
     return clients
 
 

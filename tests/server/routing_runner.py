@@ -39,7 +39,6 @@ class Line:
     stored: list[Frame] = attrs.Factory(list)
     live: list[Passed] = attrs.Factory(list)
     expected_live: list[Passed] = attrs.Factory(list)
-    presence: list[str] = attrs.Factory(list)
     last_words: list[str] = attrs.Factory(list)
     ended: bool = False
     changed: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
@@ -64,8 +63,6 @@ class Line:
             self.answers.append(frame)
         elif frame.type is FrameType.ERROR:
             self.last_words.append(value["error"])
-        elif frame.type is FrameType.PRESENCE:
-            self.presence.append(value["entity"])
         else:
             self.live.append(Passed(frame.type, frame.channel, value if value is not None else frame.payload))
 
@@ -287,7 +284,7 @@ class Runner:
     def compare(self, line: Line) -> None:
         self._compare_answers(line)
         if not line.receives:
-            assert (line.stored, line.live, line.presence) == ([], [], [])
+            assert (line.stored, line.live, line.client.presence) == ([], [], [])
             return
         device = self.model.devices[line.device_id]
         start = line.expected_from
@@ -296,7 +293,8 @@ class Runner:
         learn_order(device.stored, found)
         assert found == device.stored[start:]
         assert by_sender(line.live) == by_sender(line.expected_live)
-        for entity in line.presence:
+        for notice in line.client.presence:
+            entity = notice.control["entity"]  # type: ignore[index, call-overload]
             assert frozenset((entity, line.device_id)) in self.model.acquainted
 
     def _compare_answers(self, line: Line) -> None:

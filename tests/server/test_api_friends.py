@@ -345,7 +345,7 @@ async def test_notices_wait_for_devices_that_are_away_and_reach_each_of_them(api
 
 async def presence_of(client: Client, device_id: str, state: str) -> None:
     while True:
-        value = (await client.next_of(FrameType.PRESENCE)).control
+        value = (await client.next_presence()).control
         assert isinstance(value, dict)
         if (value["entity"], value["state"]) == (device_id, state):
             return
@@ -369,7 +369,7 @@ async def test_friends_are_told_of_each_others_presence_and_strangers_are_not(ap
     carol.send(FrameType.PRESENCE, 0, {"state": "still here"})
     answer = await carol.join(7, "device-of-ann")
     assert "ack" in answer
-    assert carol._frames == []
+    assert (carol.waiting, carol.presence) == ((), [])
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_changes_nothing(api: Api) -> None:

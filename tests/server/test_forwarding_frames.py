@@ -79,7 +79,7 @@ async def test_media_passes_byte_for_byte_without_acks_and_without_the_journal(
 
     assert got == sent
     assert asked == []
-    assert alice._frames == []
+    assert alice.waiting == ()
     # An Ack would have come before this answer.
     answer = await alice.answer(alice.send(FrameType.LEAVE, CHANNEL + 1, {}))
     assert "ack" in answer
@@ -229,7 +229,7 @@ async def test_malformed_media_is_told_once_a_second_and_counted(server: Server,
     assert (await alice.answer(first))["error"] == "bad_media"
     assert (await bob.next_of(FrameType.VOICE_FRAME)).payload == good
     assert server.context.counters.media_dropped == {"malformed": 21}
-    assert alice._frames == []
+    assert alice.waiting == ()
     clock.now += 1.1
     assert (await alice.answer(alice.send(FrameType.VOICE_FRAME, CHANNEL, b"\x09")))["error"] == "bad_media"
 
@@ -269,7 +269,7 @@ async def test_who_is_removed_from_the_group_is_cut_off_at_once(server: Server) 
     assert [each[5:9] for each in heard].count(bytes([0, 0, 0, 2])) == 0
     answer = await bob.answer(bob.send(FrameType.LEAVE, CHANNEL + 1, {}))
     assert "ack" in answer
-    assert not [each for each in bob._frames if each.type is FrameType.VOICE_FRAME]
+    assert not [each for each in bob.waiting if each.type is FrameType.VOICE_FRAME]
     assert server.context.counters.media_dropped["not_allowed"] >= 8
 
 
@@ -385,4 +385,4 @@ async def test_media_of_another_node_is_chosen_here(server: Server) -> None:
     arrive(last, CALL, CAROL.device_id, ALICE)
     assert (await alice.next_of(FrameType.VOICE_FRAME)).payload == last
     assert "ack" in await bob.answer(bob.send(FrameType.LEAVE, CHANNEL + 1, {}))
-    assert bob._frames == []
+    assert bob.waiting == ()

@@ -32,7 +32,7 @@ async def acquainted(server: Server) -> tuple[Client, Client]:
 
 
 async def told(client: Client) -> tuple[str, str]:
-    frame = await client.next_of(FrameType.PRESENCE)
+    frame = await client.next_presence()
     assert frame.channel == 0
     assert isinstance(frame.control, dict)
     return frame.control["entity"], frame.control["state"]
@@ -41,7 +41,7 @@ async def told(client: Client) -> tuple[str, str]:
 async def until_told(client: Client, entity: str, state: str) -> Frame:
     """The notice of this state; what was told before it (the other's arrival, perhaps) is passed over."""
     while True:
-        frame = await client.next_of(FrameType.PRESENCE)
+        frame = await client.next_presence()
         assert isinstance(frame.control, dict)
         if (frame.control["entity"], frame.control["state"]) == (entity, state):
             return frame
@@ -50,10 +50,9 @@ async def until_told(client: Client, entity: str, state: str) -> Frame:
 async def nothing_more(client: Client) -> list[Frame]:
     await trio.testing.wait_all_tasks_blocked(0.05)
     client.stream.lose()
-    frames = []
-    while (frame := await client.next_frame()) is not None:
-        frames.append(frame)
-    return [frame for frame in frames if frame.type is FrameType.PRESENCE]
+    while await client.next_frame() is not None:
+        pass
+    return client.presence
 
 
 async def test_peer_is_told_in_the_shape_that_clients_read(server: Server) -> None:
