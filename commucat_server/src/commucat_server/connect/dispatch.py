@@ -258,6 +258,11 @@ class FrameDispatcher:
         await self.submit()
         await self.answered()
 
+    @property
+    def has_answered(self) -> bool:
+        """Nothing is in the journal that has still to be answered."""
+        return not self._pending
+
     async def answered(self) -> None:
         """Return when every batch that was submitted has been answered."""
         while self._pending:

@@ -96,7 +96,8 @@ class Handshake:
                     return outcome
                 failure = outcome
         if deadline.cancelled_caught:
-            failure = self._refusal(HandshakeDetail.TIMEOUT, "deadline")
+            late = "the store or the ledger does not answer" if deadline.shield else "deadline"
+            failure = self._refusal(HandshakeDetail.TIMEOUT, late)
         if isinstance(failure, HandshakeFailed):
             await self._fail(failure)
         else:
@@ -148,25 +149,26 @@ class Handshake:
             wait = await self._context.new_user_limit.take(identity_of(self._stream.remote_host))
             if wait > 0.0:
                 raise HandshakeRefusedError(HandshakeDetail.PAIRING, "too many new devices from this address")
-        # What the store has written must be recorded and told: neither the handshake's deadline nor
-        # the end of the connection may come between. A store that hangs still ends it.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # What the store has written must be recorded and told: neither the time that is left of the handshake
+        # nor the end of the connection may come between. A store that hangs still ends it.
+        self._deadline.shield = True
+        self._deadline.deadline = trio.current_time() + self._context.settings.handshake_timeout
         arrival = self._context.registry.expect(hello.device_id)
         try:
-            with trio.move_on_after(self._context.settings.handshake_timeout, shield=True):
-                entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
-                await self._record_success(hello, entrance)
-                return Welcome(
-                    hello=hello,
-                    entrance=entrance,
-                    arrival=arrival,
-                    token=self._candidate.token,
-                    token_hash=self._candidate.token_hash,
-                    bound=proved.bound,
-                )
-            raise HandshakeRefusedError(HandshakeDetail.TIMEOUT, "the store or the ledger does not answer")
+            entrance = await self._context.admissions.admit(hello, self._candidate, proved.code)
+            await self._record_success(hello, entrance)
         except BaseException:
             arrival.end()
             raise
+        return Welcome(
+            hello=hello,
+            entrance=entrance,
+            arrival=arrival,
+            token=self._candidate.token,
+            token_hash=self._candidate.token_hash,
+            bound=proved.bound,
+        )
 
     # -- telling and recording ------------------------------------------------------------------
 

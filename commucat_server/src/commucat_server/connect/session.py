@@ -7,6 +7,7 @@ that need signs of life have a task that gives them.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 import trio
@@ -49,6 +50,7 @@ class EstablishedSession:
         "_framed",
         "_heard",
         "_live",
+        "_read_all",
         "_session",
         "_stream",
         "_unread",
@@ -71,6 +73,7 @@ class EstablishedSession:
         self._heard = trio.Event() if doubtful else None
         # Events that ask for something that may have to wait.
         self._unread: Sequence[ServerEvent] = ()
+        self._read_all = False
         inbox = welcome.entrance.admitted.inbox
         device = welcome.entrance.admitted.device
         self._live = LiveSession(
@@ -100,7 +103,7 @@ class EstablishedSession:
             self._live,
             clear=self._clear,
             progress=progress,
-            answered=self._dispatcher.answered,
+            dispatcher=self._dispatcher,
             confirmation=self._confirmation,
         )
 
@@ -121,7 +124,7 @@ class EstablishedSession:
         try:
             await self._greet()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._writer.run, nursery.cancel_scope)
+                nursery.start_soon(self._writer.run, partial(self._end_tasks, nursery))
                 if self._confirmation is not None:
                     nursery.start_soon(self._confirm_by_transport, self._confirmation)
                 if self._clear:
@@ -130,6 +133,7 @@ class EstablishedSession:
                     nursery.start_soon(self._framed.keep_alive)
                 try:
                     await self._read_until_end()
+                    self._read_all = True
                 except StreamLostError:
                     # Ended here and not beyond the nursery: its group and the frames that it passes refer to
                     # each other, and would keep the whole connection until the collector comes.
@@ -156,6 +160,12 @@ class EstablishedSession:
                         await self._context.calls.disconnected(self._live.device_id)
         if self._clear:
             await linger(self._stream)
+
+    def _end_tasks(self, nursery: trio.Nursery) -> None:
+        """The writer ends: so does everybody else. Mostly there is nobody left, and a scope that is ended
+        for nobody costs as much as any."""
+        if not self._read_all or len(nursery.child_tasks) > 1:
+            nursery.cancel_scope.cancel()
 
     async def _enter(self) -> None:
         """From here on the registry knows the session."""

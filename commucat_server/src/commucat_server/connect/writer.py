@@ -1,6 +1,6 @@
 """What a session sends: everything queued, in as few Noise messages as fit, and its farewell."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -9,6 +9,7 @@ import trio
 from commucat_proto import FrameType, ServerSession
 from commucat_server.connect.confirmation import TransportConfirmation
 from commucat_server.connect.context import ConnectContext
+from commucat_server.connect.dispatch import FrameDispatcher
 from commucat_server.connect.modes import FramedStream
 from commucat_server.listener import ConnectStream, StreamLostError
 from commucat_server.listener.wakeup import Progress, Wakeup
@@ -33,15 +34,15 @@ class SessionWriter:
         live: where it is queued.
         clear: the session is not encrypted.
         progress: told whenever what was queued has been sent.
-        answered: waits until everything that the client sent is answered; the farewell comes behind it.
+        dispatcher: answers what the client sent; the farewell comes behind all of it.
         confirmation: told of every write, for clients that do not confirm themselves.
     """
 
     __slots__ = (
-        "_answered",
         "_clear",
         "_confirmation",
         "_context",
+        "_dispatcher",
         "_framed",
         "_live",
         "_progress",
@@ -61,7 +62,7 @@ class SessionWriter:
         *,
         clear: bool,
         progress: Progress,
-        answered: Callable[[], Awaitable[None]],
+        dispatcher: FrameDispatcher,
         confirmation: TransportConfirmation | None,
     ) -> None:
         self._context = context
@@ -71,7 +72,7 @@ class SessionWriter:
         self._live = live
         self._clear = clear
         self._progress = progress
-        self._answered = answered
+        self._dispatcher = dispatcher
         self._confirmation = confirmation
         self._work = Wakeup()
         # The task waits for work: what is queued may be sent from where it was queued.
@@ -106,8 +107,8 @@ class SessionWriter:
             if self._stream.outbox_bytes >= waiting:
                 raise trio.TooSlowError
 
-    async def run(self, scope: trio.CancelScope) -> None:
-        """Send until there is a farewell, and end the whole session with it.
+    async def run(self, end: Callable[[], None]) -> None:
+        """Send until there is a farewell, and ``end`` the whole session with it.
 
         Raises:
             StreamLostError: the client is gone.
@@ -131,7 +132,7 @@ class SessionWriter:
                 await self._flush()
             await self._say_farewell(live.farewell)
         finally:
-            scope.cancel()
+            end()
 
     async def _fetch_if_behind(self) -> None:
         live = self._live
@@ -217,10 +218,24 @@ class SessionWriter:
         if self._clear:
             await self._stream.flushed()
 
+    @property
+    def _has_said_all(self) -> bool:
+        """Nothing is left that would have to wait; for its end the stream waits by itself."""
+        return (
+            self._dispatcher.has_answered
+            and self._live.idle
+            and self._unsent is None
+            and self._framed is None
+            and not self._clear
+        )
+
     async def _say_farewell(self, error: Mapping[str, Any]) -> None:
         """Answer what is in the journal already, tell the reason, end the stream properly."""
+        if self._has_said_all and not error:
+            await self._stream.end()
+            return
         with trio.fail_after(self._context.settings.drain_timeout):
-            await self._answered()
+            await self._dispatcher.answered()
             await self._send_unsent()
             await self._flush()
             if error:

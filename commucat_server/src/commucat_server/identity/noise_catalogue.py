@@ -28,7 +28,7 @@ class NoiseCatalogue:
         self._template = parameters
         self._clock = clock
         self._authority = authority
-        self._signatures: dict[NoiseKeyVersion, str] = {}
+        self._entries: dict[NoiseKeyVersion, dict[str, Any]] = {}
         self._used: set[int] = set()
         self._versions: tuple[NoiseKeyVersion, ...] = ()
         self._parameters = parameters
@@ -53,20 +53,21 @@ class NoiseCatalogue:
         self._versions = tuple(versions)
         keys = [ServerKey(version=each.version, keys=each.keys) for each in versions]
         self._parameters = attrs.evolve(self._template, keys=keys)
-        self._signatures = {each: self._signature(each) for each in versions}
+        # Each connect is told some of them.
+        self._entries = {each: self._entry(each) for each in versions}
 
     def entries(self) -> list[dict[str, Any]]:
-        """What clients are told: the versions that are shown, newest first, ready for JSON."""
+        """What clients are told: the versions that are shown, newest first, as JSON not to be changed."""
         now = self._clock()
         shown = [each for each in self._versions if each.valid_after <= now]
-        return [self._entry(each) for each in shown or self._versions[-1:]]
+        return [self._entries[each] for each in shown or self._versions[-1:]]
 
     def note_use(self, version: int) -> dict[str, Any]:
         """A handshake with this version has succeeded; what its client is told about it."""
         self._used.add(version)
         for each in self._versions:
             if each.version == version:
-                return self._entry(each)
+                return self._entries[each]
         # It expired while the handshake was under way.
         return self.entries()[0]
 
@@ -80,7 +81,7 @@ class NoiseCatalogue:
         self._used |= set(versions)
 
     def _entry(self, version: NoiseKeyVersion) -> dict[str, Any]:
-        signature = self._signatures[version]
+        signature = self._signature(version)
         entry = {
             "version": version.version,
             "public": version.keys.public.hex(),

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -190,27 +190,26 @@ class _Acceptor:
     async def client_of(self, stream: TcpStream, proxy: tuple[str, int]) -> tuple[str, int] | None:
         """Whom the proxy passes on, or the proxy itself; None if it does not say so properly and in time."""
         reason = "too slow"
-        with self.newcomer():
+        with self.newcomer() as scope:
             try:
                 return await read_proxy_header(stream) or proxy
             except (ProxyHeaderError, trio.BrokenResourceError) as exc:
                 reason = str(exc)
+            finally:
+                self.newcomers.discard(scope)
         if self.shutdown.requested:
             return None
         self.headers.count(self.settings.report_interval, proxy=proxy[0], reason=reason)
         return None
 
-    @contextlib.contextmanager
-    def newcomer(self) -> Iterator[trio.CancelScope]:
-        """A deadline for what comes before HTTP; with the server's end it is over."""
-        with trio.move_on_after(self.settings.handshake_timeout) as scope:
-            if self.shutdown.requested:
-                scope.cancel()  # It was accepted in the moment in which the others were told.
-            self.newcomers.add(scope)
-            try:
-                yield scope
-            finally:
-                self.newcomers.discard(scope)
+    def newcomer(self) -> trio.CancelScope:
+        """A deadline for what comes before HTTP; with the server's end it is over. Whoever takes it takes it
+        from ``newcomers`` again."""
+        scope = trio.CancelScope(deadline=trio.current_time() + self.settings.handshake_timeout)
+        if self.shutdown.requested:
+            scope.cancel()  # It was accepted in the moment in which the others were told.
+        self.newcomers.add(scope)
+        return scope
 
     async def handshake(self, transport: TlsStream, remote: tuple[str, int]) -> bool:
         """Whether the peer now speaks TLS with us. Without ALPN it speaks HTTP/1.1."""
@@ -220,6 +219,8 @@ class _Acceptor:
             except trio.BrokenResourceError as exc:
                 _log.debug("tls handshake failed", remote=remote[0], reason=str(exc.__cause__ or exc))
                 return False
+            finally:
+                self.newcomers.discard(scope)
         if scope.cancelled_caught:
             _log.debug("tls handshake took too long", remote=remote[0])
             return False

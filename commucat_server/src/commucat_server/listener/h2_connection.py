@@ -101,13 +101,13 @@ class H2Connection:
                 self.writer.pull(now=False)
                 task_status.started()
                 await self._read_loop()
-                self._lose("connection closed")
+                self._stop("connection closed")
                 if self._streams:
                     nursery.cancel_scope.deadline = trio.current_time() + self.settings.drain_timeout
                 self.writer.finish()
             graceful = True
         finally:
-            self._lose("connection closed")
+            self._stop("connection closed")
             if not (graceful and self._prompt is not None and self._prompt.close_now()):
                 with trio.move_on_after(self.settings.close_timeout if graceful else 0, shield=True):
                     await self._transport.aclose()
@@ -169,7 +169,7 @@ class H2Connection:
                 except trio.BrokenResourceError:
                     data = b""
                 if not data:
-                    self._lose("connection lost")
+                    self._stop("connection lost")
                     return
                 try:
                     self._take(data)
@@ -178,7 +178,7 @@ class H2Connection:
                     if isinstance(exc, PeerViolationError):
                         self._protocol.close_connection(exc.code)
                     self.writer.pull()
-                    self._lose("protocol violation")
+                    self._stop("protocol violation")
                     return
                 del data  # Not kept while the peer is silent.
                 if first:
@@ -294,10 +294,15 @@ class H2Connection:
             self._reading.cancel()
 
     def _lose(self, reason: str) -> None:
-        """The connection is of no more use: tell everybody who waits for it."""
+        """The connection is of no more use: end its reading, and tell everybody who waits for it."""
+        if self._lost is None:
+            self._stop(reason)
+            self._reading.cancel()
+
+    def _stop(self, reason: str) -> None:
+        """``_lose`` where nobody reads any more; to end a scope that is about to end is not for nothing."""
         if self._lost is None:
             self._lost = reason
             self.writer.stop(reason)
             for stream in self._streams.values():
                 stream.lose(reason)
-            self._reading.cancel()

@@ -47,6 +47,7 @@ class Turnstile(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._queues: tuple[deque[Wakeup], ...] = tuple(deque() for _ in Step)
+        self._waiting = 0
         self._watching = False
         self._used = False
         self._began = 0.0
@@ -54,7 +55,7 @@ class Turnstile(trio.abc.Instrument):
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        return sum(map(len, self._queues))
+        return self._waiting
 
     def after_io_wait(self, timeout: float) -> None:
         """A pass begins."""
@@ -70,10 +71,11 @@ class Turnstile(trio.abc.Instrument):
             self._watching = True
             self._began = time.perf_counter()
             trio.lowlevel.add_instrument(self)
-        if self._next() is None and self._open():
+        if not self._waiting and self._open():
             return
         queue, ticket = self._queues[step], Wakeup()
         queue.append(ticket)
+        self._waiting += 1
         try:
             if self._next() is ticket and (
                 deadline is None or deadline.deadline - trio.current_time() > _AMPLE
@@ -93,7 +95,8 @@ class Turnstile(trio.abc.Instrument):
                 deadline.deadline = trio.current_time() + left
         finally:
             queue.remove(ticket)
-            following = self._next()
+            self._waiting -= 1
+            following = self._next() if self._waiting else None
             if following is not None:
                 following.set()
 
