@@ -1,11 +1,13 @@
-"""Confirmations wait a moment for company: a commit of their own would double the commits of a conversation.
+"""Some entries of a journal wait a moment for company, so that they need no commit of their own.
 
-A message is on its way as soon as it comes. That its receiver has it only deletes a row, and nobody waits for
-that: it goes with the next commit, or alone when none comes for a while. Lost with the process it
-costs a redelivery, as if it had been lost on the network.
+Confirmations: a message is on its way as soon as it comes. That its receiver has it only deletes a row, and
+nobody waits for that: it goes with the next commit, or alone when none comes for a while. Lost with the
+process it costs a redelivery, as if it had been lost on the network.
+
+Admissions: somebody waits for each, so they gather only while the event loop has something else to do.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import trio
@@ -20,12 +22,21 @@ class Hold(Generic[T]):
 
     ``release`` is called with what is let go. Time is kept by a system task, as a nursery would
     wrap the errors of everybody who uses the store; ``close`` ends it.
+
+    ``wait`` returns at the given time, or before it if nothing is to be waited for.
     """
 
-    def __init__(self, delay: float, most_rows: int, release: Callable[[list[T]], None]) -> None:
+    def __init__(
+        self,
+        delay: float,
+        most_rows: int,
+        release: Callable[[list[T]], None],
+        wait: Callable[[float], Awaitable[None]] = trio.sleep_until,
+    ) -> None:
         self._delay = delay
         self._most_rows = most_rows
         self._release = release
+        self._wait = wait
         self._held: list[T] = []
         self._rows = 0
         self._since = 0.0
@@ -65,8 +76,8 @@ class Hold(Generic[T]):
             while True:
                 if not self._held:
                     await self._wanted.park()
-                due = self._since + self._delay
-                await trio.sleep_until(due)
+                since = self._since
+                await self._wait(since + self._delay)
                 # What is held now may have come after a release, and have time left.
-                if self._since + self._delay <= due:
+                if self._since <= since:
                     self.let_go()

@@ -1,7 +1,7 @@
 """The queue of every store: takes entries in order, and tells in the same order what became of them, but for
 confirmations, which may come behind others.
 
-There is no artificial delay for whatever somebody waits for. While one group is being committed the
+There is no artificial delay for messages. While one group is being committed the
 next one gathers, so the groups are small when little is going on and large under load. How a group
 is committed, and by whom, is the matter of a backend.
 """
@@ -16,11 +16,15 @@ import trio
 from commucat_storage.backlog import Backlog
 from commucat_storage.errors import CommitFailedError, StorageError
 from commucat_storage.hold import Hold
+from commucat_storage.idle import until_idle
 from commucat_storage.journal_entry import JournalEntry, WorkT
 from commucat_storage.limits import StoreLimits
 from commucat_storage.timings import Timings
 
 _log = logging.getLogger(__name__)
+
+MOST_GATHERED = 64
+"""Admissions that go at once; the first of more would wait long for the last."""
 
 
 class Journal(abc.ABC, Generic[WorkT]):
@@ -43,6 +47,9 @@ class Journal(abc.ABC, Generic[WorkT]):
             max_rows=limits.journal_rows, max_bytes=limits.journal_bytes, put=self._put
         )
         self._hold: Hold[JournalEntry[WorkT]] = Hold(limits.confirm_delay, limits.held_rows, self._queue_up)
+        self._gathering: Hold[JournalEntry[WorkT]] = Hold(
+            limits.gather_delay, MOST_GATHERED, self._queue_with_company, until_idle
+        )
         # What was put and not yet told, in order: if the runner dies nobody waits for ever.
         self._untold: dict[JournalEntry[WorkT], None] = {}
         self._ended = trio.Event()
@@ -68,12 +75,12 @@ class Journal(abc.ABC, Generic[WorkT]):
         """Queue ``entry``; wait only while the journal is full. See :meth:`Backlog.enter`."""
         if not self._backlog.has_room_for(entry):
             # It must not wait for room that is taken by what waits for it.
-            self._hold.let_go()
+            self._let_go()
         await self._backlog.enter(entry)
 
     def hurry(self) -> None:
         """Let nothing wait for company."""
-        self._hold.let_go()
+        self._let_go()
 
     def attend(self) -> None:
         """Tell what has been committed, if a runner elsewhere has just said so."""
@@ -92,7 +99,7 @@ class Journal(abc.ABC, Generic[WorkT]):
                 raised, at some time since the journal was made.
         """
         self._backlog.close("the store is closed")
-        self._hold.close()
+        self._close_holds()
         self._end()
         with trio.move_on_after(self._close_timeout, shield=True):
             await self._ended.wait()
@@ -137,11 +144,27 @@ class Journal(abc.ABC, Generic[WorkT]):
         if entry.only_asks:
             # No company: the commit would be for what is held alone, and a message that comes now wait.
             self._queue_up([entry])
-        elif entry.can_wait and not self._backlog.crowded:
+        elif self._backlog.crowded:
             # Nothing is kept back whose room somebody waits for.
+            self._queue_with_company([entry])
+        elif entry.can_wait:
             self._hold.add(entry)
+        elif entry.gathers:
+            self._gathering.add(entry)
         else:
-            self._queue_up([*self._hold.take(), entry])
+            self._queue_with_company([entry])
+
+    def _queue_with_company(self, entries: list[JournalEntry[WorkT]]) -> None:
+        """What was kept back goes first, so everything but confirmations is applied in its order."""
+        self._queue_up([*self._hold.take(), *self._gathering.take(), *entries])
+
+    def _let_go(self) -> None:
+        self._gathering.let_go()
+        self._hold.let_go()
+
+    def _close_holds(self) -> None:
+        self._gathering.close()
+        self._hold.close()
 
     # -- what became of a group ------------------------------------------------------------------
 
@@ -183,7 +206,7 @@ class Journal(abc.ABC, Generic[WorkT]):
         """The runner has ended, by itself or by ``crash``; in the event-loop thread."""
         self._crash = crash
         dead = f"the journal's {self._runner} has died"
-        self._hold.close()
+        self._close_holds()
         self._backlog.close("the store is closed" if crash is None else dead)
         self._fail_untold(dead)
         self._ended.set()

@@ -26,5 +26,7 @@ class JournalEntry(Generic[WorkT]):
     size: int = 0
     can_wait: bool = False
     """Nobody waits for its outcome: it may go with whatever comes next."""
+    gathers: bool = False
+    """It may wait for others of its kind while the event loop has something else to do."""
     only_asks: bool = False
     """It changes nothing, so nothing is written for it."""

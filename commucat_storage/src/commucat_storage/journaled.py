@@ -73,14 +73,14 @@ class JournaledStorage(Storage, Generic[WorkT]):
         for device_id in [each.device_id for each in self._presence.values() if each.expires_at <= now]:
             del self._presence[device_id]
 
-    async def _in_journal(self, work: WorkT) -> object:
-        """Do ``work`` in order with the batches; what it returned.
+    async def _in_journal(self, work: WorkT, *, gathers: bool = False) -> object:
+        """Do ``work`` in order with the batches; what it returned. See :attr:`JournalEntry.gathers`.
 
         Raises:
             StorageError: it raised that, or was not committed.
         """
         reply = Reply()
-        await self._journal.enter(JournalEntry(reply.set, work=work))
+        await self._journal.enter(JournalEntry(reply.set, work=work, gathers=gathers))
         return await reply.wait()
 
 

@@ -2,7 +2,7 @@
 
 A visit costs more than a short read: two wake-ups across threads, and for each the interpreter lock. Of many
 connects at a time the questions wait for each other anyway; so, as in the journal, the next visit takes along
-whatever was asked during the last one.
+whatever was asked during the last one. And while the event loop has something else to do, it waits for more.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from commucat_storage.errors import StorageError
+from commucat_storage.idle import until_idle
 from commucat_storage.sqlite.reads import ReaderPool
 
 KeyT = TypeVar("KeyT")
@@ -35,15 +36,18 @@ class JointReads(Generic[KeyT, ValueT]):
     Args:
         readers: where the visits go.
         read: called in a reader's thread with a connection and the keys; returns a value for each.
+        delay: seconds that a visit waits for more questions at most.
     """
 
     def __init__(
         self,
         readers: ReaderPool,
         read: Callable[..., list[ValueT]],
+        delay: float,
     ) -> None:
         self._readers = readers
         self._read = read
+        self._delay = delay
         self._waiting: list[_Question[KeyT, ValueT]] = []
         self._visiting = False
         self._visited = trio.lowlevel.ParkingLot()
@@ -72,8 +76,7 @@ class JointReads(Generic[KeyT, ValueT]):
     async def _visit(self) -> None:
         self._visiting = True
         try:
-            # Others who are about to ask come along.
-            await trio.lowlevel.checkpoint()
+            await until_idle(trio.current_time() + self._delay)
             questions, self._waiting = self._waiting[:MAX_JOINT], self._waiting[MAX_JOINT:]
             await self._fetch(questions)
         finally:

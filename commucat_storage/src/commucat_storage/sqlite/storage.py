@@ -78,7 +78,7 @@ async def open_sqlite(
     journal = Journal(connection, path, settings, turns)
     trio.lowlevel.add_instrument(turns)
     try:
-        yield SqliteStorage(journal, readers)
+        yield SqliteStorage(journal, readers, settings.gather_delay)
     finally:
         readers.close()
         try:
@@ -116,10 +116,12 @@ class SqliteStorage(
 ):
     """One server's state in one SQLite file. Made by :func:`open_sqlite`."""
 
-    def __init__(self, journal: Journal, readers: ReaderPool) -> None:
+    def __init__(self, journal: Journal, readers: ReaderPool, gather_delay: float) -> None:
         JournaledStorage.__init__(self, journal)
         self._readers = readers
-        self._known_devices: JointReads[str, KnownDevice | None] = JointReads(readers, _known_devices)
+        self._known_devices: JointReads[str, KnownDevice | None] = JointReads(
+            readers, _known_devices, gather_delay
+        )
 
     # -- the journal ---------------------------------------------------------------------------
 
@@ -194,7 +196,7 @@ class SqliteStorage(
 
     async def admit(self, admission: Admission) -> Admitted:
         check_admission(admission)
-        return await self._write(lambda transaction: admit.admit(transaction, admission))
+        return await self._write(lambda transaction: admit.admit(transaction, admission), gathers=True)
 
     async def revoke_device(
         self,
@@ -292,9 +294,10 @@ class SqliteStorage(
             lambda connection: connection.execute("SELECT checks FROM readiness").fetchone()
         )
 
-    async def _write(self, work: Callable[[Transaction], T]) -> T:
+    async def _write(self, work: Callable[[Transaction], T], *, gathers: bool = False) -> T:
         """Do ``work`` in the writer's thread, in order with the journal."""
-        result: T = await self._in_journal(work)  # type: ignore[assignment]  # what ``work`` returned
+        found = await self._in_journal(work, gathers=gathers)
+        result: T = found  # type: ignore[assignment]  # what ``work`` returned
         return result
 
     async def _purge_messages(self, now: int) -> tuple[expiry.Found, bool]:

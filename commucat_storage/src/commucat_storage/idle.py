@@ -1,0 +1,14 @@
+"""The moment in which an event loop has nothing else to do."""
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+
+async def until_idle(deadline: float) -> None:
+    """Return when no task can run and nothing has come from outside, or at ``deadline`` (Trio's clock).
+
+    Whoever waits so for company loses no time: it comes as long as others are being served, and when nobody
+    is, nobody is waited for. Tasks that wait for a thread count as waiting.
+    """
+    with trio.move_on_at(deadline):
+        await wait_all_tasks_blocked()
