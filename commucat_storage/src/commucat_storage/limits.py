@@ -52,7 +52,7 @@ class StoreLimits:
     confirmed last may be delivered again after a crash."""
     held_rows: int = attrs.field(default=1_000, validator=_positive)
     """Confirmations that may wait so; with more, all of them go at once."""
-    gather_delay: float = attrs.field(default=0.008, validator=attrs.validators.ge(0.0))
+    gather_delay: float = attrs.field(default=0.02, validator=attrs.validators.ge(0.0))
     """Seconds that connects may wait for others to be looked up and admitted with, while the event loop has
     something else to do."""
     cached_inboxes: int = attrs.field(default=50_000, validator=_positive)
