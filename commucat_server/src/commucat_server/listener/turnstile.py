@@ -47,7 +47,6 @@ class Turnstile(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._queues: tuple[deque[Wakeup], ...] = tuple(deque() for _ in Step)
-        self._waiting = 0
         self._watching = False
         self._used = False
         self._began = 0.0
@@ -55,7 +54,7 @@ class Turnstile(trio.abc.Instrument):
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        return self._waiting
+        return sum(map(len, self._queues))
 
     def after_io_wait(self, timeout: float) -> None:
         """A pass begins."""
@@ -71,11 +70,10 @@ class Turnstile(trio.abc.Instrument):
             self._watching = True
             self._began = time.perf_counter()
             trio.lowlevel.add_instrument(self)
-        if not self._waiting and self._open():
+        if self._next() is None and self._open():
             return
         queue, ticket = self._queues[step], Wakeup()
         queue.append(ticket)
-        self._waiting += 1
         try:
             if self._next() is ticket and (
                 deadline is None or deadline.deadline - trio.current_time() > _AMPLE
@@ -95,8 +93,7 @@ class Turnstile(trio.abc.Instrument):
                 deadline.deadline = trio.current_time() + left
         finally:
             queue.remove(ticket)
-            self._waiting -= 1
-            following = self._next() if self._waiting else None
+            following = self._next()
             if following is not None:
                 following.set()
 
