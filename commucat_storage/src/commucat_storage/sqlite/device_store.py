@@ -15,8 +15,9 @@ from commucat_storage.pairing import (
     Rotation,
 )
 from commucat_storage.records import CertificateRow, Device, KeyEvent
-from commucat_storage.sqlite import devices, reads
+from commucat_storage.sqlite import devices
 from commucat_storage.sqlite.reads import ReaderPool
+from commucat_storage.sqlite.session_watch import SessionWatch
 from commucat_storage.sqlite.writer import Transaction
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class SqliteDevices(DeviceStore):
     """Needs the readers and the writer of the store that it is a part of."""
 
     _readers: ReaderPool
+    _session_watch: SessionWatch
 
     @abc.abstractmethod
     async def _write(self, work: Callable[[Transaction], T]) -> T:
@@ -70,4 +72,4 @@ class SqliteDevices(DeviceStore):
         await self._write(lambda transaction: devices.rotate(transaction, rotation))
 
     async def sessions_ended(self, token_hashes: Sequence[str]) -> frozenset[str]:
-        return await self._readers.run(reads.sessions_ended, token_hashes)
+        return await self._readers.run(self._session_watch.ended, token_hashes)

@@ -50,6 +50,7 @@ from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.migrate import apply_migrations, bundled_migrations
 from commucat_storage.sqlite.operating_storage import SqliteOperating
 from commucat_storage.sqlite.reads import ReaderPool
+from commucat_storage.sqlite.session_watch import SessionWatch
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Transaction, Work
@@ -119,6 +120,7 @@ class SqliteStorage(
     def __init__(self, journal: Journal, readers: ReaderPool, gather_delay: float) -> None:
         JournaledStorage.__init__(self, journal)
         self._readers = readers
+        self._session_watch = SessionWatch()
         self._known_devices: JointReads[str, KnownDevice | None] = JointReads(
             readers, _known_devices, gather_delay
         )
