@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from commucat_storage import CommitFailedError, Confirm, ConfirmOutcome, Outcome, SqliteSettings, open_sqlite
 from commucat_storage.idle import until_idle
 from commucat_storage.interface import Storage
-from commucat_storage.sqlite.joint_reads import JointReads
+from commucat_storage.sqlite.joint_reads import MAX_JOINT, JointReads
 from commucat_storage.sqlite.reads import ReaderPool
 from commucat_storage.sqlite.turns import Turns
 from storage.storage_builders import accepted, add_devices, known, locked, message, new_user, send
@@ -137,6 +137,23 @@ async def test_admissions_take_confirmations_along(tmp_path: Path) -> None:
         assert told == [ConfirmOutcome(True, 1)]
 
 
+async def test_confirmations_whose_time_is_over_take_admissions_along(tmp_path: Path) -> None:
+    settings = SqliteSettings(confirm_delay=0, gather_delay=NEVER)
+    path, told = tmp_path / "store.db", trio.Event()
+    async with open_sqlite(path, settings=settings) as storage:
+        await add_devices(storage, "a")
+        state = await storage.inbox_state("a")
+        assert state is not None
+        before = commits(storage)
+        async with trio.open_nursery() as nursery, busy() as work:
+            nursery.start_soon(storage.admit, known("a"))
+            await work.passes(20)
+            await storage.enqueue([Confirm("a", state.epoch, 0)], lambda result: told.set())
+            await told.wait()
+            assert storage.waiting_rows == 0
+            assert commits(storage) == before + 1
+
+
 async def test_closing_the_store_commits_admissions_that_gather(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     settings = SqliteSettings(gather_delay=NEVER)
@@ -240,4 +257,46 @@ async def test_who_gathers_and_is_cancelled_leaves_the_others_their_answer(reade
         first.cancel()
         await work.passes(20)
     assert answers == ["B"]
+    assert visits.keys == [["b"]]
+
+
+async def test_as_many_questions_as_fit_wait_for_no_more(readers: ReaderPool) -> None:
+    visits = Visits()
+    joint = JointReads[str, str](readers, visits.read, NEVER)
+    async with trio.open_nursery() as nursery, busy() as work:
+        for number in range(MAX_JOINT):
+            nursery.start_soon(joint.ask, str(number))
+            await work.passes(2)
+        while not visits.keys:
+            await trio.lowlevel.checkpoint()
+        assert [len(keys) for keys in visits.keys] == [MAX_JOINT]
+
+
+async def test_the_oldest_question_says_how_long_a_visit_waits(
+    readers: ReaderPool, mock_clock: MockClock
+) -> None:
+    """Also when those who were about to go are cancelled."""
+    visits = Visits()
+    joint = JointReads[str, str](readers, visits.read, 1.0)
+    first = trio.CancelScope()
+
+    async def ask_first() -> None:
+        with first:
+            await joint.ask("a")
+
+    async with trio.open_nursery() as nursery, busy() as work:
+        nursery.start_soon(ask_first)
+        await work.passes(5)
+        mock_clock.jump(0.5)
+        nursery.start_soon(joint.ask, "b")
+        await work.passes(5)
+        mock_clock.jump(0.4)
+        first.cancel()
+        await work.passes(20)
+        mock_clock.jump(0.5)
+        await work.passes(20)
+        assert visits.keys == []
+        mock_clock.jump(0.1)
+        while not visits.keys:
+            await trio.lowlevel.checkpoint()
     assert visits.keys == [["b"]]

@@ -263,7 +263,8 @@ async def test_processes_that_migrate_at_once_do_it_once(path: Path) -> None:
         for _ in range(3):
             nursery.start_soon(process)
 
-    assert outputs == [each.name for each in bundled_migrations()]
+    # Each is a transaction of its own: they may share the work, and end in any order.
+    assert sorted(outputs) == sorted(each.name for each in bundled_migrations())
 
 
 def test_a_new_store_that_somebody_writes_to_is_waited_for(

@@ -1,5 +1,5 @@
 """The queue of every store: takes entries in order, and tells in the same order what became of them, but for
-confirmations, which may come behind others.
+confirmations, which may come behind others, and questions, which may come before admissions.
 
 There is no artificial delay for messages. While one group is being committed the
 next one gathers, so the groups are small when little is going on and large under load. How a group
@@ -46,7 +46,9 @@ class Journal(abc.ABC, Generic[WorkT]):
         self._backlog: Backlog[JournalEntry[WorkT]] = Backlog(
             max_rows=limits.journal_rows, max_bytes=limits.journal_bytes, put=self._put
         )
-        self._hold: Hold[JournalEntry[WorkT]] = Hold(limits.confirm_delay, limits.held_rows, self._queue_up)
+        self._hold: Hold[JournalEntry[WorkT]] = Hold(
+            limits.confirm_delay, limits.held_rows, self._queue_with_company
+        )
         self._gathering: Hold[JournalEntry[WorkT]] = Hold(
             limits.gather_delay, MOST_GATHERED, self._queue_with_company, until_idle
         )
@@ -155,7 +157,7 @@ class Journal(abc.ABC, Generic[WorkT]):
             self._queue_with_company([entry])
 
     def _queue_with_company(self, entries: list[JournalEntry[WorkT]]) -> None:
-        """What was kept back goes first, so everything but confirmations is applied in its order."""
+        """What was kept back goes first: all but confirmations and questions is applied in its order."""
         self._queue_up([*self._hold.take(), *self._gathering.take(), *entries])
 
     def _let_go(self) -> None:

@@ -53,8 +53,8 @@ class StoreLimits:
     held_rows: int = attrs.field(default=1_000, validator=_positive)
     """Confirmations that may wait so; with more, all of them go at once."""
     gather_delay: float = attrs.field(default=0.02, validator=attrs.validators.ge(0.0))
-    """Seconds that connects may wait for others to be looked up and admitted with, while the event loop has
-    something else to do."""
+    """Seconds for which the look-up of a connect, and its admission, may be put off to be done together with
+    others, while the event loop has something else to do. SQLite only."""
     cached_inboxes: int = attrs.field(default=50_000, validator=_positive)
     """Inboxes (and members of their routes) the writer remembers at least; at most twice as many."""
     cached_group_members: int = attrs.field(default=100_000, validator=_positive)

@@ -162,8 +162,8 @@ class EstablishedSession:
             await linger(self._stream)
 
     def _end_tasks(self, nursery: trio.Nursery) -> None:
-        """The writer ends: so does everybody else. Mostly there is nobody left, and a scope that is ended
-        for nobody costs as much as any."""
+        """The writer ends: so does everybody else. Mostly nobody is left, and to cancel a scope with nobody
+        in it would cost as much as ever."""
         if not self._read_all or len(nursery.child_tasks) > 1:
             nursery.cancel_scope.cancel()
 

@@ -220,11 +220,13 @@ class SessionWriter:
 
     @property
     def _has_said_all(self) -> bool:
-        """Nothing is left that would have to wait; for its end the stream waits by itself."""
+        """Nothing is left that would have to wait: the stream has passed on all that it was given, and waits
+        for its end by itself."""
         return (
             self._dispatcher.has_answered
             and self._live.idle
             and self._unsent is None
+            and not self._stream.outbox_bytes
             and self._framed is None
             and not self._clear
         )

@@ -203,8 +203,8 @@ class _Acceptor:
         return None
 
     def newcomer(self) -> trio.CancelScope:
-        """A deadline for what comes before HTTP; with the server's end it is over. Whoever takes it takes it
-        from ``newcomers`` again."""
+        """A deadline for what comes before HTTP; with the server's end it is over. It is for the caller to
+        discard from ``newcomers``."""
         scope = trio.CancelScope(deadline=trio.current_time() + self.settings.handshake_timeout)
         if self.shutdown.requested:
             scope.cancel()  # It was accepted in the moment in which the others were told.

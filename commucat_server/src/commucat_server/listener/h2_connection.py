@@ -300,7 +300,7 @@ class H2Connection:
             self._reading.cancel()
 
     def _stop(self, reason: str) -> None:
-        """``_lose`` where nobody reads any more; to end a scope that is about to end is not for nothing."""
+        """``_lose`` where the reading is over by itself: to cancel its scope would be work for nothing."""
         if self._lost is None:
             self._lost = reason
             self.writer.stop(reason)

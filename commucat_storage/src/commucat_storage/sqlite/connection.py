@@ -1,6 +1,5 @@
 """Opening the database file: the checks before it is trusted, and what each connection is set to."""
 
-import errno
 import os
 import sqlite3
 import time
@@ -127,16 +126,24 @@ def _connect(target: str, path: Path, settings: SqliteSettings, *, uri: bool) ->
 def _create(path: Path) -> None:
     """Make an empty file when there is none. One that is there stays closed: to close it again would
     give up every lock that this process has on it (POSIX), and another one could take the log away."""
+    reason: str | None = "this user may not, or the file system is read-only"
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
-        if not path.exists():
+        try:
             # SQLite gives its -wal and -shm files the mode of the database.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        elif not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            os.close(os.open(path, flags | os.O_EXCL, 0o600))
+            return
+        except FileExistsError:
+            if not path.exists():  # a link to nothing
+                os.close(os.open(path, flags, 0o600))
+                return
+        if os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            return
     except OSError as exc:
-        raise StorageUnavailableError(
-            f"cannot write the database {path}: {exc.strerror}; check the data directory, its owner and mode"
-        ) from exc
+        reason = exc.strerror
+    raise StorageUnavailableError(
+        f"cannot write the database {path}: {reason}; check the data directory, its owner and mode"
+    )
 
 
 def _log_ahead(connection: sqlite3.Connection, path: Path, settings: SqliteSettings) -> None:
@@ -148,7 +155,7 @@ def _log_ahead(connection: sqlite3.Connection, path: Path, settings: SqliteSetti
             [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             break
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
         time.sleep(_RETRY_INTERVAL)
     if mode != "wal":

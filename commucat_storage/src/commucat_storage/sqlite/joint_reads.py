@@ -2,7 +2,8 @@
 
 A visit costs more than a short read: two wake-ups across threads, and for each the interpreter lock. Of many
 connects at a time the questions wait for each other anyway; so, as in the journal, the next visit takes along
-whatever was asked during the last one. And while the event loop has something else to do, it waits for more.
+whatever was asked during the last one. And while the event loop has something else to do, a visit waits for
+more, until the oldest question has waited for long enough.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ MAX_JOINT = 64
 @attrs.define(eq=False)
 class _Question(Generic[KeyT, ValueT]):
     key: KeyT
+    since: float
     answered: bool = False
     answer: ValueT | None = None
     error: StorageError | None = None
@@ -36,7 +38,7 @@ class JointReads(Generic[KeyT, ValueT]):
     Args:
         readers: where the visits go.
         read: called in a reader's thread with a connection and the keys; returns a value for each.
-        delay: seconds that a visit waits for more questions at most.
+        delay: seconds that a question waits for more at most, before its visit or the one before it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class JointReads(Generic[KeyT, ValueT]):
         self._waiting: list[_Question[KeyT, ValueT]] = []
         self._visiting = False
         self._visited = trio.lowlevel.ParkingLot()
+        self._gathering = trio.CancelScope()
 
     async def ask(self, key: KeyT) -> ValueT:
         """The value for ``key``, read after this call began.
@@ -58,8 +61,10 @@ class JointReads(Generic[KeyT, ValueT]):
         Raises:
             StorageError: as :meth:`ReaderPool.run`.
         """
-        question = _Question[KeyT, ValueT](key)
+        question = _Question[KeyT, ValueT](key, trio.current_time())
         self._waiting.append(question)
+        if len(self._waiting) == MAX_JOINT:
+            self._gathering.cancel()
         try:
             while not question.answered:
                 if self._visiting:
@@ -76,12 +81,19 @@ class JointReads(Generic[KeyT, ValueT]):
     async def _visit(self) -> None:
         self._visiting = True
         try:
-            await until_idle(trio.current_time() + self._delay)
+            await self._gather()
             questions, self._waiting = self._waiting[:MAX_JOINT], self._waiting[MAX_JOINT:]
             await self._fetch(questions)
         finally:
             self._visiting = False
             self._visited.unpark_all()
+
+    async def _gather(self) -> None:
+        """Others who are about to ask come along."""
+        self._gathering = trio.CancelScope()
+        if len(self._waiting) < MAX_JOINT:
+            with self._gathering:
+                await until_idle(self._waiting[0].since + self._delay)
 
     async def _fetch(self, questions: list[_Question[KeyT, ValueT]]) -> None:
         try:

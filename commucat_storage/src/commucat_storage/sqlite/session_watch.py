@@ -7,7 +7,7 @@ from commucat_storage.sqlite.reads import sessions_ended
 
 
 class SessionWatch:
-    """Remembers for each reading connection in which state of the database it has found which sessions.
+    """Keeps, for each reading connection, the sessions it has found alive and the ``data_version`` of then.
 
     ``PRAGMA data_version`` says whether anybody else, in whatever process, has committed since; what it gives
     means something on one connection only. A connection is used by one thread at a time.
