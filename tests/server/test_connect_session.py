@@ -10,6 +10,7 @@ import trio.testing
 
 from commucat_crypto import NoiseHandshake, NoisePattern
 from commucat_proto import SEND_ONLY, Frame, FrameType, Resume, decode_frame, encode_varint
+from commucat_server.listener import StreamLostError
 from commucat_server.routing.reception import WINDOW_FRAMES
 from commucat_storage import SqliteSettings
 from server.connect_builders import (
@@ -594,3 +595,40 @@ async def test_resume_that_nobody_vouched_for_deletes_nothing(server: Server) ->
     again = await server.storage.inbox_state(BOB.device_id)
     assert again is not None
     assert again.confirmed == 0
+
+
+# -- the end ----------------------------------------------------------------------------------------------
+
+
+class SlowStream(MemoryConnectStream):
+    """What is sent counts as flushed when the client has read it."""
+
+    async def flushed(self) -> None:
+        while self.outbox_bytes:
+            await self._changed.park()
+            if self.lost:
+                raise StreamLostError("lost")
+
+
+async def test_a_client_that_ends_and_takes_no_data_is_cut_off_in_time(tmp_path: Path) -> None:
+    async with running_server(tmp_path, settings={"drain_timeout": 0.05}) as server:
+        bob = await server.connect(BOB, stream=SlowStream())
+        alice = await sender_to(server, BOB)
+        await alice.message(CHANNEL, b"never read")
+        bob.stream.close()
+        with trio.fail_after(60):
+            await bob.stream.wait_lost()
+
+
+async def test_a_client_that_ends_and_reads_is_sent_everything(tmp_path: Path) -> None:
+    async with running_server(tmp_path, settings={"drain_timeout": 3600.0}) as server:
+        bob = await server.connect(BOB, stream=SlowStream())
+        alice = await sender_to(server, BOB)
+        await alice.message(CHANNEL, b"read late")
+        bob.stream.close()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not bob.stream.lost
+        assert (await bob.next_of(FrameType.MSG)).payload == b"read late"
+        assert await bob.next_frame() is None
+        assert bob.stream.ended
+        assert not bob.stream.lost
