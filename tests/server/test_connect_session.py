@@ -610,25 +610,27 @@ class SlowStream(MemoryConnectStream):
                 raise StreamLostError("lost")
 
 
+async def ends_with_a_message_unread(server: Server) -> Client:
+    bob = await server.connect(BOB, stream=SlowStream())
+    alice = await sender_to(server, BOB)
+    await alice.message(CHANNEL, b"on its way")
+    bob.stream.close()
+    return bob
+
+
 async def test_a_client_that_ends_and_takes_no_data_is_cut_off_in_time(tmp_path: Path) -> None:
     async with running_server(tmp_path, settings={"drain_timeout": 0.05}) as server:
-        bob = await server.connect(BOB, stream=SlowStream())
-        alice = await sender_to(server, BOB)
-        await alice.message(CHANNEL, b"never read")
-        bob.stream.close()
+        bob = await ends_with_a_message_unread(server)
         with trio.fail_after(60):
             await bob.stream.wait_lost()
 
 
 async def test_a_client_that_ends_and_reads_is_sent_everything(tmp_path: Path) -> None:
     async with running_server(tmp_path, settings={"drain_timeout": 3600.0}) as server:
-        bob = await server.connect(BOB, stream=SlowStream())
-        alice = await sender_to(server, BOB)
-        await alice.message(CHANNEL, b"read late")
-        bob.stream.close()
+        bob = await ends_with_a_message_unread(server)
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert not bob.stream.lost
-        assert (await bob.next_of(FrameType.MSG)).payload == b"read late"
+        assert (await bob.next_of(FrameType.MSG)).payload == b"on its way"
         assert await bob.next_frame() is None
         assert bob.stream.ended
         assert not bob.stream.lost
