@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from commucat_storage import CommitFailedError, Confirm, ConfirmOutcome, Outcome, SqliteSettings, open_sqlite
-from commucat_storage.idle import until_idle
+from commucat_storage.idle import MOST_GATHERED, until_idle
 from commucat_storage.interface import Storage
-from commucat_storage.sqlite.joint_reads import MAX_JOINT, JointReads
+from commucat_storage.sqlite.joint_reads import JointReads
 from commucat_storage.sqlite.reads import ReaderPool
 from commucat_storage.sqlite.turns import Turns
 from storage.storage_builders import accepted, add_devices, known, locked, message, new_user, send
@@ -264,12 +264,12 @@ async def test_as_many_questions_as_fit_wait_for_no_more(readers: ReaderPool) ->
     visits = Visits()
     joint = JointReads[str, str](readers, visits.read, NEVER)
     async with trio.open_nursery() as nursery, busy() as work:
-        for number in range(MAX_JOINT):
+        for number in range(MOST_GATHERED):
             nursery.start_soon(joint.ask, str(number))
             await work.passes(2)
         while not visits.keys:
             await trio.lowlevel.checkpoint()
-        assert [len(keys) for keys in visits.keys] == [MAX_JOINT]
+        assert [len(keys) for keys in visits.keys] == [MOST_GATHERED]
 
 
 async def test_the_oldest_question_says_how_long_a_visit_waits(

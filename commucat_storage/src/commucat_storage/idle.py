@@ -3,6 +3,9 @@
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+MOST_GATHERED = 64
+"""How many that wait for each other go at once: of more, the first would wait long for the last."""
+
 
 async def until_idle(deadline: float) -> None:
     """Return when no task can run and nothing has come from outside, or at ``deadline`` (Trio's clock).

@@ -16,15 +16,12 @@ import trio
 from commucat_storage.backlog import Backlog
 from commucat_storage.errors import CommitFailedError, StorageError
 from commucat_storage.hold import Hold
-from commucat_storage.idle import until_idle
+from commucat_storage.idle import MOST_GATHERED, until_idle
 from commucat_storage.journal_entry import JournalEntry, WorkT
 from commucat_storage.limits import StoreLimits
 from commucat_storage.timings import Timings
 
 _log = logging.getLogger(__name__)
-
-MOST_GATHERED = 64
-"""Admissions that go at once; the first of more would wait long for the last."""
 
 
 class Journal(abc.ABC, Generic[WorkT]):

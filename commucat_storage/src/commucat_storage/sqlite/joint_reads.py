@@ -13,14 +13,11 @@ import attrs
 import trio
 
 from commucat_storage.errors import StorageError
-from commucat_storage.idle import until_idle
+from commucat_storage.idle import MOST_GATHERED, until_idle
 from commucat_storage.sqlite.reads import ReaderPool
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
-
-MAX_JOINT = 64
-"""Questions of one visit, so that the first need not wait long for the last."""
 
 
 @attrs.define(eq=False)
@@ -63,7 +60,7 @@ class JointReads(Generic[KeyT, ValueT]):
         """
         question = _Question[KeyT, ValueT](key, trio.current_time())
         self._waiting.append(question)
-        if len(self._waiting) == MAX_JOINT:
+        if len(self._waiting) == MOST_GATHERED:
             self._gathering.cancel()
         try:
             while not question.answered:
@@ -82,7 +79,7 @@ class JointReads(Generic[KeyT, ValueT]):
         self._visiting = True
         try:
             await self._gather()
-            questions, self._waiting = self._waiting[:MAX_JOINT], self._waiting[MAX_JOINT:]
+            questions, self._waiting = self._waiting[:MOST_GATHERED], self._waiting[MOST_GATHERED:]
             await self._fetch(questions)
         finally:
             self._visiting = False
@@ -91,7 +88,7 @@ class JointReads(Generic[KeyT, ValueT]):
     async def _gather(self) -> None:
         """Others who are about to ask come along."""
         self._gathering = trio.CancelScope()
-        if len(self._waiting) < MAX_JOINT:
+        if len(self._waiting) < MOST_GATHERED:
             with self._gathering:
                 await until_idle(self._waiting[0].since + self._delay)
 
