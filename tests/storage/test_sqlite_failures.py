@@ -1,6 +1,7 @@
 """The SQLite journal when things go wrong: a stalled, full or failing disk, bad batches, other writers."""
 
 import json
+import re
 import sqlite3
 import sys
 import threading
@@ -211,7 +212,10 @@ async def test_on_a_full_disk_nothing_is_told_as_stored_and_the_journal_recovers
     assert len(report["failures"]) == report["while_full"]
     assert "full or failing" in report["failures"][0]
     assert report["told"] == 50
-    assert result.stderr.decode().count("a commit failed") <= 2  # once, not for every group
+    # Once for as long as it goes on, not for every group; a small group may fit where a large one did not.
+    said = re.findall("a commit failed|takes commits again", result.stderr.decode())
+    assert said == ["a commit failed", "takes commits again"] * (len(said) // 2)
+    assert 0 < len(said) // 2 < report["while_full"]
     async with open_sqlite(path) as storage:
         rows = await stored(storage, "a")
         assert set(report["numbers"]) == {row.number for row in rows if row.payload != b"room again"}

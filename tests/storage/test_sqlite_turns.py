@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from commucat_storage import open_sqlite
+from commucat_storage import Resolve, open_sqlite
 from commucat_storage.sqlite.turns import (
     BACK_SECONDS,
     MOST_VAIN_SECONDS,
@@ -140,6 +140,40 @@ def test_a_writer_that_has_something_to_do_is_given_way_to_when_it_can_have_woke
     turns.wanted()  # More of it changes nothing.
     turns.between()
     assert turns.given == [BACK_SECONDS]
+
+
+def test_only_an_idle_writer_is_handed_the_interpreter(turns: Recorded) -> None:
+    assert turns.wanted()
+    assert not turns.wanted()
+    turns.idle()
+    assert turns.wanted()
+
+
+async def test_an_idle_writer_begins_at_once_but_not_while_the_loop_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+    at = "outside"
+
+    class Noted(Turns):
+        def hand_over(self) -> None:
+            handed.append(at)
+            super().hand_over()
+
+    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", Noted)
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        told = trio.Event()
+
+        def ask_again(result: object) -> None:
+            nonlocal at
+            at = "within"
+            storage.enqueue_now([Resolve("nobody", 1)], lambda result: told.set())
+            at = "outside"
+
+        assert storage.enqueue_now([Resolve("nobody", 1)], ask_again)
+        with trio.fail_after(60):
+            await told.wait()
+    assert handed == ["outside"]
 
 
 def test_between_pieces_of_work_an_idle_writer_gets_no_turn(turns: Recorded) -> None:

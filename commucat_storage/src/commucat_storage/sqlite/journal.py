@@ -5,15 +5,15 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import trio
-
 from commucat_storage import journal
 from commucat_storage.sqlite.connection import translate
+from commucat_storage.sqlite.loop_calls import LoopCalls
+from commucat_storage.sqlite.precedence import take_precedence
 from commucat_storage.sqlite.settings import SqliteSettings
+from commucat_storage.sqlite.short_commit import MOST_ROWS
 from commucat_storage.sqlite.turns import Turns
 from commucat_storage.sqlite.writer import Entry, Work, Writer
 
@@ -36,10 +36,7 @@ class Journal(journal.Journal[Work]):
         self._path = path
         self._settings = settings
         self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
-        self._token = trio.lowlevel.current_trio_token()
-        # What the thread wants to be called in the event loop, in order.
-        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self._calling = False
+        self._loop = LoopCalls()
         # A daemon: when the event loop itself has died, a full disk must not keep the process.
         self._thread = threading.Thread(target=self._run, name="commucat-journal", daemon=True)
         self._thread.start()
@@ -48,26 +45,15 @@ class Journal(journal.Journal[Work]):
 
     def attend(self) -> None:
         """Let the thread have the interpreter if it may want it, and tell what it has committed meanwhile."""
-        if self._calling:
-            return  # Those who are being told something wait for nobody.
-        if not self._posted:
-            self._turns.between()
-        if self._posted:
-            self._call_posted()
-
-    def _call_posted(self) -> None:
-        self._calling = True
-        try:
-            # What comes meanwhile has its own call, behind a turn for everybody else.
-            for _ in range(len(self._posted)):
-                function, args = self._posted.popleft()
-                function(*args)
-        finally:
-            self._calling = False
+        # Those who are being told something wait for nobody.
+        self._loop.look(self._turns.between)
 
     def _queue_up(self, entries: list[Entry]) -> None:
-        self._turns.wanted()
+        idle = self._turns.wanted()
         self._queue.put(entries)
+        # Of a large group the loop has more to read meanwhile, and it would be smaller.
+        if idle and not self._loop.calling and sum(entry.rows for entry in entries) <= MOST_ROWS:
+            self._turns.hand_over()
 
     def _end(self) -> None:
         self._turns.wanted()
@@ -82,6 +68,7 @@ class Journal(journal.Journal[Work]):
 
     def _run(self) -> None:
         crash: BaseException | None = None
+        take_precedence()
         try:
             try:
                 going_on = True
@@ -93,6 +80,7 @@ class Journal(journal.Journal[Work]):
             crash = exc
             _log.critical("the journal's thread died", exc_info=exc)
         self._post(self._finish, crash)
+        self._loop.end()
 
     def _commit_next(self) -> bool:
         """Commit the next group, and keep nothing of it: a thousand confirmations take 2 ms to be freed, and
@@ -146,8 +134,5 @@ class Journal(journal.Journal[Work]):
         return str(translate(error, self._path)) if isinstance(error, sqlite3.Error) else repr(error)
 
     def _post(self, function: Callable[..., object], *args: object) -> None:
-        self._posted.append((function, args))
-        try:
-            self._token.run_sync_soon(self._call_posted, idempotent=True)
-        except trio.RunFinishedError:
+        if not self._loop.post(function, *args):
             _log.error("the event loop ended before the journal; nobody was told of the last commits")
