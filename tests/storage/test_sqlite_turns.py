@@ -2,12 +2,14 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import trio
 
 from commucat_storage import Resolve, open_sqlite
+from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.turns import (
     BACK_SECONDS,
     MOST_VAIN_SECONDS,
@@ -174,6 +176,66 @@ async def test_an_idle_writer_begins_at_once_but_not_while_the_loop_tells(
         with trio.fail_after(60):
             await told.wait()
     assert handed == ["outside"]
+
+
+async def test_what_comes_while_the_loop_looks_is_told_at_once_and_wakes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Patient(Turns):
+        """Looks until the writer has said something."""
+
+        waits = False
+
+        def between(self) -> None:
+            while self.waits and not told_or_posted():
+                time.sleep(0)
+
+    woken: list[None] = []
+    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", Patient)
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        journal = storage._journal
+        assert isinstance(journal, Journal)
+        wake = journal._wake
+        monkeypatch.setattr(journal, "_wake", lambda: (woken.append(None), wake()))
+        told: list[object] = []
+
+        def told_or_posted() -> bool:
+            return bool(told or journal._posted)
+
+        journal._looking = True  # From now on: the writer may be quicker than the next line.
+        assert storage.enqueue_now([Resolve("nobody", 1)], told.append)
+        Patient.waits = True
+        journal._look()
+        journal._looking = False
+        assert woken == []
+        Patient.waits = False
+        storage.attend()
+        assert len(told) == 1
+
+
+async def test_an_interrupted_look_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Turns):
+        interrupts = False
+
+        def between(self) -> None:
+            if self.interrupts:
+                while not journal._posted:
+                    time.sleep(0)
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", Interrupted)
+    async with open_sqlite(tmp_path / "store.db") as storage:
+        journal = storage._journal
+        assert isinstance(journal, Journal)
+        told = trio.Event()
+        journal._looking = True
+        assert storage.enqueue_now([Resolve("nobody", 1)], lambda result: told.set())
+        Interrupted.interrupts = True
+        with pytest.raises(KeyboardInterrupt):
+            journal._look()
+        Interrupted.interrupts = False
+        with trio.fail_after(60):
+            await told.wait()
 
 
 def test_between_pieces_of_work_an_idle_writer_gets_no_turn(turns: Recorded) -> None:

@@ -5,12 +5,14 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import trio
+
 from commucat_storage import journal
 from commucat_storage.sqlite.connection import translate
-from commucat_storage.sqlite.loop_calls import LoopCalls
 from commucat_storage.sqlite.precedence import take_precedence
 from commucat_storage.sqlite.settings import SqliteSettings
 from commucat_storage.sqlite.short_commit import MOST_ROWS
@@ -36,7 +38,11 @@ class Journal(journal.Journal[Work]):
         self._path = path
         self._settings = settings
         self._queue: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
-        self._loop = LoopCalls()
+        self._token = trio.lowlevel.current_trio_token()
+        # What the thread wants to be called in the event loop, in order.
+        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._calling = False
+        self._looking = False
         # A daemon: when the event loop itself has died, a full disk must not keep the process.
         self._thread = threading.Thread(target=self._run, name="commucat-journal", daemon=True)
         self._thread.start()
@@ -45,14 +51,40 @@ class Journal(journal.Journal[Work]):
 
     def attend(self) -> None:
         """Let the thread have the interpreter if it may want it, and tell what it has committed meanwhile."""
-        # Those who are being told something wait for nobody.
-        self._loop.look(self._turns.between)
+        if self._calling:
+            return  # Those who are being told something wait for nobody.
+        if not self._posted:
+            self._look()
+        if self._posted:
+            self._call_posted()
+
+    def _look(self) -> None:
+        self._looking = True
+        try:
+            self._turns.between()
+        except BaseException:  # an interrupt from the keyboard
+            self._looking = False
+            self._wake()
+            raise
+        self._looking = False
+
+    def _call_posted(self) -> None:
+        self._calling = True
+        try:
+            for _ in range(len(self._posted)):
+                function, args = self._posted.popleft()
+                function(*args)
+        finally:
+            self._calling = False
+            if self._posted:
+                # What came meanwhile is called behind a turn for everybody else.
+                self._wake()
 
     def _queue_up(self, entries: list[Entry]) -> None:
         idle = self._turns.wanted()
         self._queue.put(entries)
         # Of a large group the loop has more to read meanwhile, and it would be smaller.
-        if idle and not self._loop.calling and sum(entry.rows for entry in entries) <= MOST_ROWS:
+        if idle and not self._calling and sum(entry.rows for entry in entries) <= MOST_ROWS:
             self._turns.hand_over()
 
     def _end(self) -> None:
@@ -68,9 +100,9 @@ class Journal(journal.Journal[Work]):
 
     def _run(self) -> None:
         crash: BaseException | None = None
-        take_precedence()
         try:
             try:
+                take_precedence()
                 going_on = True
                 while going_on:
                     going_on = self._commit_next()
@@ -80,7 +112,6 @@ class Journal(journal.Journal[Work]):
             crash = exc
             _log.critical("the journal's thread died", exc_info=exc)
         self._post(self._finish, crash)
-        self._loop.end()
 
     def _commit_next(self) -> bool:
         """Commit the next group, and keep nothing of it: a thousand confirmations take 2 ms to be freed, and
@@ -134,5 +165,14 @@ class Journal(journal.Journal[Work]):
         return str(translate(error, self._path)) if isinstance(error, sqlite3.Error) else repr(error)
 
     def _post(self, function: Callable[..., object], *args: object) -> None:
-        if not self._loop.post(function, *args):
+        self._posted.append((function, args))
+        # A loop that is looking will find it, and a wake-up would cost it a pass for nothing.
+        if not self._looking:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the event loop call what is posted; for both threads."""
+        try:
+            self._token.run_sync_soon(self._call_posted, idempotent=True)
+        except trio.RunFinishedError:
             _log.error("the event loop ended before the journal; nobody was told of the last commits")

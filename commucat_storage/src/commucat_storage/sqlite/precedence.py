@@ -5,6 +5,7 @@ disk: for the data, then for the flush. Who has the processor when the disk answ
 turn, for a millisecond or more, twice in each commit, and all that was sent meanwhile waits with it.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -15,18 +16,14 @@ times as much. It never needs more than a part of a processor, as it waits for t
 _LOWEST = -20
 
 
-def take_precedence() -> bool:
-    """Lower the nice value of the calling thread (setpriority(2)); ``False`` if it may not.
+def take_precedence() -> None:
+    """Lower the nice value of the calling thread (setpriority(2)), if it may.
 
     It may as root, with CAP_SYS_NICE, and within RLIMIT_NICE (setrlimit(2)). Elsewhere than on Linux a nice
     value is a process's, and nothing is done.
     """
-    if sys.platform != "linux":
-        return False
-    thread = threading.get_native_id()
-    nice = os.getpriority(os.PRIO_PROCESS, thread)
-    try:
-        os.setpriority(os.PRIO_PROCESS, thread, max(nice - PRECEDENCE, _LOWEST))
-    except PermissionError:
-        return False
-    return True
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, max(nice - PRECEDENCE, _LOWEST))

@@ -87,8 +87,10 @@ class Turns(trio.abc.Instrument):
     def give_way(self, seconds: float) -> None:
         """Let go of the interpreter until the writer ends its turn, at most for ``seconds``."""
         self.giving = True
-        self._turn.acquire(timeout=seconds)
-        self.giving = False
+        try:
+            self._turn.acquire(timeout=seconds)
+        finally:
+            self.giving = False
 
     def wanted(self) -> bool:
         """There is something for the writer to do; whether it had nothing before."""
