@@ -58,7 +58,8 @@ class Place:
         """Metadata of the ledger's records with these members, once there is one."""
 
         def find() -> list[dict[str, Any]]:
-            lines = (self.server.data_dir / "ledger.jsonl").read_text().splitlines()
+            # The server may be writing the next line at this moment.
+            lines = (self.server.data_dir / "ledger.jsonl").read_text().rpartition("\n")[0].splitlines()
             found = [json.loads(line)["metadata"] for line in lines]
             return [each for each in found if members.items() <= each.items()]
 
