@@ -3,12 +3,14 @@
 import os
 import threading
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from commucat_storage import Resolve, open_sqlite
+from commucat_storage import Resolve, Storage, open_sqlite
 from commucat_storage.sqlite.journal import Journal
 from commucat_storage.sqlite.turns import (
     BACK_SECONDS,
@@ -178,64 +180,62 @@ async def test_an_idle_writer_begins_at_once_but_not_while_the_loop_tells(
     assert handed == ["outside"]
 
 
-async def test_what_comes_while_the_loop_looks_is_told_at_once_and_wakes_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Patient(Turns):
-        """Looks until the writer has said something."""
+class Asking(Turns):
+    """Asks the store something while the loop looks, and looks until the writer has answered."""
 
-        waits = False
+    ask: Callable[[], None] | None = None
+    interrupted = False
 
-        def between(self) -> None:
-            while self.waits and not told_or_posted():
-                time.sleep(0)
+    def between(self) -> None:
+        if self.ask is not None:
+            self.ask()
+        if self.interrupted:
+            raise KeyboardInterrupt
 
-    woken: list[None] = []
-    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", Patient)
-    async with open_sqlite(tmp_path / "store.db") as storage:
+
+@asynccontextmanager
+async def asking(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Storage, list[str]]]:
+    """A store that is asked at the next look of the loop, and a list of what happens then."""
+    made = Asking()
+    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", lambda: made)
+    happened: list[str] = []
+    async with open_sqlite(path / "store.db") as storage:
         journal = storage._journal
         assert isinstance(journal, Journal)
         wake = journal._wake
-        monkeypatch.setattr(journal, "_wake", lambda: (woken.append(None), wake()))
-        told: list[object] = []
 
-        def told_or_posted() -> bool:
-            return bool(told or journal._posted)
+        def noted_wake() -> None:
+            happened.append("woken")
+            wake()
 
-        journal._looking = True  # From now on: the writer may be quicker than the next line.
-        assert storage.enqueue_now([Resolve("nobody", 1)], told.append)
-        Patient.waits = True
-        journal._look()
-        journal._looking = False
-        assert woken == []
-        Patient.waits = False
+        def ask() -> None:
+            made.ask = None
+            assert storage.enqueue_now([Resolve("nobody", 1)], lambda result: happened.append("told"))
+            while not journal._posted:
+                time.sleep(0)
+
+        monkeypatch.setattr(journal, "_wake", noted_wake)
+        made.ask = ask
+        yield storage, happened
+
+
+async def test_what_comes_while_the_loop_looks_is_told_at_once_and_wakes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asking(tmp_path, monkeypatch) as (storage, happened):
         storage.attend()
-        assert len(told) == 1
+        assert happened == ["told"]
 
 
 async def test_an_interrupted_look_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(Turns):
-        interrupts = False
-
-        def between(self) -> None:
-            if self.interrupts:
-                while not journal._posted:
-                    time.sleep(0)
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr("commucat_storage.sqlite.storage.Turns", Interrupted)
-    async with open_sqlite(tmp_path / "store.db") as storage:
-        journal = storage._journal
-        assert isinstance(journal, Journal)
-        told = trio.Event()
-        journal._looking = True
-        assert storage.enqueue_now([Resolve("nobody", 1)], lambda result: told.set())
-        Interrupted.interrupts = True
+    monkeypatch.setattr(Asking, "interrupted", True)
+    async with asking(tmp_path, monkeypatch) as (storage, happened):
         with pytest.raises(KeyboardInterrupt):
-            journal._look()
-        Interrupted.interrupts = False
-        with trio.fail_after(60):
-            await told.wait()
+            storage.attend()
+        monkeypatch.setattr(Asking, "interrupted", False)
+        assert happened == ["told"]
+        await storage.settle()
+        assert happened == ["told", "woken"]
 
 
 def test_between_pieces_of_work_an_idle_writer_gets_no_turn(turns: Recorded) -> None:

@@ -53,20 +53,15 @@ class Journal(journal.Journal[Work]):
         """Let the thread have the interpreter if it may want it, and tell what it has committed meanwhile."""
         if self._calling:
             return  # Those who are being told something wait for nobody.
-        if not self._posted:
-            self._look()
-        if self._posted:
-            self._call_posted()
-
-    def _look(self) -> None:
-        self._looking = True
         try:
-            self._turns.between()
-        except BaseException:  # an interrupt from the keyboard
+            if not self._posted:
+                self._looking = True
+                self._turns.between()
+        finally:
+            # Also after an interrupt from the keyboard: for what came meanwhile no wake-up was sent.
             self._looking = False
-            self._wake()
-            raise
-        self._looking = False
+            if self._posted:
+                self._call_posted()
 
     def _call_posted(self) -> None:
         self._calling = True
