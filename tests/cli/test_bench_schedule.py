@@ -1,5 +1,7 @@
 """An open loop asks for exactly its rate, whatever the server does."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 from hypothesis import assume, given
@@ -77,3 +79,13 @@ def test_a_sender_sleeps_most_of_the_time() -> None:
 def test_of_a_load_that_came_in_part_the_parts_keep_their_size() -> None:
     assert segment_rates(1000, 0.0, [1.0, 3.0], 4) == [250.0, 125.0]
     assert segment_rates(1000, 0.0, [], 4) == []
+
+
+def test_a_client_is_woken_when_it_asked_for_it() -> None:
+    """In a process of its own: the kernel keeps what was set."""
+    program = (
+        "from commucat_cli.bench.schedule import wake_in_time; wake_in_time(); "
+        "print(open('/proc/self/timerslack_ns').read())"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(told.stdout) == 1

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from cli.cli_builders import Attached, ScriptedServer, attached
 from commucat_cli.client import Answer
-from commucat_cli.client.connection import MAX_DELIVERED
+from commucat_cli.client.connection import CONFIRM_WITHIN, MAX_DELIVERED
 from commucat_cli.errors import (
     CliError,
     ConnectionLostError,
@@ -166,6 +166,39 @@ async def test_confirmations_are_cumulative_and_arrive_before_the_end() -> None:
             connection.confirm(number)
     acks = [frame for frame in server.received if frame.type is FrameType.ACK]
     assert [(frame.channel, frame.control) for frame in acks] == [(0, {"ack": 5})]
+
+
+async def test_a_confirmation_waits_a_moment_for_company_and_no_longer(autojump_clock: MockClock) -> None:
+    server = ScriptedServer()
+
+    def confirmed() -> list[object]:
+        return [frame.control for frame in server.received if frame.type is FrameType.ACK]
+
+    async with attached(server) as connection:
+        await trio.sleep(1)  # Nothing of the opening is still to be sent.
+        connection.confirm(1)
+        await trio.sleep(CONFIRM_WITHIN / 2)
+        connection.confirm(2)
+        assert confirmed() == []
+        await trio.sleep(CONFIRM_WITHIN)
+        assert confirmed() == [{"ack": 2}]
+        await trio.sleep(1)
+        assert confirmed() == [{"ack": 2}], "once"
+        connection.confirm(3)
+        await trio.sleep(2 * CONFIRM_WITHIN)
+        assert confirmed() == [{"ack": 2}, {"ack": 3}]
+
+
+async def test_a_confirmation_goes_out_with_whatever_is_sent_next(autojump_clock: MockClock) -> None:
+    server = ScriptedServer()
+    async with attached(server) as connection:
+        began = trio.current_time()
+        connection.confirm(4)
+        await connection.request(FrameType.MSG, 1, b"x")
+        assert trio.current_time() - began < CONFIRM_WITHIN
+        assert [frame.type for frame in server.received] == [FrameType.MSG, FrameType.ACK]
+        await trio.sleep(1)
+        assert len(server.received) == 2
 
 
 async def test_early_frames_in_the_read_of_the_final_ack_are_not_lost() -> None:

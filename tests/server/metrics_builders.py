@@ -3,6 +3,7 @@
 from typing import Any
 
 from commucat_server.ops.metrics import Metrics, Sources
+from commucat_server.ops.wakefulness import Wakefulness
 from commucat_server.ops.watch import CollectorPauses, LoopLag
 from server.connect_builders import Server
 
@@ -22,6 +23,7 @@ def metrics_of(server: Server, **changes: Any) -> Metrics:
         "ledger": context.ledger,
         "loop_lag": LoopLag(),
         "pauses": CollectorPauses(),
+        "wakefulness": Wakefulness(lambda: 0),
         "bus": None,
         "ready": lambda: True,
         "clock": context.clock,

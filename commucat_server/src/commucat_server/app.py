@@ -245,6 +245,8 @@ async def _serve_services(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(services.loop_lag.run)
         nursery.start_soon(services.pauses.run)
+        if config.server.keep_awake:
+            nursery.start_soon(services.wakefulness.run)
         nursery.start_soon(rotation.run)
         nursery.start_soon(watch.run)
         if services.deliveries is not None:

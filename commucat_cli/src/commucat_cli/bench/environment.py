@@ -26,6 +26,8 @@ def environment(*, own_server: bool) -> dict[str, Any]:
             "memory_kib": _number(_field("/proc/meminfo", "MemTotal")),
             "kernel": platform.release(),
             "load_average": round(os.getloadavg()[0], 2),
+            # Whether a server started here can keep processors from sleeping.
+            "may_stay_awake": os.access("/dev/cpu_dma_latency", os.W_OK),
         },
     }
 

@@ -32,6 +32,7 @@ from commucat_cli.bench.jobs import (
     decode_line,
     encode_line,
 )
+from commucat_cli.bench.schedule import wake_in_time
 from commucat_cli.errors import CliError
 from commucat_cli.terminal import report_error
 
@@ -69,6 +70,7 @@ def _end_with(source: BinaryIO) -> None:
 
 def main(role: str, source: BinaryIO, target: BinaryIO) -> int:
     """Do all tasks; returns the exit status."""
+    wake_in_time()
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
     try:
         _work(ROLES[role], source, target)

@@ -38,6 +38,9 @@ from commucat_proto import (
 
 MAX_QUEUED = 256 * 1024
 """Bytes of frames that may wait for the network before :meth:`Connection.room` waits."""
+CONFIRM_WITHIN = 0.01
+"""Seconds that a confirmation may wait for those of the messages that come next. Each costs a radio and the
+server as much as a message does, and nobody waits for it."""
 MAX_DELIVERED = 1024
 """Frames that may wait for their reader; beyond, the server is left to wait."""
 MAX_DELIVERED_BYTES = 4 * 1024 * 1024
@@ -74,6 +77,7 @@ class Connection:
         self._queued_bytes = 0
         self._confirm_to = 0
         self._confirmed = 0
+        self._confirming = trio.Event()
         self._answers: dict[int, OnAnswer] = {}
         self._delivered: list[Frame] = []
         self._delivered_bytes = 0
@@ -149,11 +153,11 @@ class Connection:
     def confirm(self, number: int) -> None:
         """Tell the server that everything up to inbox number ``number`` is safe here.
 
-        Cumulative; several confirmations between two wake-ups become one frame.
+        Cumulative; it goes out with whatever is sent next, or after ``CONFIRM_WITHIN``.
         """
         if number > self._confirm_to:
             self._confirm_to = number
-            self._stream.wake()
+            self._confirming.set()
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -267,6 +271,14 @@ class Connection:
                 self._take(self._session.receive_data(await self._stream.receive()))
         except CliError as exc:
             self._end(session_end(self._farewell) if self._farewell is not None else exc)
+
+    async def send_confirmations(self) -> None:
+        """Send those with which nothing else goes out; never returns."""
+        while True:
+            await self._confirming.wait()
+            self._confirming = trio.Event()
+            await trio.sleep(CONFIRM_WITHIN)
+            self._stream.wake()
 
     @property
     def _reader_is_behind(self) -> bool:

@@ -74,6 +74,7 @@ async def _on_stream(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
+        nursery.start_soon(connection.send_confirmations)
         try:
             yield connection
         except Exception as exc:  # noqa: BLE001 - raised again below, outside of the nursery's group

@@ -108,6 +108,7 @@ def api_context(
             storage=storage,
             ledger=ledger,
             loop_lag=services.loop_lag,
+            wakefulness=services.wakefulness,
             pauses=services.pauses,
             bus=services.shared.counters,
             ready=takes_work,

@@ -24,6 +24,7 @@ from commucat_server.ops.audit import Audit
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.delivery_audit import DeliveryAudit
 from commucat_server.ops.spans import Spans
+from commucat_server.ops.wakefulness import Wakefulness
 from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.provision import (
     NOISE_SECRET,
@@ -73,6 +74,7 @@ class Services:
     limits: RateLimits
     clients: ClientAddresses
     spans: Spans
+    wakefulness: Wakefulness
     loop_lag: LoopLag = attrs.field(factory=LoopLag)
     pauses: CollectorPauses = attrs.field(factory=CollectorPauses)
 
@@ -209,5 +211,6 @@ async def build_services(
         ),
         limits=RateLimits.build(config, shared.buckets),
         spans=spans,
+        wakefulness=Wakefulness(lambda: counters.frames_ingress + counters.frames_egress),
         clients=ClientAddresses(trusted=config.proxy.trusted, header=config.proxy.header),
     )

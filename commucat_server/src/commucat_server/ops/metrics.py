@@ -20,6 +20,7 @@ from commucat_server.federation.figures import PeerFigures
 from commucat_server.ops.counted import COUNTED
 from commucat_server.ops.counters import Counters
 from commucat_server.ops.exposition import write_metrics
+from commucat_server.ops.wakefulness import Wakefulness
 from commucat_server.ops.watch import CollectorPauses, LoopLag
 from commucat_server.routing.registry import Registry
 from commucat_storage import QueueState, Storage, StorageError, Timings
@@ -60,6 +61,7 @@ class Sources:
     ledger: Ledger
     loop_lag: LoopLag
     pauses: CollectorPauses
+    wakefulness: Wakefulness
     bus: BusCounters | None
     ready: Callable[[], bool]
     """Whether the server takes new work."""
@@ -270,6 +272,12 @@ class _ServerCollector(Collector):
             "commucat_event_loop_lag_seconds",
             "How much later than due the event loop woke a task.",
             [({}, sources.loop_lag.timings)],
+        )
+        yield _one(
+            "commucat_processors_awake",
+            "gauge",
+            "Whether the machine's processors are kept from sleeping.",
+            int(sources.wakefulness.awake),
         )
         yield _times(
             "commucat_gc_pause_seconds",

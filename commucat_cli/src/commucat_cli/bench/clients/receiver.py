@@ -1,9 +1,11 @@
 """The devices that receive: present all the time, or away until a task begins."""
 
+import math
 import secrets
 import selectors
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from commucat_cli.bench.clients.devices import (
     Watch,
@@ -17,6 +19,7 @@ from commucat_cli.bench.clients.devices import (
 from commucat_cli.bench.jobs import Ready, ReceiverJob, ReceiverReport, ReceiveTask
 from commucat_cli.bench.load_session import LoadSession
 from commucat_cli.bench.payload import Arrivals, Tally
+from commucat_cli.client.connection import CONFIRM_WITHIN
 from commucat_cli.errors import CliError
 from commucat_proto import FrameType
 
@@ -69,6 +72,46 @@ class Receiver:
             session.close()
 
 
+class Confirming(Protocol):
+    """What can tell the server up to which number everything has come."""
+
+    def confirm(self, number: int) -> None: ...
+
+
+class Confirmations:
+    """What was received and is not confirmed yet: it waits for what comes next, as our client's does.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # By session: when, and up to which number. In the order of the first, as all wait equally long.
+        self._waiting: dict[Confirming, tuple[float, int]] = {}
+
+    def add(self, session: Confirming, number: int) -> None:
+        """Everything up to ``number`` has come."""
+        due = self._waiting[session][0] if session in self._waiting else self._clock() + CONFIRM_WITHIN
+        self._waiting[session] = (due, number)
+
+    def send_due(self) -> float:
+        """Send those that have waited long enough; seconds until the next one has."""
+        while self._waiting:
+            session, (due, number) = next(iter(self._waiting.items()))
+            if (left := due - self._clock()) > 0:
+                return left
+            del self._waiting[session]
+            session.confirm(number)
+        return math.inf
+
+    def send_all(self) -> None:
+        """Send what is left."""
+        for session, (_, number) in self._waiting.items():
+            session.confirm(number)
+        self._waiting.clear()
+
+
 class _Receiving:
     """One task."""
 
@@ -78,6 +121,7 @@ class _Receiving:
         self._wants_arrivals = task.arrivals
         self._incomplete = devices
         self._stall = stall
+        self._confirmations = Confirmations()
 
     def run(self, come: Callable[[], list[LoadSession]], *, leave: bool) -> ReceiverReport:
         sessions: list[LoadSession] = []
@@ -115,9 +159,10 @@ class _Receiving:
             end = time.monotonic() + LATECOMERS
             while (left := end - time.monotonic()) > 0:
                 self._take_ready(selector, left, watch)
+            self._confirmations.send_all()
 
     def _take_ready(self, selector: selectors.BaseSelector, seconds: float, watch: Watch) -> None:
-        for key, _ in selector.select(seconds):
+        for key, _ in selector.select(min(seconds, self._confirmations.send_due())):
             assert isinstance(key.fileobj, LoadSession)
             self._take(key.fileobj, key.data, watch)
 
@@ -136,4 +181,4 @@ class _Receiving:
         if tally.received > before:
             watch.progress()
         self._incomplete -= tally.complete and not was_complete
-        session.confirm(frames[-1].sequence)
+        self._confirmations.add(session, frames[-1].sequence)

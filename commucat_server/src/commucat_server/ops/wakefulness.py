@@ -1,0 +1,91 @@
+"""While many frames come and go, the machine's processors stay awake, where the system allows it.
+
+A processor that has nothing to do sleeps, and wakes up late: by microseconds, or by a tenth of a millisecond
+on a virtual machine, whose host has to wake it, too. A message that comes alone needs several wake-ups one
+after the other: of the event loop, of the thread that commits, two for the disk, of the loop again.
+
+Linux takes a bound for this, in microseconds, from whoever may write to ``/dev/cpu_dma_latency`` (PM QoS;
+Documentation/power/pm_qos_interface.rst of the kernel). It ends when the file is closed, if only by a crash.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+log = structlog.get_logger("commucat")
+
+DEVICE: Final = Path("/dev/cpu_dma_latency")
+DRIVER: Final = Path("/sys/devices/system/cpu/cpuidle/current_driver")
+"""What puts processors to sleep."""
+INTERVAL: Final = 0.5
+"""Seconds between two looks at what there is to do."""
+BUSY: Final = 1000
+"""Frames a second, of both directions, from which on the processors stay awake; they may sleep below half of
+it. A processor that is kept awake has no rest at all, so few wake-ups are not worth it."""
+ANY: Final = 2_000_000_000
+"""Microseconds: the kernel's own default, which asks for nothing."""
+_VIRTUAL: Final = "haltpoll"
+"""The driver of virtual machines has one kind of sleep, which it says takes no time; only 0 forbids it."""
+_SHALLOW: Final = 2
+"""Microseconds: others have a kind of sleep that is this quick, and takes far less power than none."""
+
+
+class Wakefulness:
+    """Asks for processors that stay awake, by the number of frames.
+
+    Args:
+        frames: how many came and went since the start.
+        device, driver: files of the kernel.
+    """
+
+    def __init__(self, frames: Callable[[], int], device: Path = DEVICE, driver: Path = DRIVER) -> None:
+        self._frames = frames
+        self._device = device
+        self._driver = driver
+        self.awake = False
+        """Whether it is asked for now."""
+
+    async def run(self) -> None:
+        """Look twice a second, until cancelled; returns where nothing can be asked for."""
+        try:
+            device = os.open(self._device, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            log.debug("processors may sleep at any time", device=str(self._device), reason=exc.strerror)
+            return
+        try:
+            await self._follow(device)
+        except OSError as exc:
+            log.warning("processors cannot be kept awake", device=str(self._device), reason=exc.strerror)
+        finally:
+            self.awake = False
+            os.close(device)
+
+    async def _follow(self, device: int) -> None:
+        bound = self._bound()
+        _ask(device, ANY)
+        before = self._frames()
+        while True:
+            await trio.sleep(INTERVAL)
+            frames = self._frames()
+            rate = (frames - before) / INTERVAL
+            before = frames
+            awake = rate >= (BUSY / 2 if self.awake else BUSY)
+            if awake is not self.awake:
+                _ask(device, bound if awake else ANY)
+                self.awake = awake
+
+    def _bound(self) -> int:
+        driver = ""
+        with suppress(OSError):
+            driver = self._driver.read_text("ascii", "replace").strip()
+        return 0 if driver == _VIRTUAL else _SHALLOW
+
+
+def _ask(device: int, microseconds: int) -> None:
+    os.write(device, microseconds.to_bytes(4, sys.byteorder, signed=True))
