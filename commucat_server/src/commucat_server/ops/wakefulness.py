@@ -31,7 +31,7 @@ it. A processor that is kept awake has no rest at all, so few wake-ups are not w
 ANY: Final = 2_000_000_000
 """Microseconds: the kernel's own default, which asks for nothing."""
 _VIRTUAL: Final = "haltpoll"
-"""The driver of virtual machines has one kind of sleep, which it says takes no time; only 0 forbids it."""
+"""The driver of virtual machines knows one kind of sleep, and says that it takes 1 µs; only 0 forbids it."""
 _SHALLOW: Final = 2
 """Microseconds: others have a kind of sleep that is this quick, and takes far less power than none."""
 
