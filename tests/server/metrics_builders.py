@@ -23,7 +23,7 @@ def metrics_of(server: Server, **changes: Any) -> Metrics:
         "ledger": context.ledger,
         "loop_lag": LoopLag(),
         "pauses": CollectorPauses(),
-        "wakefulness": Wakefulness(lambda: 0),
+        "wakefulness": Wakefulness(),
         "bus": None,
         "ready": lambda: True,
         "clock": context.clock,

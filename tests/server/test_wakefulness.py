@@ -9,7 +9,7 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
-from commucat_server.ops.wakefulness import ANY, BUSY, INTERVAL, Wakefulness
+from commucat_server.ops.wakefulness import ANY, BUSY, INTERVAL, QUIET, Wakefulness
 
 POLLING = 0
 SHALLOW = 2
@@ -17,13 +17,12 @@ SLACK = INTERVAL / 10
 
 
 @attrs.define
-class Traffic:
-    """Frames at a rate that changes, and what was asked of the kernel: a file takes what the device takes."""
+class Work:
+    """What a process uses, and what was asked of the kernel: a file takes what the device takes."""
 
     folder: Path
     driver: str | None = "haltpoll"
-    frames: float = 0
-    rate: float = 0
+    used: float = 0
     wakefulness: Wakefulness = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -31,7 +30,7 @@ class Traffic:
         driver = self.folder / "current_driver"
         if self.driver is not None:
             driver.write_text(self.driver + "\n")
-        self.wakefulness = Wakefulness(lambda: int(self.frames), self.device, driver)
+        self.wakefulness = Wakefulness(self.device, driver, lambda: self.used)
 
     @property
     def device(self) -> Path:
@@ -42,46 +41,46 @@ class Traffic:
         data = self.device.read_bytes()
         return [*memoryview(data).cast("i")]
 
-    async def flow(self, rate: float, seconds: float) -> None:
-        """So many frames a second, in the middle between two looks."""
+    async def goes_on(self, part: float, seconds: float) -> None:
+        """So much of a processor is used; returns in the middle between two looks."""
         for _ in range(round(seconds / INTERVAL)):
-            self.frames += rate * INTERVAL
+            self.used += part * INTERVAL
             await trio.sleep(INTERVAL)
 
 
-async def test_only_much_traffic_keeps_them_awake(tmp_path: Path, autojump_clock: MockClock) -> None:
-    traffic = Traffic(tmp_path)
+async def test_only_much_work_keeps_them_awake(tmp_path: Path, autojump_clock: MockClock) -> None:
+    work = Work(tmp_path)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(traffic.wakefulness.run)
+        nursery.start_soon(work.wakefulness.run)
         await trio.sleep(SLACK)
-        await traffic.flow(0, 10)
-        await traffic.flow(0.9 * BUSY, 10)
-        assert traffic.asked == [ANY]
-        assert not traffic.wakefulness.awake
-        await traffic.flow(BUSY, 10)
-        assert traffic.asked == [ANY, POLLING]
-        assert traffic.wakefulness.awake
+        await work.goes_on(0, 10)
+        await work.goes_on(0.9 * BUSY, 10)
+        assert work.asked == [ANY]
+        assert not work.wakefulness.awake
+        await work.goes_on(1.01 * BUSY, 10)
+        assert work.asked == [ANY, POLLING]
+        assert work.wakefulness.awake
         nursery.cancel_scope.cancel()
-    assert not traffic.wakefulness.awake
+    assert not work.wakefulness.awake
 
 
 async def test_they_sleep_again_a_moment_after_it_has_ended(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    traffic = Traffic(tmp_path)
+    work = Work(tmp_path)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(traffic.wakefulness.run)
+        nursery.start_soon(work.wakefulness.run)
         await trio.sleep(SLACK)
-        await traffic.flow(2 * BUSY, INTERVAL)
-        assert traffic.asked == [ANY, POLLING]
+        await work.goes_on(2 * BUSY, INTERVAL)
+        assert work.asked == [ANY, POLLING]
         # A little less than what began it does not end it: nothing goes to and fro.
-        await traffic.flow(0.6 * BUSY, 10)
-        assert traffic.asked == [ANY, POLLING]
-        await traffic.flow(0.4 * BUSY, INTERVAL)
-        assert traffic.asked == [ANY, POLLING, ANY]
-        assert not traffic.wakefulness.awake
-        await traffic.flow(2 * BUSY, INTERVAL)
-        assert traffic.asked == [ANY, POLLING, ANY, POLLING]
+        await work.goes_on(1.1 * QUIET, 10)
+        assert work.asked == [ANY, POLLING]
+        await work.goes_on(0.9 * QUIET, INTERVAL)
+        assert work.asked == [ANY, POLLING, ANY]
+        assert not work.wakefulness.awake
+        await work.goes_on(2 * BUSY, INTERVAL)
+        assert work.asked == [ANY, POLLING, ANY, POLLING]
         nursery.cancel_scope.cancel()
 
 
@@ -89,23 +88,23 @@ async def test_they_sleep_again_a_moment_after_it_has_ended(
 async def test_processors_that_know_a_light_sleep_are_left_it(
     driver: str | None, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    traffic = Traffic(tmp_path, driver=driver)
+    work = Work(tmp_path, driver=driver)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(traffic.wakefulness.run)
+        nursery.start_soon(work.wakefulness.run)
         await trio.sleep(SLACK)
-        await traffic.flow(BUSY, INTERVAL)
-        assert traffic.asked == [ANY, SHALLOW]
+        await work.goes_on(1.01 * BUSY, INTERVAL)
+        assert work.asked == [ANY, SHALLOW]
         nursery.cancel_scope.cancel()
 
 
 async def test_the_device_is_closed_at_the_end_as_the_kernel_counts_on_it(tmp_path: Path) -> None:
-    traffic = Traffic(tmp_path)
+    work = Work(tmp_path)
 
     def is_open() -> bool:
-        return any(os.path.realpath(each) == str(traffic.device) for each in Path("/proc/self/fd").iterdir())
+        return any(os.path.realpath(each) == str(work.device) for each in Path("/proc/self/fd").iterdir())
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(traffic.wakefulness.run)
+        nursery.start_soon(work.wakefulness.run)
         await trio.testing.wait_all_tasks_blocked()
         assert is_open()
         nursery.cancel_scope.cancel()
@@ -114,7 +113,7 @@ async def test_the_device_is_closed_at_the_end_as_the_kernel_counts_on_it(tmp_pa
 
 async def test_nothing_is_asked_for_where_it_cannot_be(tmp_path: Path) -> None:
     for device in (tmp_path / "missing", tmp_path):
-        wakefulness = Wakefulness(lambda: 0, device)
+        wakefulness = Wakefulness(device)
         with trio.fail_after(60):
             await wakefulness.run()
         assert not wakefulness.awake
@@ -122,7 +121,7 @@ async def test_nothing_is_asked_for_where_it_cannot_be(tmp_path: Path) -> None:
 
 async def test_a_kernel_that_refuses_is_told_of_once() -> None:
     """``/dev/full`` can be opened, and takes nothing."""
-    wakefulness = Wakefulness(lambda: 0, Path("/dev/full"))
+    wakefulness = Wakefulness(Path("/dev/full"))
     with trio.fail_after(60), structlog.testing.capture_logs() as logs:
         await wakefulness.run()
     assert [(each["log_level"], each["event"], each["reason"]) for each in logs] == [

@@ -74,7 +74,7 @@ class Services:
     limits: RateLimits
     clients: ClientAddresses
     spans: Spans
-    wakefulness: Wakefulness
+    wakefulness: Wakefulness = attrs.field(factory=Wakefulness)
     loop_lag: LoopLag = attrs.field(factory=LoopLag)
     pauses: CollectorPauses = attrs.field(factory=CollectorPauses)
 
@@ -211,6 +211,5 @@ async def build_services(
         ),
         limits=RateLimits.build(config, shared.buckets),
         spans=spans,
-        wakefulness=Wakefulness(lambda: counters.frames_ingress + counters.frames_egress),
         clients=ClientAddresses(trusted=config.proxy.trusted, header=config.proxy.header),
     )

@@ -131,7 +131,7 @@ class ServerSection:
     workers: int = attrs.field(default=1, validator=_between(1, 256), metadata=env("COMMUCAT_WORKERS"))
     """Processes that share the address, the data directory and a PostgreSQL database."""
     keep_awake: bool = attrs.field(default=True, metadata=env("COMMUCAT_KEEP_AWAKE"))
-    """Whether the machine's processors may be kept from sleeping while many frames come and go."""
+    """Whether the machine's processors may be kept from sleeping while the server has much to do."""
 
     @domain.validator
     def _check_domain(self, _attribute: object, value: str) -> None:

@@ -1,4 +1,4 @@
-"""While many frames come and go, the machine's processors stay awake, where the system allows it.
+"""While the server has much to do, the machine's processors stay awake, where the system allows it.
 
 A processor that has nothing to do sleeps, and wakes up late: by microseconds, or by a tenth of a millisecond
 on a virtual machine, whose host has to wake it, too. A message that comes alone needs several wake-ups one
@@ -10,6 +10,7 @@ Documentation/power/pm_qos_interface.rst of the kernel). It ends when the file i
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +26,11 @@ DRIVER: Final = Path("/sys/devices/system/cpu/cpuidle/current_driver")
 """What puts processors to sleep."""
 INTERVAL: Final = 0.5
 """Seconds between two looks at what there is to do."""
-BUSY: Final = 1000
-"""Frames a second, of both directions, from which on the processors stay awake; they may sleep below half of
-it. A processor that is kept awake has no rest at all, so few wake-ups are not worth it."""
+BUSY: Final = 0.25
+"""Part of a processor's time that the process has used, from which on they stay awake. One that is kept awake
+has no rest at all, so few wake-ups are not worth it."""
+QUIET: Final = 0.1
+"""The same, below which they may sleep again."""
 ANY: Final = 2_000_000_000
 """Microseconds: the kernel's own default, which asks for nothing."""
 _VIRTUAL: Final = "haltpoll"
@@ -37,15 +40,17 @@ _SHALLOW: Final = 2
 
 
 class Wakefulness:
-    """Asks for processors that stay awake, by the number of frames.
+    """Asks for processors that stay awake, by what the process uses of them.
 
     Args:
-        frames: how many came and went since the start.
         device, driver: files of the kernel.
+        used: seconds of processors that the process has used.
     """
 
-    def __init__(self, frames: Callable[[], int], device: Path = DEVICE, driver: Path = DRIVER) -> None:
-        self._frames = frames
+    def __init__(
+        self, device: Path = DEVICE, driver: Path = DRIVER, used: Callable[[], float] = time.process_time
+    ) -> None:
+        self._used = used
         self._device = device
         self._driver = driver
         self.awake = False
@@ -69,13 +74,13 @@ class Wakefulness:
     async def _follow(self, device: int) -> None:
         bound = self._bound()
         _ask(device, ANY)
-        before = self._frames()
+        before, began = self._used(), trio.current_time()
         while True:
             await trio.sleep(INTERVAL)
-            frames = self._frames()
-            rate = (frames - before) / INTERVAL
-            before = frames
-            awake = rate >= (BUSY / 2 if self.awake else BUSY)
+            used, now = self._used(), trio.current_time()
+            part = (used - before) / (now - began)
+            before, began = used, now
+            awake = part >= (QUIET if self.awake else BUSY)
             if awake is not self.awake:
                 _ask(device, bound if awake else ANY)
                 self.awake = awake
