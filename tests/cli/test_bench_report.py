@@ -19,7 +19,14 @@ QUIET: dict[str, Any] = dict.fromkeys(("lost", "duplicates", "out_of_order", "da
         "python": "3.11.7",
         "sqlite": "3.40.1",
         "openssl": "OpenSSL 3",
-        "machine": {"cpus": 2, "cpu_model": None, "kernel": "6", "load_average": 0.1, "may_stay_awake": True},
+        "machine": {
+            "cpus": 2,
+            "cpu_model": None,
+            "kernel": "6",
+            "load_average": 0.1,
+            "idle_driver": None,
+            "may_keep_awake": True,
+        },
     },
 }
 RELAY = QUIET | {

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -81,6 +83,7 @@ def test_of_a_load_that_came_in_part_the_parts_keep_their_size() -> None:
     assert segment_rates(1000, 0.0, [], 4) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/timerslack_ns").exists(), reason="the system has no such setting")
 def test_a_client_is_woken_when_it_asked_for_it() -> None:
     """In a process of its own: the kernel keeps what was set."""
     program = (

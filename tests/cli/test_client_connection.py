@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from cli.cli_builders import Attached, ScriptedServer, attached
 from commucat_cli.client import Answer
-from commucat_cli.client.connection import CONFIRM_WITHIN, MAX_DELIVERED
+from commucat_cli.client.connection import CONFIRM_INTERVAL, MAX_DELIVERED
 from commucat_cli.errors import (
     CliError,
     ConnectionLostError,
@@ -22,7 +22,7 @@ from commucat_cli.errors import (
     UnreachableError,
 )
 from commucat_crypto import NoisePattern, StaticKeyPair
-from commucat_proto import FrameType, HandshakeDetail
+from commucat_proto import FrameType, HandshakeDetail, encode_frame
 
 
 @pytest.mark.parametrize("pattern", [NoisePattern.XK, NoisePattern.IK])
@@ -168,37 +168,62 @@ async def test_confirmations_are_cumulative_and_arrive_before_the_end() -> None:
     assert [(frame.channel, frame.control) for frame in acks] == [(0, {"ack": 5})]
 
 
-async def test_a_confirmation_waits_a_moment_for_company_and_no_longer(autojump_clock: MockClock) -> None:
+async def test_a_confirmation_goes_out_at_once_and_the_next_a_moment_later(autojump_clock: MockClock) -> None:
     server = ScriptedServer()
 
     def confirmed() -> list[object]:
         return [frame.control for frame in server.received if frame.type is FrameType.ACK]
 
     async with attached(server) as connection:
-        await trio.sleep(1)  # Nothing of the opening is still to be sent.
         connection.confirm(1)
-        await trio.sleep(CONFIRM_WITHIN / 2)
+        await trio.sleep(CONFIRM_INTERVAL / 4)
+        assert confirmed() == [{"ack": 1}]
         connection.confirm(2)
-        assert confirmed() == []
-        await trio.sleep(CONFIRM_WITHIN)
-        assert confirmed() == [{"ack": 2}]
-        await trio.sleep(1)
-        assert confirmed() == [{"ack": 2}], "once"
+        await trio.sleep(CONFIRM_INTERVAL / 4)
         connection.confirm(3)
-        await trio.sleep(2 * CONFIRM_WITHIN)
-        assert confirmed() == [{"ack": 2}, {"ack": 3}]
+        await trio.sleep(CONFIRM_INTERVAL / 4)
+        assert confirmed() == [{"ack": 1}]
+        await trio.sleep(CONFIRM_INTERVAL)
+        assert confirmed() == [{"ack": 1}, {"ack": 3}]
+        await trio.sleep(1)
+        assert confirmed() == [{"ack": 1}, {"ack": 3}], "once"
+
+
+async def test_confirmations_wait_while_messages_come(autojump_clock: MockClock) -> None:
+    """A read does not send them: each message would be confirmed alone by the next."""
+    server = ScriptedServer()
+    messages = 50
+    apart = CONFIRM_INTERVAL / 5
+
+    async def talk(session: Attached) -> None:
+        for number in range(1, messages + 1):
+            await session.push(encode_frame(FrameType.MSG, 1, number, b"x"))
+            await trio.sleep(apart)
+
+    server.on_attached = talk
+    async with attached(server) as connection:
+        got = 0
+        while got < messages:
+            frames = await connection.deliveries()
+            got += len(frames)
+            connection.confirm(frames[-1].sequence)
+        await trio.sleep(1)
+        acks = [frame.control for frame in server.received if frame.type is FrameType.ACK]
+        assert acks[-1] == {"ack": messages}
+        assert len(acks) <= messages * apart / CONFIRM_INTERVAL + 2
 
 
 async def test_a_confirmation_goes_out_with_whatever_is_sent_next(autojump_clock: MockClock) -> None:
     server = ScriptedServer()
     async with attached(server) as connection:
-        began = trio.current_time()
         connection.confirm(4)
+        await trio.sleep(CONFIRM_INTERVAL / 4)
+        connection.confirm(5)
         await connection.request(FrameType.MSG, 1, b"x")
-        assert trio.current_time() - began < CONFIRM_WITHIN
-        assert [frame.type for frame in server.received] == [FrameType.MSG, FrameType.ACK]
+        acks = [frame.control for frame in server.received if frame.type is FrameType.ACK]
+        assert acks == [{"ack": 4}, {"ack": 5}]
         await trio.sleep(1)
-        assert len(server.received) == 2
+        assert len(server.received) == 3
 
 
 async def test_early_frames_in_the_read_of_the_final_ack_are_not_lost() -> None:

@@ -27,14 +27,17 @@ class Work:
 
     def __attrs_post_init__(self) -> None:
         self.device.touch()
-        driver = self.folder / "current_driver"
         if self.driver is not None:
-            driver.write_text(self.driver + "\n")
-        self.wakefulness = Wakefulness(self.device, driver, lambda: self.used)
+            self.driver_file.write_text(self.driver + "\n")
+        self.wakefulness = Wakefulness(self.device, self.driver_file, lambda: self.used)
 
     @property
     def device(self) -> Path:
         return self.folder / "cpu_dma_latency"
+
+    @property
+    def driver_file(self) -> Path:
+        return self.folder / "current_driver"
 
     @property
     def asked(self) -> list[int]:
@@ -84,11 +87,10 @@ async def test_they_sleep_again_a_moment_after_it_has_ended(
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("driver", ["intel_idle", "none", None])
 async def test_processors_that_know_a_light_sleep_are_left_it(
-    driver: str | None, tmp_path: Path, autojump_clock: MockClock
+    tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    work = Work(tmp_path, driver=driver)
+    work = Work(tmp_path, driver="intel_idle")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work.wakefulness.run)
         await trio.sleep(SLACK)
@@ -111,20 +113,53 @@ async def test_the_device_is_closed_at_the_end_as_the_kernel_counts_on_it(tmp_pa
     assert not is_open()
 
 
+@pytest.mark.parametrize("driver", ["none", None])
+async def test_without_a_driver_nobody_would_follow(driver: str | None, tmp_path: Path) -> None:
+    work = Work(tmp_path, driver=driver)
+    with trio.fail_after(60), structlog.testing.capture_logs() as logs:
+        await work.wakefulness.run()
+    assert work.asked == []
+    [line] = logs
+    assert (line["log_level"], line["event"]) == ("info", "processors may sleep at any time")
+    assert str(tmp_path / "current_driver") in line["reason"]
+
+
 async def test_nothing_is_asked_for_where_it_cannot_be(tmp_path: Path) -> None:
+    driver = Work(tmp_path).driver_file
     for device in (tmp_path / "missing", tmp_path):
-        wakefulness = Wakefulness(device)
-        with trio.fail_after(60):
+        wakefulness = Wakefulness(device, driver)
+        with trio.fail_after(60), structlog.testing.capture_logs() as logs:
             await wakefulness.run()
+        [line] = logs
+        assert (line["log_level"], line["event"]) == ("info", "processors may sleep at any time")
+        assert str(device) in line["reason"]
         assert not wakefulness.awake
 
 
-async def test_a_kernel_that_refuses_is_told_of_once() -> None:
+async def test_a_kernel_that_refuses_is_told_of_once(tmp_path: Path) -> None:
     """``/dev/full`` can be opened, and takes nothing."""
-    wakefulness = Wakefulness(Path("/dev/full"))
+    wakefulness = Wakefulness(Path("/dev/full"), Work(tmp_path).driver_file)
     with trio.fail_after(60), structlog.testing.capture_logs() as logs:
         await wakefulness.run()
-    assert [(each["log_level"], each["event"], each["reason"]) for each in logs] == [
-        ("warning", "processors cannot be kept awake", "No space left on device")
+    assert [each for each in logs if each["log_level"] != "info"] == [
+        {
+            "log_level": "warning",
+            "event": "processors cannot be kept awake",
+            "reason": "/dev/full: No space left on device",
+        }
     ]
     assert not wakefulness.awake
+
+
+async def test_what_the_process_uses_is_what_counts(tmp_path: Path) -> None:
+    """With the real clocks: a process that computes until it is noticed."""
+    work = Work(tmp_path)
+    wakefulness = Wakefulness(work.device, work.driver_file)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wakefulness.run)
+        with trio.fail_after(60):
+            while not wakefulness.awake:
+                sum(range(100_000))
+                await trio.lowlevel.checkpoint()
+        assert work.asked == [ANY, POLLING]
+        nursery.cancel_scope.cancel()

@@ -26,8 +26,9 @@ def environment(*, own_server: bool) -> dict[str, Any]:
             "memory_kib": _number(_field("/proc/meminfo", "MemTotal")),
             "kernel": platform.release(),
             "load_average": round(os.getloadavg()[0], 2),
-            # Whether a server started here can keep processors from sleeping.
-            "may_stay_awake": os.access("/dev/cpu_dma_latency", os.W_OK),
+            # Both decide whether a server started here can keep processors from sleeping.
+            "idle_driver": _line("/sys/devices/system/cpu/cpuidle/current_driver"),
+            "may_keep_awake": os.access("/dev/cpu_dma_latency", os.W_OK),
         },
     }
 
@@ -51,6 +52,13 @@ def _version(library: str) -> str | None:
     try:
         return version(library)
     except PackageNotFoundError:
+        return None
+
+
+def _line(file: str) -> str | None:
+    try:
+        return Path(file).read_text("utf-8", "replace").strip()
+    except OSError:
         return None
 
 

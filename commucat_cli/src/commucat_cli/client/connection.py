@@ -38,9 +38,9 @@ from commucat_proto import (
 
 MAX_QUEUED = 256 * 1024
 """Bytes of frames that may wait for the network before :meth:`Connection.room` waits."""
-CONFIRM_WITHIN = 0.01
-"""Seconds that a confirmation may wait for those of the messages that come next. Each costs a radio and the
-server as much as a message does, and nobody waits for it."""
+CONFIRM_INTERVAL = 0.01
+"""Seconds between two confirmations that are sent alone. Each costs a radio and the server as much as a
+message does, and the next one says what it says."""
 MAX_DELIVERED = 1024
 """Frames that may wait for their reader; beyond, the server is left to wait."""
 MAX_DELIVERED_BYTES = 4 * 1024 * 1024
@@ -78,6 +78,7 @@ class Connection:
         self._confirm_to = 0
         self._confirmed = 0
         self._confirming = trio.Event()
+        self._confirmation_due = False
         self._answers: dict[int, OnAnswer] = {}
         self._delivered: list[Frame] = []
         self._delivered_bytes = 0
@@ -153,7 +154,7 @@ class Connection:
     def confirm(self, number: int) -> None:
         """Tell the server that everything up to inbox number ``number`` is safe here.
 
-        Cumulative; it goes out with whatever is sent next, or after ``CONFIRM_WITHIN``.
+        Cumulative; it goes out with whatever is sent next, or alone if none did within ``CONFIRM_INTERVAL``.
         """
         if number > self._confirm_to:
             self._confirm_to = number
@@ -277,8 +278,10 @@ class Connection:
         while True:
             await self._confirming.wait()
             self._confirming = trio.Event()
-            await trio.sleep(CONFIRM_WITHIN)
-            self._stream.wake()
+            if self._confirm_to > self._confirmed:
+                self._confirmation_due = True
+                self._stream.wake()
+                await trio.sleep(CONFIRM_INTERVAL)
 
     @property
     def _reader_is_behind(self) -> bool:
@@ -325,13 +328,15 @@ class Connection:
         if self._session.state is not ClientState.ESTABLISHED:
             return b""
         frames = self._queued
-        if self._confirm_to > self._confirmed:
+        # Also asked after each read, when nothing is to be sent.
+        if self._confirm_to > self._confirmed and (frames or self._confirmation_due):
             self._confirmed = self._confirm_to
             frames.append(self._session.control_frame(FrameType.ACK, 0, {"ack": self._confirmed})[1])
         if not frames:
             return b""
         self._queued = []
         self._queued_bytes = 0
+        self._confirmation_due = False
         self._lot.unpark_all()
         return self._session.seal(frames)
 
@@ -347,6 +352,7 @@ class Connection:
 
     def end(self) -> None:
         """End our side of the session after everything queued, and wait for nothing."""
+        self._confirmation_due = True
         self._stream.end()
 
     async def close(self) -> None:
@@ -360,5 +366,5 @@ class Connection:
             with trio.move_on_after(self._timeouts.close, shield=True):
                 while self._answers and not (self._stream.answers_after_end or self._failure):
                     await self._lot.park()
-                self._stream.end()
+                self.end()
                 await self._ended.wait()

@@ -8,11 +8,11 @@ Linux takes a bound for this, in microseconds, from whoever may write to ``/dev/
 Documentation/power/pm_qos_interface.rst of the kernel). It ends when the file is closed, if only by a crash.
 """
 
+import errno
 import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ log = structlog.get_logger("commucat")
 
 DEVICE: Final = Path("/dev/cpu_dma_latency")
 DRIVER: Final = Path("/sys/devices/system/cpu/cpuidle/current_driver")
-"""What puts processors to sleep."""
+"""What puts processors to sleep, if it lets itself be told how deep."""
 INTERVAL: Final = 0.5
 """Seconds between two looks at what there is to do."""
 BUSY: Final = 0.25
@@ -34,7 +34,7 @@ QUIET: Final = 0.1
 ANY: Final = 2_000_000_000
 """Microseconds: the kernel's own default, which asks for nothing."""
 _VIRTUAL: Final = "haltpoll"
-"""The driver of virtual machines knows one kind of sleep, and says that it takes 1 µs; only 0 forbids it."""
+"""A driver for virtual machines. It knows one kind of sleep, which takes 1 µs, it says; only 0 forbids it."""
 _SHALLOW: Final = 2
 """Microseconds: others have a kind of sleep that is this quick, and takes far less power than none."""
 
@@ -59,20 +59,21 @@ class Wakefulness:
     async def run(self) -> None:
         """Look twice a second, until cancelled; returns where nothing can be asked for."""
         try:
+            bound = _bound(self._driver)
             device = os.open(self._device, os.O_WRONLY | os.O_CLOEXEC)
         except OSError as exc:
-            log.debug("processors may sleep at any time", device=str(self._device), reason=exc.strerror)
+            log.info("processors may sleep at any time", reason=f"{exc.filename}: {exc.strerror}")
             return
+        log.info("processors stay awake while there is much to do", microseconds=bound)
         try:
-            await self._follow(device)
+            await self._follow(device, bound)
         except OSError as exc:
-            log.warning("processors cannot be kept awake", device=str(self._device), reason=exc.strerror)
+            log.warning("processors cannot be kept awake", reason=f"{self._device}: {exc.strerror}")
         finally:
             self.awake = False
             os.close(device)
 
-    async def _follow(self, device: int) -> None:
-        bound = self._bound()
+    async def _follow(self, device: int, bound: int) -> None:
         _ask(device, ANY)
         before, began = self._used(), trio.current_time()
         while True:
@@ -85,11 +86,17 @@ class Wakefulness:
                 _ask(device, bound if awake else ANY)
                 self.awake = awake
 
-    def _bound(self) -> int:
-        driver = ""
-        with suppress(OSError):
-            driver = self._driver.read_text("ascii", "replace").strip()
-        return 0 if driver == _VIRTUAL else _SHALLOW
+
+def _bound(driver: Path) -> int:
+    """How late processors may wake up while there is much to do, in microseconds.
+
+    Raises:
+        FileNotFoundError: there is no driver that could be told.
+    """
+    name = driver.read_text("ascii", "replace").strip()
+    if name == "none":
+        raise FileNotFoundError(errno.ENOENT, "no driver", str(driver))
+    return 0 if name == _VIRTUAL else _SHALLOW
 
 
 def _ask(device: int, microseconds: int) -> None:

@@ -1,5 +1,7 @@
 """The devices that receive: present all the time, or away until a task begins."""
 
+import heapq
+import itertools
 import math
 import secrets
 import selectors
@@ -19,7 +21,7 @@ from commucat_cli.bench.clients.devices import (
 from commucat_cli.bench.jobs import Ready, ReceiverJob, ReceiverReport, ReceiveTask
 from commucat_cli.bench.load_session import LoadSession
 from commucat_cli.bench.payload import Arrivals, Tally
-from commucat_cli.client.connection import CONFIRM_WITHIN
+from commucat_cli.client.connection import CONFIRM_INTERVAL
 from commucat_cli.errors import CliError
 from commucat_proto import FrameType
 
@@ -79,7 +81,8 @@ class Confirming(Protocol):
 
 
 class Confirmations:
-    """What was received and is not confirmed yet: it waits for what comes next, as our client's does.
+    """Confirms what was received as our client does: at once, but each session at most once in
+    ``CONFIRM_INTERVAL``.
 
     Args:
         clock: seconds.
@@ -87,29 +90,43 @@ class Confirmations:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # By session: when, and up to which number. In the order of the first, as all wait equally long.
-        self._waiting: dict[Confirming, tuple[float, int]] = {}
+        # By session: from when on it may confirm again, and up to which number it will.
+        self._free: dict[Confirming, float] = {}
+        self._waiting: dict[Confirming, int] = {}
+        # Those that wait, by their time; the count keeps sessions from being compared.
+        self._order: list[tuple[float, int, Confirming]] = []
+        self._count = itertools.count()
 
     def add(self, session: Confirming, number: int) -> None:
         """Everything up to ``number`` has come."""
-        due = self._waiting[session][0] if session in self._waiting else self._clock() + CONFIRM_WITHIN
-        self._waiting[session] = (due, number)
+        if session in self._waiting:
+            self._waiting[session] = number
+        elif (free := self._free.get(session, -math.inf)) <= self._clock():
+            self._confirm(session, number)
+        else:
+            self._waiting[session] = number
+            heapq.heappush(self._order, (free, next(self._count), session))
 
     def send_due(self) -> float:
         """Send those that have waited long enough; seconds until the next one has."""
-        while self._waiting:
-            session, (due, number) = next(iter(self._waiting.items()))
-            if (left := due - self._clock()) > 0:
+        while self._order:
+            if (left := self._order[0][0] - self._clock()) > 0:
                 return left
-            del self._waiting[session]
-            session.confirm(number)
+            self._send_next()
         return math.inf
 
     def send_all(self) -> None:
         """Send what is left."""
-        for session, (_, number) in self._waiting.items():
-            session.confirm(number)
-        self._waiting.clear()
+        while self._order:
+            self._send_next()
+
+    def _send_next(self) -> None:
+        _, _, session = heapq.heappop(self._order)
+        self._confirm(session, self._waiting.pop(session))
+
+    def _confirm(self, session: Confirming, number: int) -> None:
+        session.confirm(number)
+        self._free[session] = self._clock() + CONFIRM_INTERVAL
 
 
 class _Receiving:

@@ -25,7 +25,8 @@ def page(results: Results, *, command: str, plots: Iterable[str], small: bool) -
         f"Commit {where['commit'] or 'unknown'}, Python {where['python']}, SQLite {where['sqlite']}, "
         f"{where['openssl']}; {machine['cpus']} CPUs ({machine['cpu_model'] or 'unknown'}), "
         f"Linux {machine['kernel']}, load average {machine['load_average']} after the first scenario. "
-        f"A server {'may' if machine['may_stay_awake'] else 'cannot'} keep the processors from sleeping.",
+        f"Driver of sleeping processors: {machine['idle_driver'] or 'none'}; whoever ran this "
+        f"{'may' if machine['may_keep_awake'] else 'may not'} keep them awake.",
         "",
         comparison(results),
         "",
