@@ -27,7 +27,7 @@ def environment(*, own_server: bool) -> dict[str, Any]:
             "kernel": platform.release(),
             "load_average": round(os.getloadavg()[0], 2),
             # Both decide whether a server started here can keep processors from sleeping.
-            "idle_driver": _line("/sys/devices/system/cpu/cpuidle/current_driver"),
+            "idle_driver": _text("/sys/devices/system/cpu/cpuidle/current_driver").strip() or None,
             "may_keep_awake": os.access("/dev/cpu_dma_latency", os.W_OK),
         },
     }
@@ -55,18 +55,16 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _line(file: str) -> str | None:
+def _text(file: str) -> str:
+    """What is in it; nothing where there is no such file."""
     try:
-        return Path(file).read_text("utf-8", "replace").strip()
+        return Path(file).read_text("utf-8", "replace")
     except OSError:
-        return None
+        return ""
 
 
 def _field(file: str, name: str) -> str | None:
-    try:
-        lines = Path(file).read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return None
+    lines = _text(file).splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
